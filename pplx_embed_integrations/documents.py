@@ -1,0 +1,199 @@
+"""Flat chunks to documents in reading order and back: grouping, ordering, content hashes, overlap between neighbours.
+
+It knows sequences of keys, positions and texts; it must not know any framework, any model or any vector.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Hashable, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+from .errors import InputError, InputTypeError
+
+__all__ = ["Overlap", "content_hash", "find_overlap", "group", "overlap", "ungroup"]
+
+Row = TypeVar("Row")
+
+#: A repeat at a border shorter than this many characters is taken for chance (offsets, where given, prove any length).
+MINIMUM_OVERLAP = 20
+
+
+class Overlap(NamedTuple):
+    """Where two neighbouring chunks repeat the same text.
+
+    Attributes:
+        document: Position of the document.
+        chunk: Position in it of the later of the two chunks.
+        characters: How many characters the two have in common.
+    """
+
+    document: int
+    chunk: int
+    characters: int
+
+
+def group(keys: Sequence[Hashable], positions: Sequence[Any | None] | None = None) -> list[list[int]]:
+    """Group flat chunks into documents, each in reading order.
+
+    Documents come in the order of their first chunk. Inside a document the positions decide where every chunk of it
+    has one and no two are equal (equal ones are not positions in one text); otherwise the input order stands.
+
+    Args:
+        keys: One document key per chunk.
+        positions: One sortable position per chunk, or None where a chunk has none.
+
+    Returns:
+        For each document the indices into `keys`, in reading order. Every index occurs exactly once.
+
+    Raises:
+        InputError: `positions` is not as long as `keys`.
+        InputTypeError: A key cannot be hashed.
+
+    Examples:
+        >>> group(["a", "b", "a"])
+        [[0, 2], [1]]
+        >>> group(["a", "b", "a"], positions=[80, 0, 0])
+        [[2, 0], [1]]
+    """
+    if positions is not None and len(positions) != len(keys):
+        raise InputError(
+            f"positions has {len(positions)} entries for {len(keys)} chunks; give one per chunk (None where unknown)"
+        )
+    groups: dict[Hashable, list[int]] = {}
+    for index, key in enumerate(keys):
+        if not isinstance(key, Hashable):
+            raise InputTypeError(
+                f"the document key of chunk {index} is a {type(key).__name__}, which cannot be hashed; "
+                "use a string, a number or a tuple of them"
+            )
+        groups.setdefault(key, []).append(index)
+    if positions is None:
+        return list(groups.values())
+    return [_in_order(indices, positions) for indices in groups.values()]
+
+
+def _in_order(indices: list[int], positions: Sequence[Any]) -> list[int]:
+    known = {positions[index]: index for index in indices}
+    if None in known or len(known) < len(indices):
+        return indices
+    return [known[position] for position in sorted(known)]
+
+
+def ungroup(groups: Sequence[Sequence[int]], rows: Sequence[Sequence[Row]]) -> list[Row]:
+    """Bring one row per chunk, given per document, back into the flat order: the inverse of [`group`][].
+
+    Args:
+        groups: What `group` returned.
+        rows: For each document one row per chunk, in the same order.
+
+    Returns:
+        The rows in the order of the original flat chunks.
+
+    Raises:
+        InputError: The shapes of `groups` and `rows` differ.
+
+    Examples:
+        >>> ungroup([[0, 2], [1]], [["first", "third"], ["second"]])
+        ['first', 'second', 'third']
+    """
+    shape, given = [len(indices) for indices in groups], [len(document) for document in rows]
+    if shape != given:
+        raise InputError(f"rows has documents of {given} rows, the groups have {shape}; give one row per chunk")
+    flat: dict[int, Row] = {}
+    for indices, document in zip(groups, rows, strict=True):
+        flat.update(zip(indices, document, strict=True))
+    return [flat[index] for index in range(len(flat))]
+
+
+def content_hash(chunks: Sequence[str]) -> str:
+    """Hash a document by the texts and the borders of its chunks.
+
+    Every text is preceded by its length in bytes, so moving a border, swapping two chunks or changing one character
+    anywhere in the document changes the hash.
+
+    Args:
+        chunks: The document's chunk texts in reading order.
+
+    Returns:
+        The SHA-256 as 64 hexadecimal digits.
+
+    Examples:
+        >>> content_hash(["one", "two"])[:16]
+        '498df273324bee20'
+        >>> content_hash(["one", "two"]) == content_hash(["onet", "wo"])
+        False
+    """
+    digest = hashlib.sha256()
+    for chunk in chunks:
+        data = chunk.encode("utf-8", "surrogatepass")
+        digest.update(len(data).to_bytes(8, "big"))
+        digest.update(data)
+    return digest.hexdigest()
+
+
+def overlap(left: str, right: str, *, starts: tuple[int, int] | None = None) -> int:
+    """Count the characters by which a chunk repeats the end of the chunk before it.
+
+    Offsets count only where the text agrees with them (a loader may count from zero on every page). Without them the
+    longest end of `left` that begins `right` is taken, if it has at least `MINIMUM_OVERLAP` characters in more than one
+    word and leaves something of both chunks: a footer repeated whole is a repetition, not an overlap.
+
+    Args:
+        left: The earlier chunk.
+        right: The chunk that follows it.
+        starts: Where both begin in their document, in characters, if known.
+
+    Returns:
+        The number of characters, 0 for none.
+
+    Examples:
+        >>> overlap("one sentence about late chunking", "sentence about late chunking and what follows")
+        28
+        >>> overlap("the end of it", "it starts again")
+        0
+        >>> overlap("abcdef", "efgh", starts=(0, 4))
+        2
+    """
+    if starts is not None:
+        repeated = left[starts[1] - starts[0] :] if starts[0] < starts[1] else ""
+        shared = min(len(repeated), len(right))
+        if shared and repeated[:shared] == right[:shared]:
+            return shared
+    probe = right[:MINIMUM_OVERLAP]
+    if len(probe) < MINIMUM_OVERLAP or (probe.isascii() and len(probe.split()) < 2):
+        return 0
+    at = left.find(probe, 1)
+    while at >= 0:
+        shared = len(left) - at
+        if shared < len(right) and left.endswith(right[:shared]):
+            return shared
+        at = left.find(probe, at + 1)
+    return 0
+
+
+def find_overlap(
+    documents: Sequence[Sequence[str]], starts: Sequence[Sequence[int | None]] | None = None
+) -> Overlap | None:
+    """Find the first place where neighbouring chunks of one document overlap.
+
+    Args:
+        documents: Documents, each a list of chunk texts in reading order.
+        starts: For each chunk its offset in the document, in characters, or None where unknown.
+
+    Returns:
+        The first overlap, or None where there is none.
+
+    Examples:
+        >>> find_overlap([["one"], ["chunks that share their border", "that share their border, as splitters do"]])
+        Overlap(document=1, chunk=1, characters=23)
+    """
+    for number, chunks in enumerate(documents):
+        offsets = starts[number] if starts is not None else [None] * len(chunks)
+        for later in range(1, len(chunks)):
+            before, after = offsets[later - 1], offsets[later]
+            pair = (before, after) if before is not None and after is not None else None
+            shared = overlap(chunks[later - 1], chunks[later], starts=pair)
+            if shared:
+                return Overlap(number, later, shared)
+    return None
