@@ -1,0 +1,60 @@
+# The project's commands. Each makes .venv and installs what it needs on first use; after that it starts at once.
+# On a machine without a GPU, torch's smaller CPU build saves some gigabytes:
+#   PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make install
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+INSTALL := $(PIP) install --quiet --constraint constraints.txt
+INPUTS := pyproject.toml constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test check bench pins clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: $(VENV)/.installed ## install the package with everything a user needs into .venv
+	@echo "Installed in $(VENV). Try: make demo, or $(BIN)/pplx-embed --help"
+
+demo: $(VENV)/.installed ## index these docs with LangChain and LlamaIndex, and compare rankings
+	@$(BIN)/pplx-embed demo
+
+test: $(VENV)/.installed-test ## run the tests
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/.installed-lint ## lint, format, types, layering
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.installed-benchmarks ## run the benchmarks
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+pins: $(VENV)/.installed-test $(VENV)/.installed-lint $(VENV)/.installed-benchmarks ## rewrite constraints.txt
+	@$(BIN)/python tools/pin.py > constraints.new && mv constraints.new constraints.txt
+	@touch $(VENV)/.installed $^
+
+clean: ## remove the environment and what tools left behind
+	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+
+$(VENV)/.created:
+	@echo "Creating $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+		|| { echo "Python 3.10 or newer is needed; type: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) \
+		|| { echo "The venv module is missing; on Debian or Ubuntu type: apt install python3-venv"; exit 1; }
+	@$(PIP) install --quiet "pip>=25.1"
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.created $(INPUTS)
+	@echo "Installing the package (torch is large: some minutes on a slow line)"
+	@$(INSTALL) --editable ".[all]"
+	@touch $@
+
+$(VENV)/.installed-%: $(VENV)/.installed
+	@echo "Installing what is needed for: $*"
+	@$(INSTALL) --group $*
+	@touch $@

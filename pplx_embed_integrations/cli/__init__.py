@@ -1,0 +1,5 @@
+"""The command line `pplx-embed`: one module per command."""
+
+from .main import main
+
+__all__ = ["main"]

@@ -1,0 +1,69 @@
+"""What every test may lean on: the replica checkpoints, loaded once, and a process that cannot reach the network."""
+
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+# Before anything imports them: the hub offline, with a cache that holds nothing, and nobody reports usage.
+os.environ["HF_HUB_OFFLINE"] = "1"
+_HUB = tempfile.TemporaryDirectory(prefix="hub-cache-")
+os.environ["HF_HOME"] = _HUB.name
+os.environ["ANONYMIZED_TELEMETRY"] = "False"
+os.environ["LANGCHAIN_TRACING_V2"] = "false"
+os.environ["LANGSMITH_TRACING"] = "false"
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import pytest
+from hypothesis import settings
+
+if TYPE_CHECKING:
+    from pplx_embed_integrations import PplxBiEncoder, PplxEncoder
+
+GOLDEN = Path(__file__).parent / "golden"
+
+# Loading a model or the first forward pass is slower than Hypothesis's default of 200 ms for one example.
+settings.register_profile("project", deadline=None, print_blob=True)
+settings.load_profile("project")
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """Folder of the replica checkpoints and of what the published algorithm gives on them."""
+    return GOLDEN
+
+
+@pytest.fixture(scope="session")
+def replica_v1() -> Path:
+    """Folder of the small random-weight checkpoint in the layout of pplx-embed-v1 (dimension 32)."""
+    return GOLDEN / "replica-v1"
+
+
+@pytest.fixture(scope="session")
+def replica_context_v1() -> Path:
+    """Folder of the small random-weight checkpoint in the layout of pplx-embed-context-v1 (dimension 32)."""
+    return GOLDEN / "replica-context-v1"
+
+
+@pytest.fixture(scope="session")
+def encoder_v1(replica_v1: Path) -> "PplxEncoder":
+    """The v1 replica in float32; shared, so a test must not change it."""
+    from pplx_embed_integrations import PplxEncoder
+
+    return PplxEncoder(replica_v1, dtype="float32")
+
+
+@pytest.fixture(scope="session")
+def encoder_context_v1(replica_context_v1: Path) -> "PplxEncoder":
+    """The context-v1 replica in float32; shared, so a test must not change it."""
+    from pplx_embed_integrations import PplxEncoder
+
+    return PplxEncoder(replica_context_v1, dtype="float32")
+
+
+@pytest.fixture(scope="session")
+def biencoder(replica_v1: Path, replica_context_v1: Path) -> "PplxBiEncoder":
+    """The replica pair in float32, v1 for queries and context-v1 for documents; shared."""
+    from pplx_embed_integrations import PplxBiEncoder
+
+    return PplxBiEncoder(query_model=str(replica_v1), document_model=str(replica_context_v1), dtype="float32")
