@@ -1,0 +1,5 @@
+"""The shared backbone: one checkpoint, loaded and run, with nothing of any framework in it."""
+
+from .encoder import PplxEncoder
+
+__all__ = ["PplxEncoder"]

@@ -1,0 +1,177 @@
+"""Qwen3 with bidirectional attention, as a native transformers class, and how its weights are read from a folder.
+
+Knows transformers' Qwen3, the published tensor layout and safetensors; must not know texts, batches or frameworks.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from transformers import AutoConfig, AutoModel, Qwen3Config, Qwen3Model
+
+from ..checkpoints import MODEL_TYPE
+from ..errors import CheckpointError
+from . import attention
+from .devices import resolve_dtype
+
+__all__ = ["PplxQwen3Config", "PplxQwen3ContextualModel", "PplxQwen3Model", "load_model", "register"]
+
+
+class PplxQwen3Config(Qwen3Config):
+    """Configuration of a pplx-embed checkpoint: Qwen3's, under the published `model_type`, never causal.
+
+    Example:
+        >>> PplxQwen3Config(hidden_size=64).model_type
+        'bidirectional_pplx_qwen3'
+    """
+
+    model_type = MODEL_TYPE
+    is_causal = False
+
+
+class PplxQwen3Model(Qwen3Model):
+    """Qwen3 in which every token attends to every real token.
+
+    A `config` with `is_causal=False` makes transformers build a bidirectional mask where there is padding and none
+    where there is not; the flag on each attention module keeps the kernels from adding a causal one of their own.
+
+    Args:
+        config: The checkpoint's configuration.
+    """
+
+    config_class = PplxQwen3Config
+    config: PplxQwen3Config
+
+    def __init__(self, config: PplxQwen3Config) -> None:
+        super().__init__(config)
+        for layer in self.layers:
+            layer.self_attn.is_causal = False
+
+    def forward_packed(self, sequences: list[torch.Tensor]) -> torch.Tensor:
+        """Run sequences one behind the other, without padding and without a mask.
+
+        Under any attention implementation other than this package's own, sequences run one at a time: others do not
+        know where a sequence ends.
+
+        Args:
+            sequences: Token ids, `[tokens]` int64 each, on the model's device.
+
+        Returns:
+            Final hidden states of all tokens in order, `[sum of tokens, hidden_size]`.
+        """
+        if self.config._attn_implementation != attention.PACKED and len(sequences) > 1:
+            return torch.cat([self.forward_packed([sequence]) for sequence in sequences])
+        lengths = [len(sequence) for sequence in sequences]
+        device = sequences[0].device
+        positions = torch.cat([torch.arange(length, device=device) for length in lengths])
+        extra = {"sequence_lengths": lengths} if self.config._attn_implementation == attention.PACKED else {}
+        output = self(
+            input_ids=torch.cat(sequences)[None],
+            # Already "prepared": keeps transformers from guessing at sequence borders from the positions.
+            attention_mask={"full_attention": None},
+            position_ids=positions[None],
+            use_cache=False,
+            **extra,
+        )
+        hidden: torch.Tensor = output.last_hidden_state[0]
+        return hidden
+
+
+class PplxQwen3ContextualModel(PplxQwen3Model):
+    """The same network under the name by which a saved contextual checkpoint is recognised."""
+
+
+def register() -> None:
+    """Register the classes with transformers, so that no checkpoint ever asks to run its own code; idempotent."""
+    attention.register()
+    AutoConfig.register(MODEL_TYPE, PplxQwen3Config, exist_ok=True)
+    AutoModel.register(PplxQwen3Config, PplxQwen3Model, exist_ok=True)
+
+
+def load_model(
+    folder: Path, *, contextual: bool, dtype: str, device: torch.device, implementation: str = attention.PACKED
+) -> PplxQwen3Model:
+    """Build the model from a folder's `config.json` and safetensors, straight in the wanted dtype and place.
+
+    Weights are memory mapped and assigned one by one, so that at no time more than the model and one tensor is held.
+
+    Args:
+        folder: The checkpoint's folder.
+        contextual: Whether it embeds chunks in context.
+        dtype: `"float32"`, `"bfloat16"` or `"auto"`.
+        device: Where the model goes.
+        implementation: Attention, by its transformers name.
+
+    Returns:
+        The model in evaluation mode.
+
+    Raises:
+        CheckpointError: A file is missing, damaged, or does not fit the configuration.
+    """
+    register()
+    config = _config(folder)
+    config._attn_implementation = implementation
+    with torch.device("meta"):
+        model = (PplxQwen3ContextualModel if contextual else PplxQwen3Model)(config)
+    expected = dict(model.state_dict())
+    parameters = sum(tensor.numel() for tensor in expected.values())
+    number_type = resolve_dtype(dtype, device=device, parameters=parameters)
+    for name, tensor in _tensors(folder):
+        if name not in expected:
+            raise CheckpointError(f"{str(folder)!r} holds the tensor {name!r}, which its config.json does not foresee")
+        if tensor.shape != expected[name].shape:
+            raise CheckpointError(
+                f"tensor {name!r} in {str(folder)!r} has shape {tuple(tensor.shape)}; config.json asks for "
+                f"{tuple(expected[name].shape)}"
+            )
+        model.load_state_dict({name: tensor.to(device, number_type)}, strict=False, assign=True)
+        del expected[name]
+    if expected:
+        raise CheckpointError(f"{str(folder)!r} lacks {len(expected)} tensors, {next(iter(expected))!r} the first")
+    model.rotary_emb = type(model.rotary_emb)(config).to(device)
+    return model.eval().requires_grad_(False)
+
+
+def _config(folder: Path) -> PplxQwen3Config:
+    try:
+        settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        settings.pop("is_causal", None)
+        config = PplxQwen3Config.from_dict(settings)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise CheckpointError(f"config.json in {str(folder)!r} cannot be used: {error}") from error
+    if set(config.layer_types) != {"full_attention"}:
+        raise CheckpointError(f"config.json in {str(folder)!r} asks for sliding attention, which pplx-embed never uses")
+    return config
+
+
+def _tensors(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
+    for path in _weight_files(folder):
+        try:
+            with safe_open(path, framework="pt") as file:
+                for name in file.keys():  # noqa: SIM118  (no mapping: it has keys() alone)
+                    yield name, file.get_tensor(name)
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(
+                f"{str(path)!r} is damaged or incomplete ({error}); delete it and download it again"
+            ) from error
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if single.is_file():
+        return [single]
+    if not index.is_file():
+        raise CheckpointError(f"{str(folder)!r} has no model.safetensors and no model.safetensors.index.json")
+    try:
+        names: dict[str, Any] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{str(index)!r} cannot be read: {error}") from error
+    paths = [folder / name for name in sorted(set(names.values()))]
+    if missing := [path.name for path in paths if not path.is_file()]:
+        raise CheckpointError(f"{str(folder)!r} lacks {', '.join(missing)}, which {index.name} names")
+    return paths

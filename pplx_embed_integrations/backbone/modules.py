@@ -1,0 +1,99 @@
+"""The checkpoint as a SentenceTransformer: the same weights behind sentence-transformers' own modules.
+
+Knows how a SentenceTransformer is composed, with mean pooling and the published quantiser; must not know packing,
+spans or frameworks.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Module, Transformer
+from sentence_transformers.sentence_transformer.modules import Pooling
+
+from ..errors import InputError
+from .modeling import PplxQwen3Model, register
+
+__all__ = ["TanhQuantizer", "compose"]
+
+
+class TanhQuantizer(Module):
+    """The published output stage: pooled floats to int8 or binary values, held as floats.
+
+    `SentenceTransformer.encode(texts, quantization=...)` passes the choice through: `"int8"` (default, as
+    published), `"binary"` or `None` for the pooled floats themselves. In training the gradient is that of the smooth
+    function (straight-through estimator).
+    """
+
+    config_keys: list[str] = []
+    forward_kwargs = {"quantization"}
+
+    def forward(self, features: dict[str, Any], quantization: str | None = "int8", **kwargs: Any) -> dict[str, Any]:
+        """Quantise `features["sentence_embedding"]`, `[n, d]`.
+
+        Raises:
+            InputError: `quantization` is none of the three.
+        """
+        pooled = features["sentence_embedding"].float()
+        if quantization not in ("int8", "binary", None):
+            raise InputError(
+                f'quantization={quantization!r} is unknown here; use "int8", "binary" or None. '
+                'Packed bits ("ubinary") come from PplxEncoder.encode'
+            )
+        if quantization == "int8":
+            pooled = _straight_through(torch.tanh(pooled) * 127, torch.round)
+        elif quantization == "binary":
+            pooled = _straight_through(torch.tanh(pooled), lambda soft: torch.where(soft >= 0, 1.0, -1.0))
+        features["sentence_embedding"] = pooled
+        return features
+
+    def save(self, output_path: str, *args: Any, **kwargs: Any) -> None:
+        """Write the (empty) configuration: the formulas have no parameters."""
+        self.save_config(output_path)
+
+
+def _straight_through(soft: torch.Tensor, harden: Any) -> torch.Tensor:
+    hard: torch.Tensor = harden(soft)
+    if not soft.requires_grad:
+        return hard  # exactly integral; the sum below is off by a rounding error
+    return soft + (hard - soft).detach()
+
+
+class _LoadedTransformer(Transformer):
+    """sentence-transformers' own Transformer around a model that is already in memory."""
+
+    def __init__(self, folder: str, *, model: PplxQwen3Model, **kwargs: Any) -> None:
+        self._held = [model]  # in a list: a bare module cannot be set before Module.__init__
+        super().__init__(folder, **kwargs)
+        del self._held
+
+    def _load_model(self, *args: Any, **kwargs: Any) -> Any:
+        return self._held[0]
+
+
+def compose(folder: Path, model: PplxQwen3Model, *, max_tokens: int) -> SentenceTransformer:
+    """Compose a SentenceTransformer that shares the weights of a loaded model.
+
+    Args:
+        folder: The checkpoint's folder, for the tokenizer.
+        model: The loaded model.
+        max_tokens: Longest input; sentence-transformers cuts longer ones.
+
+    Returns:
+        The SentenceTransformer, on the model's device. No code from the folder is run.
+    """
+    register()
+    transformer = _LoadedTransformer(
+        str(folder),
+        model=model,
+        config_kwargs={"trust_remote_code": False},
+        processor_kwargs={"trust_remote_code": False, "local_files_only": True, "split_special_tokens": True},
+        max_seq_length=max_tokens,
+    )
+    # Saved under the name that sentence-transformers itself can load again.
+    transformer.__class__ = Transformer
+    pooling = Pooling(model.config.hidden_size, pooling_mode="mean")
+    return SentenceTransformer(modules=[transformer, pooling, TanhQuantizer()], device=str(model.device))

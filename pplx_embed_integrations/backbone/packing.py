@@ -1,0 +1,182 @@
+"""Token ids become sequences with spans, sequences become batches: integers only.
+
+Knows how a document's chunks are joined, cut into windows and packed under a token budget; must not know texts,
+tensors or models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["TokenSequence", "Window", "document_sequences", "plan_batches", "plan_windows", "text_sequence"]
+
+TokenIds = npt.NDArray[np.int32]
+_Tokens = Callable[[int, int], int]
+
+
+@dataclass(frozen=True, eq=False)
+class TokenSequence:
+    """Tokens that attend to each other, and which of them are pooled into which row of the result.
+
+    Attributes:
+        ids: Token ids, `[n]` int32.
+        spans: Half-open token ranges `(start, end)`, disjoint and in order; each is pooled into one vector.
+        rows: For each span, the row of the result that its vector fills.
+    """
+
+    ids: TokenIds
+    spans: tuple[tuple[int, int], ...]
+    rows: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class Window:
+    """Chunks `start` to `end` of a document, read together; those in `owned` take their vectors from it."""
+
+    start: int
+    end: int
+    owned: tuple[int, ...]
+
+
+def text_sequence(ids: Sequence[int], *, row: int) -> TokenSequence:
+    """Return the sequence of a text on its own: one span over all tokens.
+
+    Example:
+        >>> text_sequence([7, 8, 9], row=0).spans
+        ((0, 3),)
+    """
+    return TokenSequence(np.asarray(ids, dtype=np.int32), ((0, len(ids)),), (row,))
+
+
+def document_sequences(
+    chunks: Sequence[Sequence[int]], *, separator: int, max_tokens: int, first_row: int
+) -> list[TokenSequence]:
+    """Join a document's chunks with the separator, as the contextual models read them, in windows where too long.
+
+    Separators stand between chunks only, take positions, are attended to and belong to no span.
+
+    Args:
+        chunks: Token ids of each chunk, in reading order; each has at least one token.
+        separator: Id of the separator token.
+        max_tokens: Longest sequence; no chunk may be longer.
+        first_row: Row of the result for the first chunk; the others follow.
+
+    Returns:
+        One sequence, or several windows in which every chunk has exactly one span.
+
+    Example:
+        >>> [sequence] = document_sequences([[1, 2], [3]], separator=0, max_tokens=9, first_row=5)
+        >>> sequence.ids.tolist(), sequence.spans, sequence.rows
+        ([1, 2, 0, 3], ((0, 2), (3, 4)), (5, 6))
+    """
+    sequences = []
+    for window in plan_windows([len(chunk) for chunk in chunks], max_tokens=max_tokens):
+        ids: list[int] = []
+        spans = []
+        for chunk in range(window.start, window.end):
+            if ids:
+                ids.append(separator)
+            if chunk in window.owned:
+                spans.append((len(ids), len(ids) + len(chunks[chunk])))
+            ids.extend(chunks[chunk])
+        rows = tuple(first_row + chunk for chunk in window.owned)
+        sequences.append(TokenSequence(np.asarray(ids, dtype=np.int32), tuple(spans), rows))
+    return sequences
+
+
+def plan_windows(lengths: Sequence[int], *, max_tokens: int) -> list[Window]:
+    """Cut a document at chunk borders into overlapping windows of at most `max_tokens` tokens, separators included.
+
+    Neighbouring windows share up to half of their tokens. A chunk belongs to the window in which its poorer side has
+    the most context; a side that ends where the document ends counts as complete.
+
+    Args:
+        lengths: Tokens of each chunk, each between 1 and `max_tokens`.
+        max_tokens: Longest window.
+
+    Returns:
+        The windows that own a chunk, in order; together they own every chunk exactly once.
+
+    Example:
+        >>> plan_windows([4, 4, 4, 4], max_tokens=14)
+        [Window(start=0, end=2, owned=(0,)), Window(start=1, end=4, owned=(1, 2, 3))]
+    """
+    starts = [0, *accumulate(length + 1 for length in lengths)]
+
+    def tokens(start: int, end: int) -> int:
+        return starts[end] - starts[start] - 1
+
+    count = len(lengths)
+    ranges = _overlapping_ranges(count, tokens, max_tokens)
+    owners = [max(_covering(ranges, chunk), key=lambda r: _context(r, chunk, count, tokens)) for chunk in range(count)]
+    return [
+        Window(*bounds, tuple(chunk for chunk in range(*bounds) if owners[chunk] == bounds))
+        for bounds in ranges
+        if bounds in owners
+    ]
+
+
+def _overlapping_ranges(count: int, tokens: _Tokens, max_tokens: int) -> list[tuple[int, int]]:
+    ranges: list[tuple[int, int]] = []
+    start = end = 0
+    while end < count:
+        # Step back from where the last window ended, over at most half a window, but never so far that the next
+        # chunk would not fit.
+        start = end
+        while start > 0 and tokens(start - 1, end) <= max_tokens // 2 and tokens(start - 1, end + 1) <= max_tokens:
+            start -= 1
+        end += 1
+        while end < count and tokens(start, end + 1) <= max_tokens:
+            end += 1
+        ranges.append((start, end))
+    # The last window has nothing to its right, so it may as well be full to its left.
+    while ranges and start > 0 and tokens(start - 1, end) <= max_tokens:
+        start -= 1
+        ranges[-1] = (start, end)
+    return ranges
+
+
+def _covering(ranges: Iterable[tuple[int, int]], chunk: int) -> Iterable[tuple[int, int]]:
+    return (bounds for bounds in ranges if bounds[0] <= chunk < bounds[1])
+
+
+def _context(bounds: tuple[int, int], chunk: int, count: int, tokens: _Tokens) -> float:
+    start, end = bounds
+    left = float("inf") if start == 0 else tokens(start, chunk) + 1
+    right = float("inf") if end == count else tokens(chunk + 1, end) + 1
+    return min(left, right)
+
+
+def plan_batches(lengths: Sequence[int], *, budget: int) -> list[list[int]]:
+    """Sort by length, longest first, and cut into batches of at most `budget` tokens.
+
+    A sequence longer than the budget makes a batch of its own: nothing is ever cut to fit.
+
+    Args:
+        lengths: Tokens of each sequence.
+        budget: Most tokens in a batch.
+
+    Returns:
+        Indices into `lengths`, a list a batch; every index stands exactly once.
+
+    Example:
+        >>> plan_batches([3, 9, 4, 1], budget=8)
+        [[1], [2, 0, 3]]
+    """
+    batches: list[list[int]] = []
+    room = 0
+    for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
+        if not batches or lengths[index] > room:
+            batches.append([])
+            room = budget
+        batches[-1].append(index)
+        room -= lengths[index]
+    return batches

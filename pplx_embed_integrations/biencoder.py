@@ -1,0 +1,257 @@
+"""PplxBiEncoder: a query encoder and a document encoder that agree on form, ready for any framework.
+
+Knows which side embeds what, and what leaves as numpy and what as lists of floats; must not know frameworks, nor
+import the backbone before a vector is wanted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypedDict, cast
+
+from .checkpoints import CheckpointSpec, resolve, resolve_pair
+from .errors import CheckpointError
+from .inputs import check_dtype, check_positive, check_text
+from .vectors import Quantization, Vectors, check_dimensions, check_quantization, to_lists
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from .backbone import PplxEncoder
+
+__all__ = ["Form", "PplxBiEncoder"]
+
+
+class Form(TypedDict, total=False):
+    """What may be chosen anew in a call of an `encode_*` method."""
+
+    dimensions: int | None
+    quantization: Quantization | None
+    normalize: bool
+
+
+class PplxBiEncoder:
+    """A pair of checkpoints: one embeds queries, one embeds documents.
+
+    By default queries go through a v1 model and documents through the context-v1 model of the same size. Any
+    checkpoint may stand on either side; the same one on both sides is loaded once. Nothing is loaded, downloaded or
+    imported before the first vector.
+
+    `encode_*` methods return numpy arrays in their native form (int8 codes, packed bits); `embed_*` methods return
+    lists of Python floats, by default of unit length, as the frameworks' stores want them. Each has an `a...` twin
+    that does not block the event loop.
+
+    Args:
+        model: A pair, `"0.6b"`, `"4b"` or `"miniature"`, or one checkpoint for both sides.
+        query_model: Checkpoint for queries, in place of the pair's.
+        document_model: Checkpoint for documents, in place of the pair's.
+        dimensions: Width of the vectors (Matryoshka); by default all that the model gives.
+        quantization: `"int8"`, `"binary"`, `"ubinary"` or `None`. Packed bits
+            (`"ubinary"`) come from `encode_*` alone.
+        normalize: Whether `embed_*` scales to unit length.
+        device: Where both sides run.
+        dtype: `"auto"`, `"float32"` or `"bfloat16"`.
+        max_tokens: Longest sequence.
+        batch_tokens: Tokens in a forward pass.
+        truncate: Cut what is too long instead of refusing it.
+        query_revision: Commit on the hub for the query side.
+        document_revision: Commit on the hub for the document side.
+        cache_folder: The hub's cache folder.
+        local_files_only: Never touch the network.
+        token: Access token for the hub.
+        show_progress: Show a bar while documents are embedded.
+
+    Raises:
+        CheckpointError: A name is unknown, or the two sides cannot be compared.
+        InputError: An option is out of range.
+
+    Example:
+        >>> pair = PplxBiEncoder("miniature", dimensions=128)
+        >>> [chunks] = pair.encode_documents([["Ada Lovelace wrote notes.", "She called it poetical science."]])
+        >>> chunks.shape, len(pair.embed_query("Who wrote notes?"))
+        ((2, 128), 128)
+    """
+
+    def __init__(
+        self,
+        model: str | Path = "0.6b",
+        *,
+        query_model: str | Path | None = None,
+        document_model: str | Path | None = None,
+        dimensions: int | None = None,
+        quantization: Quantization | None = "int8",
+        normalize: bool = True,
+        device: str | None = None,
+        dtype: str = "auto",
+        max_tokens: int | None = None,
+        batch_tokens: int | None = None,
+        truncate: bool = False,
+        query_revision: str | None = None,
+        document_revision: str | None = None,
+        cache_folder: str | None = None,
+        local_files_only: bool = False,
+        token: str | bool | None = None,
+        show_progress: bool = False,
+    ) -> None:
+        pair = resolve_pair(model) if query_model is None or document_model is None else ("", "")
+        self._query = resolve(query_model if query_model is not None else pair[0], revision=query_revision)
+        self._document = resolve(
+            document_model if document_model is not None else pair[1], revision=document_revision
+        )
+        self.dimension = _common_dimension(self._query, self._document, dimensions)
+        self.quantization = check_quantization(quantization)
+        self.normalize = normalize
+        self.show_progress = show_progress
+        self._settings: dict[str, Any] = {
+            "device": device,
+            "dtype": check_dtype(dtype),
+            "max_tokens": None if max_tokens is None else check_positive("max_tokens", max_tokens),
+            "batch_tokens": None if batch_tokens is None else check_positive("batch_tokens", batch_tokens),
+            "truncate": truncate,
+            "cache_folder": cache_folder,
+            "local_files_only": local_files_only,
+            "token": token,
+        }
+'''
+
+    def __repr__(self) -> str:
+        return f"PplxBiEncoder(query_model={self._query.name!r}, document_model={self._document.name!r})"
+
+    @property
+    def options(self) -> dict[str, str | int | bool | None]:
+        """Everything that decides a vector's values, as plain values: the key of any cache."""
+        settings = {name: self._settings[name] for name in ("dtype", "max_tokens", "truncate")}
+        return {
+            "query_model": self._query.source,
+            "query_revision": self._query.revision,
+            "document_model": self._document.source,
+            "document_revision": self._document.revision,
+            "dimensions": self.dimension,
+            "quantization": self.quantization,
+            "normalize": self.normalize,
+            **settings,
+        }
+
+    @property
+    def contextual(self) -> bool:
+        """Whether documents can be embedded with their chunks in context."""
+        return self._document.contextual
+
+    @cached_property
+    def query(self) -> PplxEncoder:
+        """The encoder of queries; made, not yet loaded, at first use."""
+        same = (self._query.source, self._query.revision) == (self._document.source, self._document.revision)
+        return self.document if same else self._encoder(self._query)
+
+    @cached_property
+    def document(self) -> PplxEncoder:
+        """The encoder of documents; made, not yet loaded, at first use."""
+        return self._encoder(self._document)
+
+    def _encoder(self, spec: CheckpointSpec) -> PplxEncoder:
+        from .backbone import PplxEncoder
+
+        name = Path(spec.source) if spec.local else spec.source
+        return PplxEncoder(name, revision=spec.revision, **self._settings)
+
+    def encode_query(self, text: str, **form: Unpack[Form]) -> Vectors:
+        """Embed a query: `[dimension]`, in native form.
+
+        Args:
+            text: The query.
+            **form: `dimensions`, `quantization` or `normalize`, in place of the object's. `normalize` is False here
+                unless given.
+
+        Raises:
+            InputError: The text is empty or too long.
+            InputTypeError: It is no string.
+        """
+        return cast("Vectors", self.encode_queries([check_text(text, name="the query")], **form)[0])
+
+    def encode_queries(self, texts: Sequence[str], **form: Unpack[Form]) -> Vectors:
+        """Embed queries: `[n, dimension]`, in native form; see `encode_query`."""
+        return self.query.encode(texts, **self._form(form))
+
+    def encode_texts(self, texts: Sequence[str], **form: Unpack[Form]) -> Vectors:
+        """Embed texts with the document side, each by itself: `[n, dimension]`; see `encode_query`."""
+        return self.document.encode(texts, **self._form(form), show_progress=self.show_progress)
+
+    def encode_documents(self, documents: Sequence[Sequence[str]], **form: Unpack[Form]) -> list[Vectors]:
+        """Embed documents of chunks in context: for each `[chunks, dimension]`; see `encode_query`.
+
+        Raises:
+            NotContextualError: The document side was not trained for this.
+        """
+        return self.document.encode_documents(documents, **self._form(form), show_progress=self.show_progress)
+
+    async def aencode_query(self, text: str, **form: Unpack[Form]) -> Vectors:
+        """`encode_query` without blocking the event loop."""
+        vectors = await self.aencode_queries([check_text(text, name="the query")], **form)
+        return cast("Vectors", vectors[0])
+
+    async def aencode_queries(self, texts: Sequence[str], **form: Unpack[Form]) -> Vectors:
+        """`encode_queries` without blocking the event loop."""
+        return await self.query.aencode(texts, **self._form(form))
+
+    async def aencode_texts(self, texts: Sequence[str], **form: Unpack[Form]) -> Vectors:
+        """`encode_texts` without blocking the event loop."""
+        return await self.document.aencode(texts, **self._form(form), show_progress=self.show_progress)
+
+    async def aencode_documents(self, documents: Sequence[Sequence[str]], **form: Unpack[Form]) -> list[Vectors]:
+        """`encode_documents` without blocking the event loop."""
+        return await self.document.aencode_documents(
+            documents, **self._form(form), show_progress=self.show_progress
+        )
+
+    def embed_query(self, text: str) -> list[float]:
+        """Embed a query: `dimension` Python floats."""
+        return self._floats(self.encode_queries([check_text(text, name="the query")]))[0]
+
+    def embed_queries(self, texts: Sequence[str]) -> list[list[float]]:
+        """Embed queries, each to `dimension` Python floats."""
+        return self._floats(self.encode_queries(texts))
+
+    def embed_texts(self, texts: Sequence[str]) -> list[list[float]]:
+        """Embed texts with the document side, each by itself, to `dimension` Python floats."""
+        return self._floats(self.encode_texts(texts))
+
+    def embed_documents(self, documents: Sequence[Sequence[str]]) -> list[list[list[float]]]:
+        """Embed documents of chunks in context, each chunk to `dimension` Python floats."""
+        return [self._floats(matrix) for matrix in self.encode_documents(documents)]
+
+    async def aembed_query(self, text: str) -> list[float]:
+        """`embed_query` without blocking the event loop."""
+        return self._floats(await self.aencode_queries([check_text(text, name="the query")]))[0]
+
+    async def aembed_queries(self, texts: Sequence[str]) -> list[list[float]]:
+        """`embed_queries` without blocking the event loop."""
+        return await asyncio.to_thread(self._floats, await self.aencode_queries(texts))
+
+    async def aembed_texts(self, texts: Sequence[str]) -> list[list[float]]:
+        """`embed_texts` without blocking the event loop."""
+        return await asyncio.to_thread(self._floats, await self.aencode_texts(texts))
+
+    async def aembed_documents(self, documents: Sequence[Sequence[str]]) -> list[list[list[float]]]:
+        """`embed_documents` without blocking the event loop."""
+        matrices = await self.aencode_documents(documents)
+        return await asyncio.to_thread(lambda: [self._floats(matrix) for matrix in matrices])
+
+    def _form(self, form: Form) -> Form:
+        return {"dimensions": self.dimension, "quantization": self.quantization, **form}
+
+    def _floats(self, codes: Vectors) -> list[list[float]]:
+        return to_lists(codes, normalize=self.normalize)
+
+
+def _common_dimension(query: CheckpointSpec, document: CheckpointSpec, dimensions: int | None) -> int:
+    if query.dimension != document.dimension:
+        raise CheckpointError(
+            f"{query.name} gives {query.dimension} dimensions and {document.name} {document.dimension}: their vectors "
+            "cannot be compared; use two checkpoints of one size, or the same one on both sides"
+        )
+    return check_dimensions(
+        dimensions, smallest=max(query.min_dimension, document.min_dimension), largest=query.dimension
+    )

@@ -1,0 +1,120 @@
+"""Every exception and warning of the package, and nothing else.
+
+Knows the tree below; must not know what raises it, nor import anything.
+
+::
+
+    PplxEmbedError
+    ├── InputError              (ValueError)    a value that cannot be embedded: empty text, dimension out of range
+    ├── InputTypeError          (TypeError)     a value of the wrong type: None, bytes, a bare str where a list belongs
+    ├── CheckpointError         (ValueError)    an unknown, foreign, incomplete or corrupt checkpoint
+    │   └── NotContextualError                  chunks in context asked of a checkpoint trained for single texts
+    ├── DownloadError           (OSError)       the hub, the repository or the revision cannot be reached
+    ├── MissingDependencyError  (ImportError)   an optional package is not installed
+    └── EncodingError           (RuntimeError)  the model ran, and what it gave cannot be a vector
+
+    ContextWarning              (UserWarning)   vectors are right, but carry less context than they could
+"""
+
+__all__ = [
+    "CheckpointError",
+    "ContextWarning",
+    "DownloadError",
+    "EncodingError",
+    "InputError",
+    "InputTypeError",
+    "MissingDependencyError",
+    "NotContextualError",
+    "PplxEmbedError",
+]
+
+
+class PplxEmbedError(Exception):
+    """Root of every exception this package raises on purpose.
+
+    Example:
+        >>> try:
+        ...     raise InputError("text 3 is empty")
+        ... except PplxEmbedError as error:
+        ...     print(error)
+        text 3 is empty
+    """
+
+
+class InputError(PplxEmbedError, ValueError):
+    """A value that cannot be embedded; the message names its position and what is allowed.
+
+    Example:
+        >>> issubclass(InputError, ValueError)
+        True
+    """
+
+
+class InputTypeError(PplxEmbedError, TypeError):
+    """A value of the wrong type; the message names its position, its type and the type that is wanted.
+
+    Example:
+        >>> issubclass(InputTypeError, TypeError)
+        True
+    """
+
+
+class CheckpointError(PplxEmbedError, ValueError):
+    """An unknown, foreign, incomplete or corrupt checkpoint; the message names the ones there are.
+
+    Example:
+        >>> issubclass(CheckpointError, ValueError)
+        True
+    """
+
+
+class NotContextualError(CheckpointError):
+    """Chunks in context were asked of a checkpoint that was trained for single texts.
+
+    Example:
+        >>> issubclass(NotContextualError, CheckpointError)
+        True
+    """
+
+
+class DownloadError(PplxEmbedError, OSError):
+    """The hub, the repository or the revision cannot be reached.
+
+    Example:
+        >>> issubclass(DownloadError, OSError)
+        True
+    """
+
+
+class MissingDependencyError(PplxEmbedError, ImportError):
+    """An optional package is not installed; the message is the command that installs it.
+
+    Args:
+        package: What is missing, as it is imported.
+        extra: The extra of this package that brings it.
+
+    Example:
+        >>> print(MissingDependencyError("langchain_core", extra="langchain"))
+        langchain_core is not installed; type: pip install "pplx-embed-integrations[langchain]"
+    """
+
+    def __init__(self, package: str, *, extra: str) -> None:
+        super().__init__(f'{package} is not installed; type: pip install "pplx-embed-integrations[{extra}]"')
+
+
+class EncodingError(PplxEmbedError, RuntimeError):
+    """The model ran and gave something that cannot be a vector, or the device failed for good.
+
+    Example:
+        >>> issubclass(EncodingError, RuntimeError)
+        True
+    """
+
+
+class ContextWarning(UserWarning):
+    """The vectors are right but carry less context than they could; the message says what to change.
+
+    Example:
+        >>> issubclass(ContextWarning, UserWarning)
+        True
+    """

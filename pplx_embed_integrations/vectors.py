@@ -1,0 +1,315 @@
+"""What happens to a pooled float matrix: cut, quantise, normalise, pack, compare, hand over.
+
+Knows the formulas of the published quantisers and numpy; must not know models, texts or frameworks.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, cast, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from .errors import EncodingError, InputError, InputTypeError
+
+__all__ = [
+    "Quantization",
+    "Vectors",
+    "check_dimensions",
+    "check_quantization",
+    "cosine_similarity",
+    "hamming_distance",
+    "pack_bits",
+    "quantize",
+    "to_lists",
+    "unpack_bits",
+    "vector_dtype",
+]
+
+Quantization = Literal["int8", "binary", "ubinary"]
+"""`"int8"` codes, `"binary"` ±1 as int8, `"ubinary"` bits packed into uint8, most significant bit first."""
+
+Vectors = npt.NDArray[Any]
+"""A matrix of vectors, one a row: int8, uint8 or float32."""
+
+_ROWS_AT_ONCE = 256
+"""Rows that are quantised together: a block of 256 x 1024 float32 stays in a core's cache."""
+
+
+def check_quantization(quantization: object) -> Quantization | None:
+    """Return `quantization` if it is one, and refuse anything else.
+
+    Raises:
+        InputError: It is not `"int8"`, `"binary"`, `"ubinary"` or `None`.
+
+    Example:
+        >>> check_quantization("int8")
+        'int8'
+    """
+    if quantization is None or quantization in get_args(Quantization):
+        return cast("Quantization | None", quantization)
+    raise InputError(f'quantization={quantization!r} is unknown; use "int8", "binary", "ubinary" or None (float32)')
+
+
+def check_dimensions(dimensions: object, *, smallest: int, largest: int) -> int:
+    """Return the width that `dimensions` asks for, `largest` if it is `None`.
+
+    Args:
+        dimensions: The wanted width, or `None` for all of it.
+        smallest: Smallest width that the checkpoint was trained for.
+        largest: Width of the full vector.
+
+    Raises:
+        InputError: The width lies outside the limits.
+        InputTypeError: It is no integer.
+
+    Example:
+        >>> check_dimensions(None, smallest=128, largest=1024)
+        1024
+    """
+    if dimensions is None:
+        return largest
+    if isinstance(dimensions, bool) or not isinstance(dimensions, (int, np.integer)):
+        raise InputTypeError(f"dimensions must be an integer or None, not {type(dimensions).__name__}")
+    if not smallest <= dimensions <= largest:
+        raise InputError(f"dimensions={dimensions} is out of range; this model gives {smallest} to {largest}")
+    return int(dimensions)
+
+
+def vector_dtype(quantization: Quantization | None, *, normalize: bool) -> np.dtype[Any]:
+    """Return the dtype of the rows that `quantize` makes.
+
+    Example:
+        >>> vector_dtype("int8", normalize=False), vector_dtype("int8", normalize=True)
+        (dtype('int8'), dtype('float32'))
+    """
+    if quantization is None or normalize:
+        return np.dtype(np.float32)
+    return np.dtype(np.uint8 if quantization == "ubinary" else np.int8)
+
+
+def quantize(
+    pooled: npt.ArrayLike,
+    *,
+    dimensions: int | None = None,
+    quantization: Quantization | None = "int8",
+    normalize: bool = False,
+) -> Vectors:
+    """Turn pooled floats into the vectors that the published models give: cut, then quantise, then normalise.
+
+    The formulas are those of the published `st_quantize.py`: int8 is `round(tanh(x) * 127)`, rounded half to even;
+    binary is +1 where `x >= 0`, else -1; ubinary packs the same bits, most significant first. They are applied to
+    the pooled mean, and elementwise, so that cutting before or after gives the same.
+
+    Args:
+        pooled: Float matrix `[n, d]`, the pooled means before any quantiser.
+        dimensions: Keep the first so many columns (Matryoshka); all by default.
+        quantization: Form of the result.
+        normalize: Scale each row of the quantised values to unit length; the result is float32.
+
+    Returns:
+        `[n, dimensions]` int8, ±1 int8 or float32; for `"ubinary"` `[n, ceil(dimensions / 8)]` uint8.
+
+    Raises:
+        EncodingError: A value is NaN or infinite, or a row of zeros was to be normalised.
+        InputError: The options contradict each other or the matrix.
+
+    Example:
+        >>> quantize([[0.5, -0.001, -2.0]])
+        array([[  59,    0, -122]], dtype=int8)
+        >>> quantize([[0.5, -0.001, -2.0]], quantization="binary")
+        array([[ 1, -1, -1]], dtype=int8)
+        >>> quantize([[0.5, -0.001, -2.0]], quantization="ubinary")
+        array([[128]], dtype=uint8)
+    """
+    matrix = np.asarray(pooled, dtype=np.float32)
+    if matrix.ndim != 2:
+        raise InputError(f"a matrix of one vector a row is wanted, not {matrix.ndim} dimensions")
+    check_quantization(quantization)
+    if normalize and quantization == "ubinary":
+        raise InputError('normalize=True has no meaning for packed bits; use quantization="binary" or normalize=False')
+    matrix = matrix[:, : check_dimensions(dimensions, smallest=1, largest=matrix.shape[1])]
+    bad = np.flatnonzero(~np.isfinite(matrix).all(axis=1))
+    if bad.size:
+        raise EncodingError(
+            f"the model gave NaN or infinite values for vector {bad[0]} ({bad.size} of {len(matrix)}); the weights may "
+            "be damaged, or the device's arithmetic too narrow: try dtype='float32'"
+        )
+    if quantization is None:
+        codes: Vectors = matrix.copy()
+    elif quantization == "int8":
+        codes = _tanh_int8(matrix)
+    elif quantization == "ubinary":
+        codes = np.packbits(matrix >= 0, axis=1)
+    else:
+        codes = np.where(matrix >= 0, np.int8(1), np.int8(-1))
+    return _unit_rows(codes) if normalize else codes
+
+
+def _tanh_int8(matrix: npt.NDArray[np.float32]) -> npt.NDArray[np.int8]:
+    codes = np.empty(matrix.shape, dtype=np.int8)
+    scratch = np.empty((min(_ROWS_AT_ONCE, len(matrix)), matrix.shape[1]), dtype=np.float32)
+    for start in range(0, len(matrix), _ROWS_AT_ONCE):
+        rows = matrix[start : start + _ROWS_AT_ONCE]
+        block = scratch[: len(rows)]
+        np.tanh(rows, out=block)
+        block *= np.float32(127)
+        # Rounded while still float: a cast alone would truncate, the published code's off-by-one in 1 % of codes.
+        np.rint(block, out=block)
+        codes[start : start + len(rows)] = block
+    return codes
+
+
+def _norms(codes: Vectors) -> npt.NDArray[np.float32]:
+    floats = codes.astype(np.float32) if codes.dtype != np.float32 else codes
+    norms = np.sqrt(np.einsum("ij,ij->i", floats, floats, dtype=np.float64))
+    zero = np.flatnonzero(norms == 0)
+    if zero.size:
+        raise EncodingError(
+            f"vector {zero[0]} is all zeros and has no direction; use normalize=False to see it, or quantization=None"
+        )
+    return norms.astype(np.float32)
+
+
+def _unit_rows(codes: Vectors) -> npt.NDArray[np.float32]:
+    return codes.astype(np.float32) / _norms(codes)[:, None]
+
+
+def to_lists(codes: Vectors, *, normalize: bool = False) -> list[list[float]]:
+    """Hand vectors over as lists of Python floats, the form LangChain and LlamaIndex take.
+
+    A row of int8 codes has at most 255 distinct values, also after division by its norm. So one float object a
+    value is shared by the whole row instead of made anew for every element: less time and less memory than
+    `ndarray.tolist()`.
+
+    Args:
+        codes: `[n, d]` int8 (codes or ±1) or float32.
+        normalize: Scale each row to unit length on the way; the floats equal those of
+            `quantize(..., normalize=True)`.
+
+    Returns:
+        `n` lists of `d` Python floats.
+
+    Raises:
+        EncodingError: A row of zeros was to be normalised.
+        InputError: `codes` holds packed bits, which are no numbers.
+
+    Example:
+        >>> to_lists(np.array([[3, -4]], dtype=np.int8))
+        [[3.0, -4.0]]
+        >>> to_lists(np.array([[3, -4]], dtype=np.int8), normalize=True)
+        [[0.6000000238418579, -0.800000011920929]]
+    """
+    if codes.dtype == np.uint8:
+        raise InputError('packed bits have no float form; use quantization="binary", which ranks the same')
+    if codes.dtype != np.int8:
+        return cast("list[list[float]]", (_unit_rows(codes) if normalize else codes).tolist())
+    # Index a table by the code's byte: 0..127, then -128..-1.
+    values = np.arange(256, dtype=np.uint8).view(np.int8).astype(np.float32)
+    rows = np.ascontiguousarray(codes).view(np.uint8)
+    if not normalize:
+        table = values.astype(object)
+        return [table[row].tolist() for row in rows]
+    lists = []
+    for start in range(0, len(codes), _ROWS_AT_ONCE):
+        norms = _norms(codes[start : start + _ROWS_AT_ONCE])
+        block = rows[start : start + _ROWS_AT_ONCE]
+        lists += [(values / norm).astype(object)[row].tolist() for row, norm in zip(block, norms, strict=True)]
+    return lists
+
+
+def pack_bits(signs: npt.ArrayLike) -> npt.NDArray[np.uint8]:
+    """Pack ±1 vectors into bits: `"binary"` to `"ubinary"`.
+
+    Args:
+        signs: `[n, d]`; values of at least 0 become 1, the others 0.
+
+    Returns:
+        `[n, ceil(d / 8)]` uint8, most significant bit first; the last byte is filled up with zeros.
+
+    Example:
+        >>> pack_bits([[1, -1, -1, -1, -1, -1, -1, 1, 1]])
+        array([[129, 128]], dtype=uint8)
+    """
+    return np.packbits(np.asarray(signs) >= 0, axis=1)
+
+
+def unpack_bits(packed: npt.NDArray[np.uint8], *, dimensions: int) -> npt.NDArray[np.int8]:
+    """Unpack bits into ±1 vectors: `"ubinary"` to `"binary"`.
+
+    Args:
+        packed: `[n, ceil(dimensions / 8)]` uint8, most significant bit first.
+        dimensions: Width of the vectors, which the packed form does not tell.
+
+    Returns:
+        `[n, dimensions]` int8, each +1 or -1.
+
+    Raises:
+        InputError: The packed rows are not as long as `dimensions` needs, or not uint8.
+
+    Example:
+        >>> unpack_bits(np.array([[160]], dtype=np.uint8), dimensions=3)
+        array([[ 1, -1,  1]], dtype=int8)
+    """
+    if packed.dtype != np.uint8 or packed.ndim != 2 or packed.shape[1] != -(-dimensions // 8):
+        raise InputError(
+            f"{dimensions} dimensions are packed in uint8 rows of {-(-dimensions // 8)}; "
+            f"given: {packed.dtype} of shape {packed.shape}"
+        )
+    bits = np.unpackbits(packed, axis=1, count=dimensions).view(np.int8)
+    return bits * np.int8(2) - np.int8(1)
+
+
+def cosine_similarity(left: npt.ArrayLike, right: npt.ArrayLike) -> npt.NDArray[np.float32]:
+    """Return the cosine of every row of `left` with every row of `right`, for int8 codes, ±1 or floats.
+
+    Args:
+        left: `[n, d]`.
+        right: `[m, d]`.
+
+    Returns:
+        `[n, m]` float32.
+
+    Raises:
+        EncodingError: A row is all zeros.
+        InputError: The rows are packed bits; use `hamming_distance` for those.
+
+    Example:
+        >>> cosine_similarity(np.array([[1, 0]]), np.array([[2, 0], [0, 3]]))
+        array([[1., 0.]], dtype=float32)
+    """
+    sides = [np.asarray(side) for side in (left, right)]
+    if any(side.dtype == np.uint8 for side in sides):
+        raise InputError("packed bits have no cosine; use hamming_distance")
+    first, second = (_unit_rows(side) for side in sides)
+    return first @ second.T
+
+
+def hamming_distance(left: npt.NDArray[np.uint8], right: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
+    """Return in how many bits every row of `left` differs from every row of `right`.
+
+    For vectors of `d` bits, `1 - 2 * distance / d` is the cosine of their ±1 forms.
+
+    Args:
+        left: `[n, bytes]` uint8, packed.
+        right: `[m, bytes]` uint8, packed.
+
+    Returns:
+        `[n, m]` int64.
+
+    Raises:
+        InputError: A side is not packed bits, or the widths differ.
+
+    Example:
+        >>> hamming_distance(np.array([[129]], dtype=np.uint8), np.array([[128], [129]], dtype=np.uint8))
+        array([[1, 0]])
+    """
+    if left.dtype != np.uint8 or right.dtype != np.uint8 or left.shape[1:] != right.shape[1:]:
+        raise InputError(
+            "two matrices of packed bits (uint8) of one width are wanted; "
+            f"given: {left.dtype} {left.shape} and {right.dtype} {right.shape}"
+        )
+    distances = np.empty((len(left), len(right)), dtype=np.int64)
+    for row, bits in enumerate(left):
+        distances[row] = np.bitwise_count(bits ^ right).sum(axis=1, dtype=np.int64)
+    return distances
