@@ -98,9 +98,7 @@ class PplxBiEncoder:
     ) -> None:
         pair = resolve_pair(model) if query_model is None or document_model is None else ("", "")
         self._query = resolve(query_model if query_model is not None else pair[0], revision=query_revision)
-        self._document = resolve(
-            document_model if document_model is not None else pair[1], revision=document_revision
-        )
+        self._document = resolve(document_model if document_model is not None else pair[1], revision=document_revision)
         self.dimension = _common_dimension(self._query, self._document, dimensions)
         self.quantization = check_quantization(quantization)
         self.normalize = normalize
@@ -115,7 +113,6 @@ class PplxBiEncoder:
             "local_files_only": local_files_only,
             "token": token,
         }
-'''
 
     def __repr__(self) -> str:
         return f"PplxBiEncoder(query_model={self._query.name!r}, document_model={self._document.name!r})"
@@ -202,9 +199,7 @@ class PplxBiEncoder:
 
     async def aencode_documents(self, documents: Sequence[Sequence[str]], **form: Unpack[Form]) -> list[Vectors]:
         """`encode_documents` without blocking the event loop."""
-        return await self.document.aencode_documents(
-            documents, **self._form(form), show_progress=self.show_progress
-        )
+        return await self.document.aencode_documents(documents, **self._form(form), show_progress=self.show_progress)
 
     def embed_query(self, text: str) -> list[float]:
         """Embed a query: `dimension` Python floats."""

@@ -42,8 +42,8 @@ def packed_attention(
     for length, count in _runs(lengths):
         end = start + length * count
         # Neighbours of one length share a call: [1, heads, count * length, d] -> [count, heads, length, d].
-        block = [side[0, :, start:end].unflatten(1, (count, length)).transpose(0, 1) for side in (query, key, value)]
-        attended = torch.nn.functional.scaled_dot_product_attention(*block, scale=scaling)
+        q, k, v = (side[0, :, start:end].unflatten(1, (count, length)).transpose(0, 1) for side in (query, key, value))
+        attended = torch.nn.functional.scaled_dot_product_attention(q, k, v, scale=scaling)
         output[0, :, start:end] = attended.transpose(0, 1).flatten(1, 2)
         start = end
     return output.transpose(1, 2)

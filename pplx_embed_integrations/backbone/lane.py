@@ -140,7 +140,7 @@ class Lane:
     def _run_parts(self, parts: list[tuple[_Job, list[TokenSequence]]]) -> None:
         try:
             pooled = self._run([sequence for _, batch in parts for sequence in batch])
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  (it is handed to the call it belongs to)
             if _is_out_of_memory(error):
                 self._shrink(parts, error)
             elif len(parts) > 1:  # one call's failure is no other's
@@ -154,7 +154,7 @@ class Lane:
             rows = sum(len(sequence.spans) for sequence in batch)
             try:
                 job.receive(batch, pooled[start : start + rows])
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001  (it is handed to the call it belongs to)
                 self._end(job, error)
             start += rows
             if not job.batches:

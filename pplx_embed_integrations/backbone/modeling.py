@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModel, Qwen3Config, Qwen3Model
+from transformers.models.qwen3.modeling_qwen3 import Qwen3Attention
 
 from ..checkpoints import MODEL_TYPE
 from ..errors import CheckpointError
@@ -49,8 +50,9 @@ class PplxQwen3Model(Qwen3Model):
 
     def __init__(self, config: PplxQwen3Config) -> None:
         super().__init__(config)
-        for layer in self.layers:
-            layer.self_attn.is_causal = False
+        for module in self.modules():
+            if isinstance(module, Qwen3Attention):
+                module.is_causal = False
 
     def forward_packed(self, sequences: list[torch.Tensor]) -> torch.Tensor:
         """Run sequences one behind the other, without padding and without a mask.
@@ -134,7 +136,9 @@ def load_model(
     if expected:
         raise CheckpointError(f"{str(folder)!r} lacks {len(expected)} tensors, {next(iter(expected))!r} the first")
     model.rotary_emb = type(model.rotary_emb)(config).to(device)
-    return model.eval().requires_grad_(False)
+    model.train(False)
+    model.requires_grad_(False)
+    return model
 
 
 def _config(folder: Path) -> PplxQwen3Config:
@@ -144,7 +148,7 @@ def _config(folder: Path) -> PplxQwen3Config:
         config = PplxQwen3Config.from_dict(settings)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise CheckpointError(f"config.json in {str(folder)!r} cannot be used: {error}") from error
-    if set(config.layer_types) != {"full_attention"}:
+    if set(config.layer_types or ()) != {"full_attention"}:
         raise CheckpointError(f"config.json in {str(folder)!r} asks for sliding attention, which pplx-embed never uses")
     return config
 
