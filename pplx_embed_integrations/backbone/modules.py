@@ -31,7 +31,7 @@ class TanhQuantizer(Module):
     forward_kwargs = {"quantization"}  # noqa: RUF012  (declared like this by the base class)
 
     def __init__(self) -> None:
-        super().__init__()
+        Module.__init__(self)  # by name: mypy cannot see whose the untyped call is behind super()
 
     def forward(self, features: dict[str, Any], quantization: str | None = "int8", **kwargs: Any) -> dict[str, Any]:
         """Quantise `features["sentence_embedding"]`, `[n, d]`.
