@@ -1,0 +1,25 @@
+"""LangChain: an embedding model, and contextual indexing through any vector store.
+
+Knows the public names of this room; must not know LlamaIndex.
+"""
+
+from ..errors import MissingDependencyError
+
+try:
+    import langchain_core  # noqa: F401  # asked for here, to say how to install it
+except ModuleNotFoundError as error:
+    raise MissingDependencyError("langchain_core", extra="langchain") from error
+
+from .adding import aadd_documents, add_documents, afrom_documents, from_documents
+from .embeddings import PplxEmbeddings
+from .indexing import aindex_documents, index_documents
+
+__all__ = [
+    "PplxEmbeddings",
+    "aadd_documents",
+    "add_documents",
+    "afrom_documents",
+    "aindex_documents",
+    "from_documents",
+    "index_documents",
+]

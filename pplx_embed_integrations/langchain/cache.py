@@ -1,0 +1,176 @@
+"""A cache of document vectors over LangChain's `ByteStore`, in which a document is found by all that shaped it.
+
+Knows keys, checksums and which checkpoint files decide a vector; must not know stores of vectors, nor how to embed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import io
+import json
+import re
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from langchain_core.stores import ByteStore
+
+from ..biencoder import PplxBiEncoder
+from ..documents import content_hash
+from ..errors import DownloadError
+from ..vectors import Vectors
+
+__all__ = ["DocumentCache", "vector_identity"]
+
+_FORMAT = "pplx-embed-1"
+"""Changes when the way from chunks to vectors changes, so that older entries are no longer found."""
+_CHARACTERS_AT_ONCE = 200_000
+_DATA_FILES = frozenset({".json", ".safetensors", ".txt"})
+
+
+class DocumentCache:
+    """The vectors of documents that have been embedded before, in native form.
+
+    A key covers the checkpoint with its revision (for a local folder: the content of its files), every option that
+    changes a vector, and the whole document's chunks. A value carries a checksum over key and content: a damaged,
+    truncated or misplaced entry is embedded again.
+
+    Args:
+        store: Any LangChain `ByteStore`, for example `LocalFileStore`.
+        identity: Gives what `vector_identity` says; asked when the first vector is wanted.
+        width: Width of a vector.
+        dtype: Type of its values.
+    """
+
+    def __init__(self, store: ByteStore, *, identity: Callable[[], str], width: int, dtype: np.dtype[Any]) -> None:
+        self._store = store
+        self._identity = identity
+        self._width = width
+        self._dtype = dtype
+
+    def encode(self, documents: list[list[str]], encode: Callable[[list[list[str]]], list[Vectors]]) -> list[Vectors]:
+        """Return the vectors of documents, embedding those that the store does not have.
+
+        Args:
+            documents: Checked documents of chunks.
+            encode: Embeds documents; what it gives is stored piece by piece, so that a crash loses one piece.
+
+        Returns:
+            A matrix for each document.
+        """
+        if not documents:
+            return []
+        keys = self._keys(documents)
+        found = self._read(keys, documents, self._store.mget(keys))
+        for piece in _pieces(keys, documents, found):
+            matrices = dict(zip(piece, encode(list(piece.values())), strict=True))
+            self._store.mset([(key, _pack(key, matrix)) for key, matrix in matrices.items()])
+            found.update(matrices)
+        return [found[key] for key in keys]
+
+    async def aencode(
+        self, documents: list[list[str]], encode: Callable[[list[list[str]]], Awaitable[list[Vectors]]]
+    ) -> list[Vectors]:
+        """`encode` without blocking the event loop."""
+        if not documents:
+            return []
+        keys = await asyncio.to_thread(self._keys, documents)
+        found = self._read(keys, documents, await self._store.amget(keys))
+        for piece in _pieces(keys, documents, found):
+            matrices = dict(zip(piece, await encode(list(piece.values())), strict=True))
+            await self._store.amset([(key, _pack(key, matrix)) for key, matrix in matrices.items()])
+            found.update(matrices)
+        return [found[key] for key in keys]
+
+    def _keys(self, documents: list[list[str]]) -> list[str]:
+        identity = self._identity()
+        return [hashlib.sha256(f"{identity}\n{content_hash(chunks)}".encode()).hexdigest() for chunks in documents]
+
+    def _read(self, keys: list[str], documents: list[list[str]], values: list[bytes | None]) -> dict[str, Vectors]:
+        found = {}
+        for key, chunks, value in zip(keys, documents, values, strict=True):
+            matrix = None if value is None else _unpack(key, value)
+            if matrix is not None and matrix.shape == (len(chunks), self._width) and matrix.dtype == self._dtype:
+                found[key] = matrix
+        return found
+
+
+def _pieces(keys: list[str], documents: list[list[str]], found: dict[str, Vectors]) -> Iterator[dict[str, list[str]]]:
+    """Cut the documents that were not found into pieces worth storing together."""
+    missing = {key: chunks for key, chunks in zip(keys, documents, strict=True) if key not in found}
+    piece: dict[str, list[str]] = {}
+    characters = 0
+    for key, chunks in missing.items():
+        piece[key] = chunks
+        characters += sum(map(len, chunks))
+        if characters >= _CHARACTERS_AT_ONCE:
+            yield piece
+            piece, characters = {}, 0
+    if piece:
+        yield piece
+
+
+def _checksum(key: str, data: bytes) -> bytes:
+    return hashlib.sha256(key.encode() + data).digest()
+
+
+def _pack(key: str, matrix: Vectors) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, matrix, allow_pickle=False)
+    return _checksum(key, buffer.getvalue()) + buffer.getvalue()
+
+
+def _unpack(key: str, value: bytes) -> Vectors | None:
+    checksum, data = value[:32], value[32:]
+    if checksum != _checksum(key, data):
+        return None
+    matrix: Vectors = np.load(io.BytesIO(data), allow_pickle=False)
+    return matrix
+
+
+def vector_identity(biencoder: PplxBiEncoder, *, cache_folder: str | None = None) -> str:
+    """Name everything besides the text that decides a document's vectors in native form.
+
+    Args:
+        biencoder: The pair; its query side and `normalize` have no part in it.
+        cache_folder: The hub's cache folder.
+
+    Returns:
+        A line of JSON. A local checkpoint is named by the content of its files, one on the hub by its commit; one that
+        follows a branch is loaded first, to learn the commit.
+
+    Raises:
+        DownloadError: A checkpoint that follows a branch cannot be reached.
+    """
+    options = dict(biencoder.options)
+    source, revision = str(options.pop("document_model")), options.pop("document_revision")
+    shaping = {name: value for name, value in options.items() if not name.startswith("query_") and name != "normalize"}
+    if revision is None:
+        checkpoint = _folder_hash(Path(source))
+    else:
+        if not re.fullmatch("[0-9a-f]{40}", str(revision)):
+            biencoder.document.load()
+            revision = _loaded_commit(source, str(revision), cache_folder)
+        checkpoint = f"{source}@{revision}"
+    return json.dumps({"format": _FORMAT, "checkpoint": checkpoint, **shaping}, sort_keys=True)
+
+
+def _folder_hash(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.suffix in _DATA_FILES and path.is_file()):
+        digest.update(f"{path.relative_to(folder).as_posix()}\n{path.stat().st_size}\n".encode())
+        with path.open("rb") as file:
+            while block := file.read(1 << 22):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def _loaded_commit(source: str, revision: str, cache_folder: str | None) -> str:
+    from huggingface_hub import try_to_load_from_cache
+
+    path = try_to_load_from_cache(source, "config.json", cache_dir=cache_folder, revision=revision)
+    if not isinstance(path, str):
+        raise DownloadError(f"the commit of {source} at {revision!r} is not in the local cache; pass a commit instead")
+    return Path(path).parent.name

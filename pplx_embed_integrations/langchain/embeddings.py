@@ -1,0 +1,354 @@
+"""PplxEmbeddings: the bi-encoder as a LangChain embedding model, with documents whose chunks are embedded in context.
+
+Knows LangChain's `Embeddings` interface, pydantic fields and who may wrap the object; must not know stores or how a
+checkpoint is run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from langchain_core.documents import Document
+from langchain_core.embeddings import Embeddings
+from langchain_core.stores import ByteStore
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, ValidationError
+from typing_extensions import Self, Unpack
+
+from ..biencoder import Form, PplxBiEncoder
+from ..errors import InputError, NotContextualError
+from ..inputs import check_documents, check_texts
+from ..vectors import Vectors, to_lists, vector_dtype
+from .cache import DocumentCache, vector_identity
+from .contextual import OnMiss, Scope, find, open_scope
+from .grouping import GroupBy, check_chunks, document_groups, document_keys, tell_apart, warn_of_overlap
+from .wrapping import refuse_calling_cache
+
+__all__ = ["PplxEmbeddings"]
+
+
+class PplxEmbeddings(BaseModel, Embeddings):
+    """pplx-embed as a LangChain embedding model: queries through a v1 model, documents through a context-v1 model.
+
+    `embed_documents` takes a flat list for a list of independent texts. Chunks get the context of their document
+    inside a `documents(...)` block, through `add_documents` and its siblings, or from `embed_document_chunks`.
+
+    Objects are immutable, safe to share between threads and tasks, and load nothing before the first vector. Pickles
+    carry the options, neither weights nor the cache.
+
+    Attributes:
+        model: A pair, `"0.6b"`, `"4b"` or `"miniature"`, or one checkpoint for both sides.
+        query_model: Checkpoint for queries, in place of the pair's.
+        document_model: Checkpoint for documents, in place of the pair's.
+        dimensions: Width of the vectors (Matryoshka); by default all that the model gives.
+        quantization: `"int8"`, `"binary"` (±1) or None. Packed bits: `encode_documents(..., quantization="ubinary")`.
+        normalize: Scale vectors to unit length, so that cosine, inner product and L2 all rank the same.
+        device: `"cpu"`, `"cuda"`, `"cuda:1"`, `"mps"`; by default the best there is.
+        dtype: `"auto"`, `"float32"` or `"bfloat16"`.
+        max_tokens: Longest sequence; a longer document is read in overlapping windows.
+        batch_tokens: Tokens in a forward pass; bounds memory.
+        truncate: Cut a text of more than `max_tokens` instead of refusing it.
+        query_revision: Commit on the hub for the query side.
+        document_revision: Commit on the hub for the document side.
+        cache_folder: The hub's cache folder.
+        local_files_only: Never touch the network.
+        token: Access token for the hub.
+        show_progress: Show a bar while documents are embedded.
+        cache: A `ByteStore` in which document vectors are kept; a document found there is not embedded again.
+
+    Raises:
+        CheckpointError: A name is unknown, or the two sides cannot be compared.
+        InputError: An option is unknown or out of range.
+
+    Example:
+        >>> embeddings = PplxEmbeddings("miniature", dimensions=128)
+        >>> len(embeddings.embed_query("Who wrote notes?"))
+        128
+        >>> [chunks] = embeddings.embed_document_chunks([["Ada Lovelace wrote notes.", "She called it a science."]])
+        >>> len(chunks), len(chunks[0])
+        (2, 128)
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
+    model: str | Path = "0.6b"
+    query_model: str | Path | None = None
+    document_model: str | Path | None = None
+    dimensions: int | None = None
+    quantization: Literal["int8", "binary"] | None = "int8"
+    normalize: bool = True
+    device: str | None = None
+    dtype: str = "auto"
+    max_tokens: int | None = None
+    batch_tokens: int | None = None
+    truncate: bool = False
+    query_revision: str | None = None
+    document_revision: str | None = None
+    cache_folder: str | Path | None = None
+    local_files_only: bool = False
+    token: SecretStr | bool | None = Field(default=None, repr=False)
+    show_progress: bool = False
+    cache: ByteStore | None = Field(default=None, exclude=True, repr=False)
+
+    _biencoder: PplxBiEncoder = PrivateAttr()
+    _document_cache: DocumentCache | None = PrivateAttr(default=None)
+    _identity: str | None = PrivateAttr(default=None)
+    _identifying: Any = PrivateAttr(default_factory=threading.Lock)
+
+    def __init__(self, model: str | Path = "0.6b", **options: Any) -> None:
+        """Check the options and the checkpoints' names; nothing is loaded."""
+        _refuse_unknown(options, known=list(type(self).model_fields))
+        try:
+            super().__init__(model=model, **options)
+        except ValidationError as error:
+            raise InputError("; ".join(_explain(dict(each)) for each in error.errors())) from None
+        self._connect()
+
+    def _connect(self) -> None:
+        settings = {name: getattr(self, name) for name in type(self).model_fields if name != "cache"}
+        if isinstance(self.token, SecretStr):
+            settings["token"] = self.token.get_secret_value()
+        settings["cache_folder"] = None if self.cache_folder is None else str(self.cache_folder)
+        self._biencoder = PplxBiEncoder(settings.pop("model"), **settings)
+        if self.cache is not None:
+            self._document_cache = DocumentCache(
+                self.cache,
+                identity=self.vector_identity,
+                width=self._biencoder.dimension,
+                dtype=vector_dtype(self.quantization, normalize=False),
+            )
+
+    def __getstate__(self) -> dict[Any, Any]:
+        return {"fields": {name: getattr(self, name) for name in self.model_fields_set if name != "cache"}}
+
+    def __setstate__(self, state: dict[Any, Any]) -> None:
+        self.__init__(**state["fields"])  # type: ignore[misc]  # fields are all that there is to a pickle
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and self.__dict__ == other.__dict__  # the options, whatever is loaded
+
+    def __hash__(self) -> int:
+        return hash(repr(self))
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        return self.model_copy()  # immutable, so a copy may share the loaded models and the cache
+
+    @property
+    def biencoder(self) -> PplxBiEncoder:
+        """The bi-encoder behind this object, with its encoders as `.query` and `.document`."""
+        return self._biencoder
+
+    @property
+    def contextual(self) -> bool:
+        """Whether the document side embeds chunks in the context of their document."""
+        return self._biencoder.contextual
+
+    def vector_identity(self) -> str:
+        """Name the document side's checkpoint and every option that decides a document's vectors."""
+        with self._identifying:  # the weights of a local checkpoint are read for it once
+            if self._identity is None:
+                folder = None if self.cache_folder is None else str(self.cache_folder)
+                self._identity = vector_identity(self._biencoder, cache_folder=folder)
+            return self._identity
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Copy the object; without `update` the copy shares the loaded models.
+
+        Args:
+            update: Options to change; unlike pydantic's own, they are checked and take effect.
+            deep: Makes no difference, since nothing in the object changes.
+        """
+        if not update:
+            return super().model_copy()
+        given = {name: getattr(self, name) for name in self.model_fields_set}
+        return type(self)(**{**given, **update})
+
+    @contextmanager
+    def documents(
+        self, documents: Iterable[Document], *, group_by: GroupBy | None = None, on_miss: OnMiss = "warn"
+    ) -> Iterator[None]:
+        """Within this block `embed_documents` gives each of these chunks the context of its document.
+
+        Add exactly these documents to any vector store inside the block. Each document is embedded once, when the
+        first of its chunks is asked for; at the end everything is let go. The block holds for the running thread or
+        task and what inherits its context, and may be nested.
+
+        Args:
+            documents: The chunks, as they go into the store. Chunks of equal text get a string object each.
+            group_by: What makes chunks one document: a metadata key, a function of the chunk, or one key per chunk. By
+                default the first of `doc_id`, `document_id` and `source` that all chunks carry. Inside a document
+                `start_index` gives the order where all its chunks carry it, else the input order.
+            on_miss: What becomes of a text that is none of these chunks: with `"warn"` it is embedded without context
+                and a warning is issued once, with `"error"` it is refused.
+
+        Raises:
+            InputError: The chunks cannot be grouped, or one has no text.
+            InputTypeError: `documents` is no list of LangChain documents.
+            NotContextualError: The document side was not trained for this.
+
+        Example:
+            >>> from langchain_core.vectorstores import InMemoryVectorStore
+            >>> embeddings = PplxEmbeddings("miniature")
+            >>> chunks = [Document("Ada Lovelace wrote notes.", metadata={"source": "ada"}),
+            ...           Document("She called it a science.", metadata={"source": "ada"})]
+            >>> store = InMemoryVectorStore(embeddings)
+            >>> with embeddings.documents(chunks, group_by="source"):
+            ...     len(store.add_documents(chunks))
+            2
+        """
+        with self._scope(documents, group_by, on_miss):
+            yield
+
+    @contextmanager
+    def _scope(self, documents: Iterable[Document], group_by: GroupBy | None, on_miss: OnMiss) -> Iterator[Scope]:
+        if on_miss not in ("warn", "error"):
+            raise InputError(f'on_miss={on_miss!r} is unknown; use "warn" or "error"')
+        if not self.contextual:
+            raise NotContextualError(
+                f"{self._biencoder.options['document_model']} was trained for single texts, not for chunks in context; "
+                'use a contextual document_model such as "context-v1-0.6b", or add the documents without documents(...)'
+            )
+        chunks = check_chunks(documents)
+        keys = document_keys(chunks, group_by)
+        groups = document_groups(chunks, keys)
+        warn_of_overlap(chunks, keys, groups)
+        tell_apart(chunks)
+        with open_scope(self, [chunk.page_content for chunk in chunks], groups, on_miss=on_miss) as scope:
+            yield scope
+
+    def embed_query(self, text: str) -> list[float]:
+        """Embed a query.
+
+        Args:
+            text: The query.
+
+        Returns:
+            Python floats, `dimensions` of them.
+        """
+        return self._biencoder.embed_query(text)
+
+    async def aembed_query(self, text: str) -> list[float]:
+        """`embed_query` without blocking the event loop; concurrent calls share forward passes."""
+        return await self._biencoder.aembed_query(text)
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        """Embed texts, each by itself, or in a `documents(...)` block each in the context of its document.
+
+        Args:
+            texts: Non-empty strings.
+
+        Returns:
+            For each text a list of Python floats.
+
+        Raises:
+            InputError: A text is empty, or no chunk of the block's documents with `on_miss="error"`.
+            InputTypeError: `texts` is no list of strings.
+        """
+        texts = self._check(texts)
+        if not texts:
+            return []
+        lookup = find(self, texts)
+        if lookup is None:
+            return self._floats(self._encode_alone(texts))
+        matrices = {scope: scope.matrices(wanted, self._encode_together) for scope, wanted in lookup.wanted()}
+        return self._floats(lookup.rows(matrices, self._encode_alone(lookup.misses)))
+
+    async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
+        """`embed_documents` without blocking the event loop."""
+        texts = self._check(texts)
+        if not texts:
+            return []
+        lookup = find(self, texts)
+        if lookup is None:
+            return await asyncio.to_thread(self._floats, await self._aencode_alone(texts))
+        matrices = {}
+        for scope, wanted in lookup.wanted():
+            matrices[scope] = await scope.amatrices(wanted, self._aencode_together)
+        rows = lookup.rows(matrices, await self._aencode_alone(lookup.misses))
+        return await asyncio.to_thread(self._floats, rows)
+
+    def embed_document_chunks(self, documents: list[list[str]]) -> list[list[list[float]]]:
+        """Embed documents of chunks in context, for stores that take ready vectors.
+
+        Args:
+            documents: Documents, each a list of its chunks in reading order, without overlap.
+
+        Returns:
+            For each document a list of Python floats per chunk.
+
+        Raises:
+            NotContextualError: The document side was not trained for this.
+        """
+        return [self._floats(matrix) for matrix in self._encode_together(check_documents(documents))]
+
+    async def aembed_document_chunks(self, documents: list[list[str]]) -> list[list[list[float]]]:
+        """`embed_document_chunks` without blocking the event loop."""
+        matrices = await self._aencode_together(check_documents(documents))
+        return await asyncio.to_thread(lambda: [self._floats(matrix) for matrix in matrices])
+
+    def encode_query(self, text: str, **form: Unpack[Form]) -> Vectors:
+        """Embed a query in native form: int8 codes, ±1, packed bits or float32; see `PplxBiEncoder.encode_query`."""
+        return self._biencoder.encode_query(text, **form)
+
+    def encode_documents(self, documents: list[list[str]], **form: Unpack[Form]) -> list[Vectors]:
+        """Embed documents of chunks in native form, a matrix each; see `PplxBiEncoder.encode_documents`."""
+        return self._biencoder.encode_documents(documents, **form)
+
+    def encode_texts(self, texts: list[str], **form: Unpack[Form]) -> Vectors:
+        """Embed independent texts in native form, a row each; see `PplxBiEncoder.encode_texts`."""
+        return self._biencoder.encode_texts(texts, **form)
+
+    def _check(self, texts: object) -> list[str]:
+        if self.contextual:
+            refuse_calling_cache(self)
+        return check_texts(texts)
+
+    def _floats(self, codes: Vectors) -> list[list[float]]:
+        return to_lists(codes, normalize=self.normalize)
+
+    def _encode_together(self, documents: list[list[str]]) -> list[Vectors]:
+        encode = self._biencoder.encode_documents
+        return self._document_cache.encode(documents, encode) if self._document_cache else encode(documents)
+
+    async def _aencode_together(self, documents: list[list[str]]) -> list[Vectors]:
+        encode = self._biencoder.aencode_documents
+        return await (self._document_cache.aencode(documents, encode) if self._document_cache else encode(documents))
+
+    # Alone a text is a document of one chunk, and is cached as such.
+    def _encode_alone(self, texts: list[str]) -> Vectors:
+        if not self._document_cache or not texts:
+            return self._biencoder.encode_texts(texts)
+
+        def encode(documents: list[list[str]]) -> list[Vectors]:
+            return list(self._biencoder.encode_texts([text for [text] in documents])[:, None])
+
+        return np.concatenate(self._document_cache.encode([[text] for text in texts], encode))
+
+    async def _aencode_alone(self, texts: list[str]) -> Vectors:
+        if not self._document_cache or not texts:
+            return await self._biencoder.aencode_texts(texts)
+
+        async def encode(documents: list[list[str]]) -> list[Vectors]:
+            return list((await self._biencoder.aencode_texts([text for [text] in documents]))[:, None])
+
+        return np.concatenate(await self._document_cache.aencode([[text] for text in texts], encode))
+
+
+def _refuse_unknown(options: Mapping[str, Any], *, known: list[str]) -> None:
+    for name in options:
+        if name not in known:
+            nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+            hint = f" (did you mean {nearest[0]!r}?)" if nearest else ""
+            raise InputError(f"PplxEmbeddings has no option {name!r}{hint}; its options: {', '.join(known)}")
+
+
+def _explain(error: Mapping[str, Any]) -> str:
+    name = str(error["loc"][0])
+    given = "" if name == "token" else f" (given: {error['input']!r})"
+    return f"{name}: {error['msg']}{given}"
