@@ -1,6 +1,6 @@
 # The project's commands. Each makes .venv and installs what it needs on first use; after that it starts at once.
-# On a machine without a GPU, torch's smaller CPU build saves some gigabytes:
-#   PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make install
+# On a machine without a GPU, torch's CPU build saves some gigabytes: set PIP_EXTRA_INDEX_URL to the index of CPU builds
+# that pytorch.org names under "Get started".
 
 PYTHON ?= python3
 VENV := .venv
