@@ -174,6 +174,9 @@ def resolve_embeddings(store: Any, embeddings: PplxEmbeddings | None) -> PplxEmb
         InputTypeError: They are no PplxEmbeddings.
     """
     own = getattr(store, "embeddings", None)
+    if own is None:  # not every store implements the property, but all keep what they embed with
+        held = getattr(store, "__dict__", {}).values()
+        own = next((value for value in held if isinstance(value, PplxEmbeddings) or is_text_cache(value)), None)
     if is_text_cache(own):
         refuse()
     if isinstance(own, PplxEmbeddings) and embeddings is not None and own is not embeddings:

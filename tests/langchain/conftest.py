@@ -1,0 +1,218 @@
+"""The replica pair as LangChain embeddings, a corpus that is hard to keep apart, and real stores to read back from."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from langchain_core.documents import Document
+from langchain_core.stores import InMemoryByteStore
+from langchain_core.vectorstores import InMemoryVectorStore
+
+from pplx_embed_integrations.langchain import PplxEmbeddings
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+FOOTER = "Subject to the terms of use. All rights reserved, everywhere and for ever."
+Vectors = dict[tuple[str, int], list[list[float]]]
+
+
+class CountingEmbeddings(PplxEmbeddings):
+    """Counts the documents that really reach the model, by their text."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        object.__setattr__(self, "encoded", [])
+        sync, native = self._biencoder.encode_documents, self._biencoder.aencode_documents
+
+        def encode_documents(documents, **form):
+            self.encoded.extend(map(tuple, documents))
+            return sync(documents, **form)
+
+        async def aencode_documents(documents, **form):
+            self.encoded.extend(map(tuple, documents))
+            return await native(documents, **form)
+
+        self._biencoder.encode_documents = encode_documents
+        self._biencoder.aencode_documents = aencode_documents
+
+
+def make(cls: type[PplxEmbeddings] = PplxEmbeddings, **options: Any) -> PplxEmbeddings:
+    pair = {"query_model": GOLDEN / "replica-v1", "document_model": GOLDEN / "replica-context-v1"}
+    return cls(**{**pair, "dtype": "float32", **options})
+
+
+@pytest.fixture(scope="session")
+def embeddings() -> PplxEmbeddings:
+    """The replica pair in float32, loaded once."""
+    return make()
+
+
+@pytest.fixture
+def counting() -> Callable[..., CountingEmbeddings]:
+    """Makes embeddings that count the documents reaching the model."""
+    return lambda **options: make(CountingEmbeddings, **options)
+
+
+@pytest.fixture
+def new_embeddings() -> Callable[..., PplxEmbeddings]:
+    """Makes embeddings on the replica pair."""
+    return make
+
+
+@pytest.fixture
+def byte_store() -> InMemoryByteStore:
+    return InMemoryByteStore()
+
+
+@pytest.fixture
+def corpus() -> list[list[str]]:
+    """12 documents of 11 chunks, all ending with the same footer, with a chunk that occurs twice in its document."""
+    documents = []
+    for number in range(12):
+        chunks = [f"Document {number}, paragraph {row}, speaks of item {number * row % 7}." for row in range(10)]
+        chunks[7] = chunks[3]
+        documents.append([*chunks, FOOTER])
+    return documents
+
+
+@pytest.fixture
+def shuffled(corpus: list[list[str]]) -> list[Document]:
+    """The corpus as LangChain documents in random order; `start_index` tells the reading order."""
+    chunks = [
+        Document(text, metadata={"source": f"doc-{number}", "chunk": row, "start_index": 100 * row})
+        for number, texts in enumerate(corpus)
+        for row, text in enumerate(texts)
+    ]
+    random.Random(7).shuffle(chunks)
+    return chunks
+
+
+@pytest.fixture
+def expected(embeddings: PplxEmbeddings, corpus: list[list[str]]) -> Vectors:
+    """What every chunk's stored vector must be: unit rows of `encode_documents` on its whole document."""
+    matrices = embeddings.encode_documents(corpus, normalize=True)
+    return {(f"doc-{n}", row): [vector.tolist()] for n, matrix in enumerate(matrices) for row, vector in enumerate(matrix)}
+
+
+def _faiss(embeddings: PplxEmbeddings, folder: Path) -> Any:
+    import faiss
+    from langchain_community.docstore import InMemoryDocstore
+    from langchain_community.vectorstores import FAISS
+
+    return FAISS(embeddings, faiss.IndexFlatL2(embeddings.biencoder.dimension), InMemoryDocstore(), {})
+
+
+def _chroma(embeddings: PplxEmbeddings, folder: Path) -> Any:
+    from langchain_chroma import Chroma
+
+    return Chroma("chunks", embeddings, persist_directory=str(folder / "chroma"))
+
+
+def _qdrant(embeddings: PplxEmbeddings, folder: Path) -> Any:
+    from langchain_qdrant import QdrantVectorStore
+    from qdrant_client import QdrantClient, models
+
+    client = QdrantClient(path=str(folder / "qdrant"))
+    size = embeddings.biencoder.dimension
+    client.create_collection("chunks", models.VectorParams(size=size, distance=models.Distance.COSINE))
+    return QdrantVectorStore(client, "chunks", embedding=embeddings)
+
+
+def _lancedb(embeddings: PplxEmbeddings, folder: Path) -> Any:
+    from langchain_community.vectorstores import LanceDB
+
+    return LanceDB(uri=str(folder / "lance"), embedding=embeddings, mode="append")
+
+
+def _milvus(embeddings: PplxEmbeddings, folder: Path) -> Any:
+    from langchain_milvus import Milvus
+
+    return Milvus(
+        embeddings,
+        connection_args={"uri": str(folder / "milvus.db")},
+        index_params={"index_type": "FLAT", "metric_type": "L2"},
+        consistency_level="Strong",
+    )
+
+
+def _sqlite_vec(embeddings: PplxEmbeddings, folder: Path) -> Any:
+    sqlite = pytest.importorskip("pysqlite3", reason="Python's own sqlite3 is built without extensions here")
+    import sqlite_vec
+    from langchain_community.vectorstores import SQLiteVec
+
+    connection = sqlite.connect(str(folder / "vectors.db"), check_same_thread=False)
+    connection.row_factory = sqlite.Row
+    connection.enable_load_extension(True)
+    sqlite_vec.load(connection)
+    return SQLiteVec("chunks", connection, embeddings)
+
+
+STORES: dict[str, Callable[[PplxEmbeddings, Path], Any]] = {
+    "InMemory": lambda embeddings, folder: InMemoryVectorStore(embeddings),
+    "FAISS": _faiss,
+    "Chroma": _chroma,
+    "Qdrant": _qdrant,
+    "LanceDB": _lancedb,
+    "Milvus": _milvus,
+    "SQLiteVec": _sqlite_vec,
+}
+
+
+def _rows(name: str, store: Any) -> list[tuple[dict[str, Any], Any]]:
+    """All (metadata, vector) pairs, read out of the store by its own means."""
+    if name == "InMemory":
+        return [(entry["metadata"], entry["vector"]) for entry in store.store.values()]
+    if name == "FAISS":
+        found = {i: store.docstore.search(key) for i, key in store.index_to_docstore_id.items()}
+        return [(chunk.metadata, store.index.reconstruct(i)) for i, chunk in found.items()]
+    if name == "Chroma":
+        got = store.get(include=["metadatas", "embeddings"])
+        return list(zip(got["metadatas"], got["embeddings"], strict=True))
+    if name == "Qdrant":
+        points, _ = store.client.scroll("chunks", limit=10_000, with_vectors=True)
+        return [(point.payload["metadata"], point.vector) for point in points]
+    if name == "LanceDB":
+        return [(row["metadata"], row["vector"]) for row in store.get_table().to_arrow().to_pylist()]
+    if name == "Milvus":
+        rows = store.client.query(store.collection_name, filter="", limit=10_000, output_fields=["*"])
+        return [(row, row["vector"]) for row in rows]
+    import json
+
+    rows = store._connection.execute("SELECT metadata, text_embedding FROM chunks").fetchall()
+    return [(json.loads(row["metadata"]), np.frombuffer(row["text_embedding"], dtype=np.float32)) for row in rows]
+
+
+@pytest.fixture
+def read_vectors() -> Callable[[str, Any], Vectors]:
+    """Reads every stored vector back, by source and chunk; all of them, so that a duplicate shows."""
+
+    def read(name: str, store: Any) -> Vectors:
+        found: Vectors = {}
+        for metadata, vector in _rows(name, store):
+            row = np.asarray(vector, dtype=np.float32).tolist()
+            found.setdefault((metadata["source"], int(metadata["chunk"])), []).append(row)
+        return found
+
+    return read
+
+
+@pytest.fixture
+def open_store(tmp_path: Path) -> Callable[..., Any]:
+    """Opens a store by name in a fresh folder."""
+    return lambda name, embeddings, folder=tmp_path: STORES[name](embeddings, folder)
+
+
+@pytest.fixture
+def same() -> Callable[[Vectors, Vectors], None]:
+    """Compares stored vectors with the expected ones, to the last bits a store may lose (it may normalise again)."""
+
+    def compare(found: Vectors, wanted: Vectors) -> None:
+        assert found.keys() == wanted.keys()
+        for key, vectors in wanted.items():
+            np.testing.assert_allclose(found[key], vectors, atol=2e-7, err_msg=str(key))
+
+    return compare
