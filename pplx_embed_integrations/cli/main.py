@@ -1,13 +1,165 @@
 """Arguments in, one command run, an exit code out.
 
-Knows the commands' names, arguments and help texts, and how an error is shown; must not know how any command works.
+Knows the commands' names, arguments and help texts, and how a failure is shown; must not know how any command works:
+each one's module is imported when it runs.
 """
 
 from __future__ import annotations
 
+import argparse
+import os
+import sys
 from collections.abc import Sequence
+from importlib import import_module
+
+from .. import __version__
+from ..errors import PplxEmbedError
+
+__all__ = ["main"]
+
+_FAILED = 2
+_INTERRUPTED = 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run `pplx-embed`."""
-    raise SystemExit("pplx-embed: not built yet")
+    """Run `pplx-embed`.
+
+    Args:
+        argv: The arguments after the program's name; those of the process by default.
+
+    Returns:
+        The exit code: 0 done, 1 `verify` found a difference, 2 it could not be done (one line on standard error says
+        why), 130 interrupted.
+
+    Example:
+        >>> main(["search", "tides", "--store", "nowhere"])
+        2
+    """
+    arguments = _parser().parse_args(argv)
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # its retries are noise: the last failure is told below
+    try:
+        return int(import_module(f".{arguments.module}", __package__).run(arguments))
+    except PplxEmbedError as error:
+        return _fail(str(error))
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        named = f"{error.strerror}: {error.filename}" if error.strerror and error.filename else str(error)
+        return _fail(named)
+    except KeyboardInterrupt:
+        print("pplx-embed: stopped", file=sys.stderr)
+        return _INTERRUPTED
+
+
+def _fail(message: str) -> int:
+    print(f"pplx-embed: error: {message}", file=sys.stderr)
+    return _FAILED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="pplx-embed",
+        description="pplx-embed text embeddings: try them, index a folder, search it, measure them, check them.",
+        epilog="`pplx-embed COMMAND --help` explains one command. Start with: pplx-embed demo",
+    )
+    parser.add_argument("--version", action="version", version=f"pplx-embed {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add(commands, "models", "list the checkpoints that are known by name")
+    _add(commands, "demo", "index this project's own documentation and compare rankings; needs no network")
+    _add_index(commands)
+    _add_search(commands)
+    _add_evaluate(commands)
+    _add_verify(commands)
+    return parser
+
+
+def _add(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, text: str
+) -> argparse.ArgumentParser:
+    command = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+    command.set_defaults(module=name)
+    return command
+
+
+def _add_index(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    command = _add(
+        commands,
+        "index",
+        "index a folder's text and Markdown files into Qdrant, each chunk with its document's context; run it again "
+        "after changes, or after an interruption, and only what is missing is embedded",
+    )
+    command.add_argument("directory", metavar="DIR", help="the folder; files are read below it at any depth")
+    _add_store(command)
+    _add_model(command, default="0.6b, or what the collection was made with")
+    command.add_argument("--dimensions", type=int, metavar="N", help="cut vectors to N numbers (default: all)")
+    command.add_argument(
+        "--quantization", choices=["int8", "binary", "none"], help="form of the vectors (default: int8; none: float32)"
+    )
+    command.add_argument("--chunk-tokens", type=_positive, metavar="N", help="longest chunk in tokens (default: 256)")
+
+
+def _add_search(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    command = _add(commands, "search", "search what `pplx-embed index` has indexed, with the model it recorded")
+    command.add_argument("query", metavar="QUERY", help="what you look for, in plain words")
+    _add_store(command)
+    command.add_argument("--limit", type=_positive, default=5, metavar="N", help="how many chunks to show (default: 5)")
+
+
+def _add_evaluate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    command = _add(
+        commands,
+        "evaluate",
+        "measure plain and contextual indexing, the pairings of models, dimensions and quantisations on your own "
+        "judged queries",
+    )
+    command.add_argument("directory", metavar="DIR", help="corpus.jsonl, queries.jsonl and qrels/*.tsv (BEIR layout)")
+    _add_model(command, default="0.6b")
+    command.add_argument("--split", default="test", help="which file of qrels/ to use (default: test)")
+    command.add_argument(
+        "--chunk-tokens", type=_positive, default=128, metavar="N", help="longest chunk in tokens (default: 128)"
+    )
+    command.add_argument(
+        "--limit",
+        type=_positive,
+        metavar="N",
+        help="use N queries only, with their judged documents and as many others again (quick, and easier than the "
+        "whole collection)",
+    )
+    command.add_argument("--json", metavar="FILE", dest="json_file", help="write the figures to FILE as well")
+
+
+def _add_verify(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    command = _add(commands, "verify", "run a published checkpoint on this machine and compare with published figures")
+    command.add_argument("model", metavar="MODEL", help="v1-0.6b or context-v1-0.6b; downloaded if not in the cache")
+    command.add_argument("--folder", metavar="PATH", help="use this copy of MODEL instead of downloading it")
+
+
+def _add_store(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--store",
+        required=True,
+        metavar="PATH|URL",
+        help="a folder (Qdrant runs inside this program) or the URL of a Qdrant server or cluster; its key is read "
+        "from QDRANT_API_KEY",
+    )
+    command.add_argument(
+        "--collection", default="documents", metavar="NAME", help="collection in the store (default: documents)"
+    )
+
+
+def _add_model(command: argparse.ArgumentParser, *, default: str) -> None:
+    command.add_argument(
+        "--model",
+        metavar="NAME",
+        help=f"a pair (0.6b, 4b, miniature), or one checkpoint or folder for both sides (default: {default})",
+    )
+    command.add_argument("--query-model", metavar="NAME", help="checkpoint or folder that embeds the queries")
+    command.add_argument("--document-model", metavar="NAME", help="checkpoint or folder that embeds the documents")
+
+
+def _positive(text: str) -> int:
+    number = int(text) if text.lstrip("+-").isdigit() else 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return number

@@ -1,0 +1,109 @@
+"""What ties a collection's vectors to the models that made them: recorded when it is made, compared ever after.
+
+Knows which options decide a vector and how to tell one checkpoint from another; must not know files or Qdrant.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from ..biencoder import PplxBiEncoder
+from ..checkpoints import list_checkpoints
+from ..errors import CheckpointError, InputError
+from ..langchain import PplxEmbeddings
+from ..langchain.cache import vector_identity
+
+__all__ = ["check_weights", "embeddings_of", "requested"]
+
+_MODELS = ("query_model", "query_revision", "document_model", "document_revision")
+_DEFAULTS = {"dimensions": None, "quantization": "int8", "chunk_tokens": 256}
+
+Record = dict[str, Any]
+
+
+def requested(arguments: argparse.Namespace, record: Record | None) -> Record:
+    """Return what the command line asks for; where it is silent, the collection's record decides, then the defaults.
+
+    Args:
+        arguments: Of `pplx-embed index`.
+        record: The collection's own, None if it is to be made.
+
+    Returns:
+        The record of the collection.
+
+    Raises:
+        InputError: The collection was made with something else.
+        CheckpointError: A model is unknown, or the files of a local one have changed.
+    """
+    silent = not (arguments.model or arguments.query_model or arguments.document_model)
+    models = {name: record[name] for name in _MODELS} if record and silent else _models(arguments)
+    wanted = {**_DEFAULTS, **(record or {}), **models, **_forms(arguments)}
+    if record is not None:
+        _refuse_other(wanted, record, arguments)
+        check_weights(record, "document")
+        check_weights(record, "query")
+        return record
+    wanted["dimensions"] = embeddings_of(wanted).biencoder.dimension
+    return {**wanted, "weights": {side: _weights(wanted, side) for side in ("query", "document")}}
+
+
+def embeddings_of(record: Record) -> PplxEmbeddings:
+    """Return the embeddings that a record describes; nothing is loaded."""
+    return PplxEmbeddings(**{name: record[name] for name in (*_MODELS, "dimensions", "quantization")})
+
+
+def check_weights(record: Record, side: str) -> None:
+    """Refuse a checkpoint whose files have changed since the collection was made.
+
+    Args:
+        record: The collection's.
+        side: `"query"` or `"document"`.
+
+    Raises:
+        CheckpointError: They have.
+    """
+    if _weights(record, side) != record["weights"][side]:
+        raise CheckpointError(
+            f"the files of {record[f'{side}_model']} have changed since the collection was made: its vectors and new "
+            "ones cannot be compared. Put the old files back, or index into a new --collection"
+        )
+
+
+def _models(arguments: argparse.Namespace) -> Record:
+    """Resolve names; a checkpoint of this package goes by its name, as its folder differs between machines."""
+    pair = PplxBiEncoder(
+        arguments.model or "0.6b", query_model=arguments.query_model, document_model=arguments.document_model
+    )
+    names = {spec.source: spec.name for spec in list_checkpoints() if spec.local}
+    found: Record = {name: pair.options[name] for name in _MODELS}
+    for side in ("query", "document"):
+        source = found[f"{side}_model"]
+        if found[f"{side}_revision"] is None:
+            found[f"{side}_model"] = names.get(source) or str(Path(source).resolve())
+    return found
+
+
+def _forms(arguments: argparse.Namespace) -> Record:
+    given = {name: value for name in _DEFAULTS if (value := getattr(arguments, name)) is not None}
+    if given.get("quantization") == "none":
+        given["quantization"] = None
+    return given
+
+
+def _weights(record: Record, side: str) -> str:
+    model, revision = record[f"{side}_model"], record[f"{side}_revision"]
+    one = PplxBiEncoder(model, query_revision=revision, document_revision=revision)
+    return str(json.loads(vector_identity(one))["checkpoint"])
+
+
+def _refuse_other(wanted: Record, record: Record, arguments: argparse.Namespace) -> None:
+    differing = [name for name in record if name != "weights" and wanted[name] != record[name]]
+    if differing:
+        told = "; ".join(f"{name.replace('_', ' ')} {record[name]}, not {wanted[name]}" for name in differing)
+        raise InputError(
+            f"the collection {arguments.collection!r} in {arguments.store} was made with {told}. Leave the option out "
+            "to go on with it, or give another --collection"
+        )
