@@ -1,0 +1,281 @@
+"""PplxEmbedding: a bi-encoder as a LlamaIndex embedding model that reads a document's chunks together.
+
+Knows LlamaIndex's embedding and transformation protocols and their events; must not know indexes, stores or LangChain.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from llama_index.core.bridge.pydantic import PrivateAttr
+from llama_index.core.callbacks import CBEventType, EventPayload
+from llama_index.core.instrumentation.events.embedding import EmbeddingEndEvent, EmbeddingStartEvent
+from llama_index.core.schema import BaseNode
+from llama_index.core.utils import get_tqdm_iterable
+from llama_index_instrumentation import get_dispatcher
+
+from ..biencoder import PplxBiEncoder
+from ..errors import ContextWarning
+from ..inputs import check_text, check_texts
+from ..vectors import Vectors
+from .nodes import (
+    NodeDocument,
+    batches,
+    check_nodes,
+    drop_headers,
+    flat_texts,
+    missing_neighbour,
+    overlap_message,
+    read_documents,
+    set_embeddings,
+)
+from .options import EmbeddingOptions
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from ..biencoder import Form
+
+__all__ = ["PplxEmbedding"]
+
+logger = logging.getLogger(__name__)
+dispatcher = get_dispatcher(__name__)
+
+
+class PplxEmbedding(EmbeddingOptions):
+    """pplx-embed as a LlamaIndex embedding model: queries through one checkpoint, documents through another.
+
+    As a transformation, `transformations=[splitter, embed_model]`, it embeds the chunks of each document together
+    and sets their vectors. Given bare texts, as `VectorStoreIndex` gives them where `embed_model` is no
+    transformation, it embeds each text as a document of its own.
+
+    Weights load at first use. Objects are safe to share between threads and tasks; pickles carry the settings, never
+    the weights. Every option that changes a vector is part of `to_dict()`, hence of an ingestion cache's key.
+
+    Args:
+        model_name: A pair, `"0.6b"`, `"4b"` or `"miniature"`, or one checkpoint for both sides. Not looked at where
+            `query_model` and `document_model` are both given; as a field it names the two.
+        query_model: Checkpoint for queries, in place of the pair's: a name, hub id or local folder.
+        document_model: Checkpoint for documents, in place of the pair's.
+        dimensions: Width of the vectors (Matryoshka); by default all that the model gives.
+        quantization: `"int8"`, `"binary"` or `None`.
+        normalize: Scale vectors to unit length, so that cosine, inner product and L2 rank alike.
+        metadata_mode: Which metadata is embedded with a node's text when nodes are given.
+        metadata_per_document: Put metadata that all chunks of a document share before the document once, as a chunk
+            whose vector is dropped, instead of in front of each chunk: every chunk has read it and none is averaged
+            with it.
+        device: Where both sides run; by default the best there is.
+        dtype: `"auto"`, `"float32"` or `"bfloat16"`.
+        max_tokens: Longest sequence; longer documents are read in overlapping windows.
+        batch_tokens: Tokens in a forward pass.
+        truncate: Cut a text that is too long instead of refusing it.
+        query_revision: Commit on the hub for the query side, in place of the pinned one.
+        document_revision: Commit on the hub for the document side.
+        cache_folder: The hub's cache folder.
+        local_files_only: Never touch the network.
+        token: Access token for the hub; never part of `to_dict()`.
+        embed_batch_size: Texts a call hands to the encoder, at most 2048. The encoder packs them to a token budget by
+            itself, so this sets only how often progress and events are reported; LlamaIndex's own default of 10
+            would starve it.
+        callback_manager: LlamaIndex's callbacks.
+        num_workers: Accepted for LlamaIndex's sake; the encoder gathers concurrent calls whatever it says.
+        embeddings_cache: LlamaIndex's cache of vectors by text. It cannot tell a document's chunk from the same text
+            elsewhere, nor a query from a text, so it is taken only where one non-contextual checkpoint embeds both.
+        rate_limiter: LlamaIndex's rate limiter.
+
+    Raises:
+        CheckpointError: A name is unknown, or the two sides cannot be compared.
+        InputError: An option is out of range, or options exclude each other.
+        InputTypeError: There is no such option.
+
+    Example:
+        >>> embed_model = PplxEmbedding("miniature", dimensions=128)
+        >>> len(embed_model.get_query_embedding("Who wrote the first program?"))
+        128
+    """
+
+    _warned: set[str] = PrivateAttr(default_factory=set)
+
+    @classmethod
+    def class_name(cls) -> str:
+        """Name of the class in LlamaIndex's dictionaries: `PplxEmbedding`."""
+        return "PplxEmbedding"
+
+    @property
+    def biencoder(self) -> PplxBiEncoder:
+        """The pair of encoders itself: numpy arrays, async twins of `encode_*`, and each side's `PplxEncoder`."""
+        return self._biencoder
+
+    def encode_query(self, text: str, **form: Unpack[Form]) -> Vectors:
+        """Embed a query in native form, by default `[dimension]` int8 codes; see `PplxBiEncoder.encode_query`."""
+        return self._biencoder.encode_query(text, **form)
+
+    def encode_queries(self, texts: Sequence[str], **form: Unpack[Form]) -> Vectors:
+        """Embed queries in native form: `[n, dimension]`."""
+        return self._biencoder.encode_queries(texts, **form)
+
+    def encode_texts(self, texts: Sequence[str], **form: Unpack[Form]) -> Vectors:
+        """Embed texts, each a document of its own, in native form: `[n, dimension]`."""
+        return self._biencoder.encode_texts(texts, **form)
+
+    def encode_documents(self, documents: Sequence[Sequence[str]], **form: Unpack[Form]) -> list[Vectors]:
+        """Embed documents of chunks in context, in native form: for each `[chunks, dimension]`."""
+        return self._biencoder.encode_documents(documents, **form)
+
+    def __call__(self, nodes: Sequence[BaseNode], **kwargs: Any) -> Sequence[BaseNode]:
+        """Embed nodes, the chunks of each document together, and set their `embedding`.
+
+        Nodes without any text keep no embedding, and a log line counts them.
+
+        Args:
+            nodes: In any order; grouped by `ref_doc_id`, ordered by `start_char_idx`, else by their PREVIOUS and NEXT
+                links, else as given. A node without `ref_doc_id` is a document of its own.
+            **kwargs: `show_progress`; whatever else LlamaIndex passes to transformations has no meaning here.
+
+        Returns:
+            The same nodes in the same order.
+
+        Raises:
+            InputError: A chunk is too long or not Unicode.
+            InputTypeError: `nodes` is no list of nodes.
+        """
+        checked = check_nodes(nodes)
+        show_progress = bool(kwargs.get("show_progress"))
+        if not self._biencoder.contextual:
+            kept, texts = self._flat(checked)
+            set_embeddings(kept, self.get_text_embedding_batch(texts, show_progress=show_progress))
+            return nodes
+        for batch in get_tqdm_iterable(self._batches(checked), show_progress, "Embedding documents"):
+            if self.rate_limiter is not None:
+                self.rate_limiter.acquire()
+            with self._reported([text for document in batch for text in document.texts]) as embeddings:
+                embeddings += drop_headers(batch, self._biencoder.embed_documents([doc.chunks for doc in batch]))
+            set_embeddings([node for document in batch for node in document.nodes], embeddings)
+        return nodes
+
+    async def acall(self, nodes: Sequence[BaseNode], **kwargs: Any) -> Sequence[BaseNode]:
+        """`__call__` without blocking the event loop."""
+        checked = check_nodes(nodes)
+        show_progress = bool(kwargs.get("show_progress"))
+        if not self._biencoder.contextual:
+            kept, texts = self._flat(checked)
+            set_embeddings(kept, await self.aget_text_embedding_batch(texts, show_progress=show_progress))
+            return nodes
+        for batch in get_tqdm_iterable(
+            await asyncio.to_thread(self._batches, checked), show_progress, "Embedding documents"
+        ):
+            if self.rate_limiter is not None:
+                await self.rate_limiter.async_acquire()
+            with self._reported([text for document in batch for text in document.texts]) as embeddings:
+                embeddings += drop_headers(batch, await self._biencoder.aembed_documents([doc.chunks for doc in batch]))
+            set_embeddings([node for document in batch for node in document.nodes], embeddings)
+        return nodes
+
+    def get_text_embedding_batch(
+        self, texts: list[str], show_progress: bool = False, **kwargs: Any
+    ) -> list[list[float]]:
+        """Embed texts, each as a document of its own.
+
+        Args:
+            texts: Non-empty strings.
+            show_progress: Show a bar.
+            **kwargs: Ignored, as LlamaIndex does.
+
+        Raises:
+            InputError: A text is empty, too long or not Unicode.
+            InputTypeError: `texts` is no list of strings.
+        """
+        return super().get_text_embedding_batch(check_texts(texts), show_progress=show_progress, **kwargs)
+
+    async def aget_text_embedding_batch(
+        self, texts: list[str], show_progress: bool = False, **kwargs: Any
+    ) -> list[list[float]]:
+        """`get_text_embedding_batch` without blocking the event loop: one batch after the other, never all at once."""
+        checked = check_texts(texts)
+        runs = [checked[at : at + self.embed_batch_size] for at in range(0, len(checked), self.embed_batch_size)]
+        results: list[list[float]] = []
+        for run in get_tqdm_iterable(runs, show_progress, "Generating embeddings"):
+            with self._reported(run) as embeddings:
+                if self.embeddings_cache is not None:
+                    embeddings += await self._aget_text_embeddings_cached(run)
+                else:
+                    embeddings += await self._aget_text_embeddings_rate_limited(run)
+            results += embeddings
+        return results
+
+    def _get_query_embedding(self, query: str) -> list[float]:
+        return self._biencoder.embed_query(query)
+
+    async def _aget_query_embedding(self, query: str) -> list[float]:
+        return await self._biencoder.aembed_query(query)
+
+    def _get_text_embedding(self, text: str) -> list[float]:
+        return self._biencoder.embed_texts([check_text(text)])[0]
+
+    async def _aget_text_embedding(self, text: str) -> list[float]:
+        return (await self._biencoder.aembed_texts([check_text(text)]))[0]
+
+    def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
+        self._warn_flat(texts)
+        return self._biencoder.embed_texts(texts)
+
+    async def _aget_text_embeddings(self, texts: list[str]) -> list[list[float]]:
+        self._warn_flat(texts)
+        return await self._biencoder.aembed_texts(texts)
+
+    def _flat(self, nodes: list[BaseNode]) -> tuple[list[BaseNode], list[str]]:
+        kept, texts = flat_texts(nodes, self.metadata_mode)
+        _log_blank(len(nodes) - len(kept))
+        return kept, texts
+
+    def _batches(self, nodes: list[BaseNode]) -> list[list[NodeDocument]]:
+        documents = read_documents(nodes, self.metadata_mode, header_once=self.metadata_per_document)
+        _log_blank(len(nodes) - sum(len(document.nodes) for document in documents))
+        if "overlap" not in self._warned and (message := overlap_message(documents)):
+            self._warn("overlap", message)
+        if "part" not in self._warned and (document_id := missing_neighbour(nodes)):
+            self._warn(
+                "part",
+                f"a neighbour of a chunk of document {document_id!r} is not among the nodes given, so the document was "
+                "embedded in part, and the part elsewhere has not read this one. Give whole documents: "
+                "index.insert(document), pipeline.run(documents=[...]), or all of a document's nodes in one call",
+            )
+        return list(batches(documents, self.embed_batch_size))
+
+    def _warn_flat(self, texts: list[str]) -> None:
+        if self._biencoder.contextual and len(texts) > 1:
+            self._warn(
+                "flat",
+                f"{len(texts)} texts came without their documents, and each was embedded as a document of its own, "
+                "without context. To index chunks in the context of their document write "
+                "contextual_index(documents, embed_model=embed_model), or pass "
+                "transformations=[SentenceSplitter(chunk_overlap=0), embed_model] as well as embed_model. If each text "
+                "is a whole document all is well; warnings.simplefilter('ignore', ContextWarning) silences this",
+            )
+
+    def _warn(self, subject: str, message: str) -> None:
+        if subject not in self._warned:
+            self._warned.add(subject)
+            warnings.warn(message, ContextWarning, stacklevel=4)
+
+    @contextmanager
+    def _reported(self, texts: list[str]) -> Iterator[list[list[float]]]:
+        """Emit what `BaseEmbedding` emits around a batch; the caller fills the list it is given."""
+        embeddings: list[list[float]] = []
+        described = self.to_payload()
+        dispatcher.event(EmbeddingStartEvent(model_dict=described))
+        payload: dict[str, Any] = {EventPayload.SERIALIZED: described}
+        with self.callback_manager.event(CBEventType.EMBEDDING, payload=payload) as event:
+            yield embeddings
+            event.on_end(payload={EventPayload.CHUNKS: texts, EventPayload.EMBEDDINGS: embeddings})
+        dispatcher.event(EmbeddingEndEvent(chunks=texts, embeddings=embeddings))
+
+
+def _log_blank(count: int) -> None:
+    if count:
+        logger.warning("%d nodes have no text and get no embedding", count)
