@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 from .checkpoints import CheckpointSpec, resolve, resolve_pair
-from .errors import CheckpointError
+from .errors import CheckpointError, InputError
 from .inputs import check_dtype, check_positive, check_text
 from .vectors import Quantization, Vectors, check_dimensions, check_quantization, to_lists
 
@@ -103,10 +102,12 @@ class PplxBiEncoder:
         self.quantization = check_quantization(quantization)
         self.normalize = normalize
         self.show_progress = show_progress
+        self._encoders: dict[tuple[str, str | None], PplxEncoder] = {}
+        longest = min(self._query.max_tokens, self._document.max_tokens)
         self._settings: dict[str, Any] = {
             "device": device,
             "dtype": check_dtype(dtype),
-            "max_tokens": None if max_tokens is None else check_positive("max_tokens", max_tokens),
+            "max_tokens": None if max_tokens is None else check_positive("max_tokens", max_tokens, largest=longest),
             "batch_tokens": None if batch_tokens is None else check_positive("batch_tokens", batch_tokens),
             "truncate": truncate,
             "cache_folder": cache_folder,
@@ -137,22 +138,25 @@ class PplxBiEncoder:
         """Whether documents can be embedded with their chunks in context."""
         return self._document.contextual
 
-    @cached_property
+    @property
     def query(self) -> PplxEncoder:
         """The encoder of queries; made, not yet loaded, at first use."""
-        same = (self._query.source, self._query.revision) == (self._document.source, self._document.revision)
-        return self.document if same else self._encoder(self._query)
+        return self._encoder(self._query)
 
-    @cached_property
+    @property
     def document(self) -> PplxEncoder:
-        """The encoder of documents; made, not yet loaded, at first use."""
+        """The encoder of documents, the same object where both sides are one checkpoint."""
         return self._encoder(self._document)
 
     def _encoder(self, spec: CheckpointSpec) -> PplxEncoder:
-        from .backbone import PplxEncoder
+        key = spec.source, spec.revision
+        if key not in self._encoders:
+            from .backbone import PplxEncoder
 
-        name = Path(spec.source) if spec.local else spec.source
-        return PplxEncoder(name, revision=spec.revision, **self._settings)
+            name = Path(spec.source) if spec.local else spec.source
+            # Atomic: threads that race here end up with one object, which loads once.
+            self._encoders.setdefault(key, PplxEncoder(name, revision=spec.revision, **self._settings))
+        return self._encoders[key]
 
     def encode_query(self, text: str, **form: Unpack[Form]) -> Vectors:
         """Embed a query: `[dimension]`, in native form.
@@ -203,39 +207,45 @@ class PplxBiEncoder:
 
     def embed_query(self, text: str) -> list[float]:
         """Embed a query: `dimension` Python floats."""
-        return self._floats(self.encode_queries([check_text(text, name="the query")]))[0]
+        return self.embed_queries([check_text(text, name="the query")])[0]
 
     def embed_queries(self, texts: Sequence[str]) -> list[list[float]]:
         """Embed queries, each to `dimension` Python floats."""
-        return self._floats(self.encode_queries(texts))
+        return self._floats(self.encode_queries(texts, **self._float_form()))
 
     def embed_texts(self, texts: Sequence[str]) -> list[list[float]]:
         """Embed texts with the document side, each by itself, to `dimension` Python floats."""
-        return self._floats(self.encode_texts(texts))
+        return self._floats(self.encode_texts(texts, **self._float_form()))
 
     def embed_documents(self, documents: Sequence[Sequence[str]]) -> list[list[list[float]]]:
         """Embed documents of chunks in context, each chunk to `dimension` Python floats."""
-        return [self._floats(matrix) for matrix in self.encode_documents(documents)]
+        return [self._floats(matrix) for matrix in self.encode_documents(documents, **self._float_form())]
 
     async def aembed_query(self, text: str) -> list[float]:
         """`embed_query` without blocking the event loop."""
-        return self._floats(await self.aencode_queries([check_text(text, name="the query")]))[0]
+        codes = await self.aencode_queries([check_text(text, name="the query")], **self._float_form())
+        return self._floats(codes)[0]
 
     async def aembed_queries(self, texts: Sequence[str]) -> list[list[float]]:
         """`embed_queries` without blocking the event loop."""
-        return await asyncio.to_thread(self._floats, await self.aencode_queries(texts))
+        return await asyncio.to_thread(self._floats, await self.aencode_queries(texts, **self._float_form()))
 
     async def aembed_texts(self, texts: Sequence[str]) -> list[list[float]]:
         """`embed_texts` without blocking the event loop."""
-        return await asyncio.to_thread(self._floats, await self.aencode_texts(texts))
+        return await asyncio.to_thread(self._floats, await self.aencode_texts(texts, **self._float_form()))
 
     async def aembed_documents(self, documents: Sequence[Sequence[str]]) -> list[list[list[float]]]:
         """`embed_documents` without blocking the event loop."""
-        matrices = await self.aencode_documents(documents)
+        matrices = await self.aencode_documents(documents, **self._float_form())
         return await asyncio.to_thread(lambda: [self._floats(matrix) for matrix in matrices])
 
     def _form(self, form: Form) -> Form:
         return {"dimensions": self.dimension, "quantization": self.quantization, **form}
+
+    def _float_form(self) -> Form:
+        if self.quantization == "ubinary":  # said before the work, not after it
+            raise InputError('quantization="ubinary" comes from encode_* alone; use "binary", which ranks the same')
+        return {}
 
     def _floats(self, codes: Vectors) -> list[list[float]]:
         return to_lists(codes, normalize=self.normalize)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ class CheckpointSpec:
 
     Attributes:
         name: Short name, for example `context-v1-0.6b`; the folder's name for a local folder.
-        source: Hub id, or the path of a local folder.
+        source: Hub id, or the absolute path of a local folder.
         revision: Commit (or branch) on the hub; `None` for a local folder.
         dimension: Width of the full vector.
         min_dimension: Smallest width to which a vector may be cut.
@@ -88,7 +88,7 @@ def list_checkpoints() -> list[CheckpointSpec]:
         >>> [spec.name for spec in list_checkpoints()][:3]
         ['v1-0.6b', 'v1-4b', 'context-v1-0.6b']
     """
-    return [*_PUBLISHED, *(_read_folder(path, name=name) for name, path in _EMBEDDED.items() if path.is_dir())]
+    return [*_PUBLISHED, *filter(None, map(_named, _EMBEDDED))]
 
 
 def resolve(name: str | Path, *, revision: str | None = None) -> CheckpointSpec:
@@ -117,19 +117,21 @@ def resolve(name: str | Path, *, revision: str | None = None) -> CheckpointSpec:
         raise InputTypeError(
             f'the model must be a name such as "context-v1-0.6b" or a folder\'s path, not {type(name).__name__}'
         )
-    spec = _named(str(name)) if isinstance(name, str) else None
-    if spec is None and str(name).strip() and Path(name).expanduser().is_dir():
-        spec = _read_folder(Path(name).expanduser())
+    spec = _named(name) if isinstance(name, str) else None
+    if spec is None and (folder := _folder(name)):
+        spec = _read_folder(folder)
     if spec is None:
         raise CheckpointError(_unknown(str(name)))
     if revision is None:
         return spec
+    if not isinstance(revision, str) or not revision:
+        raise InputTypeError(f"revision must be a commit, tag or branch, or None; not {revision!r}")
     if spec.local:
         raise CheckpointError(
             f"revision={revision!r} was given for the local folder {spec.source!r}, which has no revisions; "
             "leave it out, or name a checkpoint on the hub"
         )
-    return CheckpointSpec(**{**spec.__dict__, "revision": revision})
+    return replace(spec, revision=revision)
 
 
 def resolve_pair(name: str | Path) -> tuple[str, str]:
@@ -153,8 +155,10 @@ def resolve_pair(name: str | Path) -> tuple[str, str]:
     """
     if isinstance(name, str) and (pair := _PAIRS.get(_key(name))):
         return pair
-    resolve(name)
-    return str(name), str(name)
+    spec = resolve(name)
+    # A path stays a path: `Path("v1-0.6b")` is a folder, the string is a checkpoint on the hub.
+    one = spec.source if isinstance(name, Path) else name
+    return one, one
 
 
 def _key(name: str) -> str:
@@ -164,8 +168,19 @@ def _key(name: str) -> str:
 def _named(name: str) -> CheckpointSpec | None:
     bare = name.strip().lower()
     if bare in _EMBEDDED and _EMBEDDED[bare].is_dir():
-        return _read_folder(_EMBEDDED[bare], name=bare)
+        return _read_folder(_EMBEDDED[bare].resolve(), name=bare)
     return next((spec for spec in _PUBLISHED if spec.name == _key(name)), None)
+
+
+def _folder(name: str | Path) -> Path | None:
+    if not str(name).strip():
+        return None
+    try:
+        # Absolute, so that it means the same after a change of directory and in another process.
+        folder = Path(name).expanduser().resolve()
+        return folder if folder.is_dir() else None
+    except (OSError, RuntimeError, ValueError):  # a name that cannot be a path: too long, an unknown ~user, a NUL
+        return None
 
 
 def _unknown(name: str) -> str:
@@ -184,8 +199,9 @@ def _unknown(name: str) -> str:
 def _read_folder(folder: Path, *, name: str | None = None) -> CheckpointSpec:
     config = _read_config(folder)
     dimension = _positive(config, "hidden_size", folder)
+    embedded = (known for known, path in _EMBEDDED.items() if path.resolve() == folder)
     return CheckpointSpec(
-        name=name or folder.resolve().name,
+        name=name or next(embedded, folder.name),
         source=str(folder),
         revision=None,
         dimension=dimension,
@@ -226,6 +242,7 @@ def _positive(config: dict[str, Any], key: str, folder: Path) -> int:
 
 def _is_contextual(config: dict[str, Any]) -> bool:
     # Published checkpoints say it in auto_map alone; those saved through our classes say it in `architectures`.
-    auto_map = config.get("auto_map") or {}
-    named = [*(config.get("architectures") or []), auto_map.get("AutoModel", "") if isinstance(auto_map, dict) else ""]
+    auto_map, architectures = config.get("auto_map"), config.get("architectures")
+    named = [*architectures] if isinstance(architectures, list) else []
+    named += [auto_map.get("AutoModel")] if isinstance(auto_map, dict) else []
     return any(isinstance(entry, str) and entry.endswith("ContextualModel") for entry in named)

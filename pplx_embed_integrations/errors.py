@@ -1,6 +1,6 @@
 """Every exception and warning of the package, and nothing else.
 
-Knows the tree below; must not know what raises it, nor import anything.
+Knows the tree below; must not know what raises it, nor import anything of the package.
 
 ::
 
@@ -15,6 +15,8 @@ Knows the tree below; must not know what raises it, nor import anything.
 
     ContextWarning              (UserWarning)   vectors are right, but carry less context than they could
 """
+
+from functools import partial
 
 __all__ = [
     "CheckpointError",
@@ -100,6 +102,11 @@ class MissingDependencyError(PplxEmbedError, ImportError):
 
     def __init__(self, package: str, *, extra: str) -> None:
         super().__init__(f'{package} is not installed; type: pip install "pplx-embed-integrations[{extra}]"')
+        self._package, self._extra = package, extra
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # By default an exception is unpickled from its message alone, which is not what `__init__` takes.
+        return partial(type(self), extra=self._extra), (self._package,)
 
 
 class EncodingError(PplxEmbedError, RuntimeError):

@@ -5,7 +5,8 @@ Knows the types and limits of arguments; must not know models or frameworks.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Set
+from numbers import Integral
 from typing import Any
 
 from .errors import InputError, InputTypeError
@@ -25,8 +26,7 @@ def check_text(text: object, *, name: str = "the text") -> str:
         'a'
     """
     if not isinstance(text, str):
-        hint = "; a document of several chunks goes through encode_documents" if isinstance(text, (list, tuple)) else ""
-        raise InputTypeError(f"{name} must be a str, not {type(text).__name__}{hint}")
+        raise InputTypeError(f"{name} must be a str, not {type(text).__name__}")
     if not text:
         raise InputError(f"{name} is empty; an empty text has no vector: leave it out")
     return text
@@ -48,7 +48,16 @@ def check_texts(texts: object, *, name: str = "text {}", wanted: str = "a list o
         >>> check_texts(("a", "b"))
         ['a', 'b']
     """
-    return [check_text(text, name=name.format(position)) for position, text in enumerate(_items(texts, wanted))]
+    items = _items(texts, wanted)
+    for position, text in enumerate(items):
+        if not isinstance(text, str) or not text:
+            if isinstance(text, (list, tuple)):
+                raise InputTypeError(
+                    f"{name.format(position)} must be a str, not {type(text).__name__}; a document of several chunks "
+                    "goes through encode_documents, in a list of documents"
+                )
+            check_text(text, name=name.format(position))
+    return items
 
 
 def check_documents(documents: object) -> list[list[str]]:
@@ -74,27 +83,31 @@ def check_documents(documents: object) -> list[list[str]]:
 def _items(values: object, wanted: str) -> list[Any]:
     if isinstance(values, str):
         raise InputTypeError(f"{wanted} is wanted, not a bare str; put it in a list: [text]")
-    if isinstance(values, (bytes, dict, set, frozenset)) or not isinstance(values, Iterable):
+    # What has no order, or no elements (an array of no dimensions is "iterable", too).
+    unfit = isinstance(values, (bytes, bytearray, Mapping, Set)) or getattr(values, "ndim", 1) == 0
+    if unfit or not isinstance(values, Iterable):
         raise InputTypeError(f"{wanted} is wanted, not {type(values).__name__}")
     return list(values)
 
 
-def check_positive(name: str, value: object) -> int:
-    """Return `value` if it is an integer of at least 1.
+def check_positive(name: str, value: object, *, largest: int | None = None) -> int:
+    """Return `value` if it is an integer of at least 1 and at most `largest`.
 
     Raises:
-        InputError: It is below 1.
+        InputError: It is out of range.
         InputTypeError: It is no integer.
 
     Example:
         >>> check_positive("batch_tokens", 512)
         512
     """
-    if isinstance(value, bool) or not isinstance(value, int):
+    if isinstance(value, bool) or not isinstance(value, Integral):
         raise InputTypeError(f"{name} must be an integer, not {type(value).__name__}")
-    if value < 1:
-        raise InputError(f"{name}={value} is out of range; it must be at least 1")
-    return value
+    number = int(value)
+    if number < 1 or (largest is not None and number > largest):
+        allowed = "at least 1" if largest is None else f"1 to {largest}"
+        raise InputError(f"{name}={number} is out of range; it must be {allowed}")
+    return number
 
 
 def check_dtype(dtype: object) -> str:

@@ -5,6 +5,7 @@ Knows the formulas of the published quantisers and numpy; must not know models, 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal, cast, get_args
 
 import numpy as np
@@ -94,6 +95,7 @@ def quantize(
     dimensions: int | None = None,
     quantization: Quantization | None = "int8",
     normalize: bool = False,
+    rows: Sequence[int] | None = None,
 ) -> Vectors:
     """Turn pooled floats into the vectors that the published models give: cut, then quantise, then normalise.
 
@@ -106,6 +108,7 @@ def quantize(
         dimensions: Keep the first so many columns (Matryoshka); all by default.
         quantization: Form of the result.
         normalize: Scale each row of the quantised values to unit length; the result is float32.
+        rows: What errors call each row, where `pooled` is a part of something larger.
 
     Returns:
         `[n, dimensions]` int8, ±1 int8 or float32; for `"ubinary"` `[n, ceil(dimensions / 8)]` uint8.
@@ -122,19 +125,17 @@ def quantize(
         >>> quantize([[0.5, -0.001, -2.0]], quantization="ubinary")
         array([[128]], dtype=uint8)
     """
-    matrix = np.asarray(pooled, dtype=np.float32)
-    if matrix.ndim != 2:
-        raise InputError(f"a matrix of one vector a row is wanted, not {matrix.ndim} dimensions")
+    matrix = _matrix(np.asarray(pooled, dtype=np.float32))
     check_quantization(quantization)
     if normalize and quantization == "ubinary":
         raise InputError('normalize=True has no meaning for packed bits; use quantization="binary" or normalize=False')
-    matrix = matrix[:, : check_dimensions(dimensions, smallest=1, largest=matrix.shape[1])]
     bad = np.flatnonzero(~np.isfinite(matrix).all(axis=1))
     if bad.size:
         raise EncodingError(
-            f"the model gave NaN or infinite values for vector {bad[0]} ({bad.size} of {len(matrix)}); the weights may "
-            "be damaged, or the device's arithmetic too narrow: try dtype='float32'"
+            f"the model gave NaN or infinite values for vector {_name(bad[0], rows)}; the weights may be damaged, or "
+            'the arithmetic too narrow: try dtype="float32"'
         )
+    matrix = matrix[:, : check_dimensions(dimensions, smallest=1, largest=matrix.shape[1])]
     if quantization is None:
         codes: Vectors = matrix.copy()
     elif quantization == "int8":
@@ -143,7 +144,11 @@ def quantize(
         codes = np.packbits(matrix >= 0, axis=1)
     else:
         codes = np.where(matrix >= 0, np.int8(1), np.int8(-1))
-    return _unit_rows(codes) if normalize else codes
+    return _unit_rows(codes, rows) if normalize else codes
+
+
+def _name(row: int, rows: Sequence[int] | None) -> int:
+    return row if rows is None else rows[row]
 
 
 def _tanh_int8(matrix: npt.NDArray[np.float32]) -> npt.NDArray[np.int8]:
@@ -160,19 +165,28 @@ def _tanh_int8(matrix: npt.NDArray[np.float32]) -> npt.NDArray[np.int8]:
     return codes
 
 
-def _norms(codes: Vectors) -> npt.NDArray[np.float32]:
+def _norms(codes: Vectors, rows: Sequence[int] | None = None) -> npt.NDArray[np.float32]:
     floats = codes.astype(np.float32) if codes.dtype != np.float32 else codes
-    norms = np.sqrt(np.einsum("ij,ij->i", floats, floats, dtype=np.float64))
+    norms: npt.NDArray[np.float64] = np.sqrt(np.einsum("ij,ij->i", floats, floats, dtype=np.float64))
     zero = np.flatnonzero(norms == 0)
     if zero.size:
         raise EncodingError(
-            f"vector {zero[0]} is all zeros and has no direction; use normalize=False to see it, or quantization=None"
+            f"vector {_name(zero[0], rows)} is all zeros and has no direction; use normalize=False to see it, or "
+            "quantization=None"
         )
     return norms.astype(np.float32)
 
 
-def _unit_rows(codes: Vectors) -> npt.NDArray[np.float32]:
-    return codes.astype(np.float32) / _norms(codes)[:, None]
+def _unit_rows(codes: Vectors, rows: Sequence[int] | None = None) -> npt.NDArray[np.float32]:
+    unit: npt.NDArray[np.float32] = codes.astype(np.float32) / _norms(codes, rows)[:, None]
+    return unit
+
+
+def _matrix(values: npt.ArrayLike) -> Vectors:
+    matrix = np.asarray(values)
+    if matrix.ndim != 2:
+        raise InputError(f"a matrix of one vector a row is wanted, not an array of {matrix.ndim} dimensions")
+    return matrix
 
 
 def to_lists(codes: Vectors, *, normalize: bool = False) -> list[list[float]]:
@@ -192,7 +206,7 @@ def to_lists(codes: Vectors, *, normalize: bool = False) -> list[list[float]]:
 
     Raises:
         EncodingError: A row of zeros was to be normalised.
-        InputError: `codes` holds packed bits, which are no numbers.
+        InputError: `codes` holds packed bits, which are no numbers, or is no matrix.
 
     Example:
         >>> to_lists(np.array([[3, -4]], dtype=np.int8))
@@ -200,10 +214,11 @@ def to_lists(codes: Vectors, *, normalize: bool = False) -> list[list[float]]:
         >>> to_lists(np.array([[3, -4]], dtype=np.int8), normalize=True)
         [[0.6000000238418579, -0.800000011920929]]
     """
-    if codes.dtype == np.uint8:
+    if _matrix(codes).dtype == np.uint8:
         raise InputError('packed bits have no float form; use quantization="binary", which ranks the same')
     if codes.dtype != np.int8:
-        return cast("list[list[float]]", (_unit_rows(codes) if normalize else codes).tolist())
+        floats = _unit_rows(codes) if normalize else codes.astype(np.float32, copy=False)
+        return cast("list[list[float]]", floats.tolist())
     # Index a table by the code's byte: 0..127, then -128..-1.
     values = np.arange(256, dtype=np.uint8).view(np.int8).astype(np.float32)
     rows = np.ascontiguousarray(codes).view(np.uint8)
@@ -212,7 +227,7 @@ def to_lists(codes: Vectors, *, normalize: bool = False) -> list[list[float]]:
         return [table[row].tolist() for row in rows]
     lists = []
     for start in range(0, len(codes), _ROWS_AT_ONCE):
-        norms = _norms(codes[start : start + _ROWS_AT_ONCE])
+        norms = _norms(codes[start : start + _ROWS_AT_ONCE], range(start, len(codes)))
         block = rows[start : start + _ROWS_AT_ONCE]
         lists += [(values / norm).astype(object)[row].tolist() for row, norm in zip(block, norms, strict=True)]
     return lists
@@ -222,16 +237,22 @@ def pack_bits(signs: npt.ArrayLike) -> npt.NDArray[np.uint8]:
     """Pack ±1 vectors into bits: `"binary"` to `"ubinary"`.
 
     Args:
-        signs: `[n, d]`; values of at least 0 become 1, the others 0.
+        signs: `[n, d]` ±1, or floats; values of at least 0 become 1, the others 0.
 
     Returns:
         `[n, ceil(d / 8)]` uint8, most significant bit first; the last byte is filled up with zeros.
+
+    Raises:
+        InputError: The bits are packed already, or `signs` is no matrix.
 
     Example:
         >>> pack_bits([[1, -1, -1, -1, -1, -1, -1, 1, 1]])
         array([[129, 128]], dtype=uint8)
     """
-    return np.packbits(np.asarray(signs) >= 0, axis=1)
+    matrix = _matrix(signs)
+    if matrix.dtype == np.uint8:
+        raise InputError("these bits are packed already; pack_bits takes the ±1 form")
+    return np.packbits(matrix >= 0, axis=1)
 
 
 def unpack_bits(packed: npt.NDArray[np.uint8], *, dimensions: int) -> npt.NDArray[np.int8]:
@@ -257,7 +278,8 @@ def unpack_bits(packed: npt.NDArray[np.uint8], *, dimensions: int) -> npt.NDArra
             f"given: {packed.dtype} of shape {packed.shape}"
         )
     bits = np.unpackbits(packed, axis=1, count=dimensions).view(np.int8)
-    return bits * np.int8(2) - np.int8(1)
+    signs: npt.NDArray[np.int8] = bits * np.int8(2) - np.int8(1)
+    return signs
 
 
 def cosine_similarity(left: npt.ArrayLike, right: npt.ArrayLike) -> npt.NDArray[np.float32]:
@@ -272,17 +294,20 @@ def cosine_similarity(left: npt.ArrayLike, right: npt.ArrayLike) -> npt.NDArray[
 
     Raises:
         EncodingError: A row is all zeros.
-        InputError: The rows are packed bits; use `hamming_distance` for those.
+        InputError: The rows are packed bits (use `hamming_distance` for those), or the widths differ.
 
     Example:
         >>> cosine_similarity(np.array([[1, 0]]), np.array([[2, 0], [0, 3]]))
         array([[1., 0.]], dtype=float32)
     """
-    sides = [np.asarray(side) for side in (left, right)]
+    sides = [_matrix(side) for side in (left, right)]
     if any(side.dtype == np.uint8 for side in sides):
         raise InputError("packed bits have no cosine; use hamming_distance")
+    if sides[0].shape[1] != sides[1].shape[1]:
+        raise InputError(f"vectors of {sides[0].shape[1]} and of {sides[1].shape[1]} dimensions cannot be compared")
     first, second = (_unit_rows(side) for side in sides)
-    return first @ second.T
+    cosines: npt.NDArray[np.float32] = first @ second.T
+    return cosines
 
 
 def hamming_distance(left: npt.NDArray[np.uint8], right: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
@@ -304,7 +329,8 @@ def hamming_distance(left: npt.NDArray[np.uint8], right: npt.NDArray[np.uint8]) 
         >>> hamming_distance(np.array([[129]], dtype=np.uint8), np.array([[128], [129]], dtype=np.uint8))
         array([[1, 0]])
     """
-    if left.dtype != np.uint8 or right.dtype != np.uint8 or left.shape[1:] != right.shape[1:]:
+    fit = all(side.dtype == np.uint8 and side.ndim == 2 for side in (left, right))
+    if not fit or left.shape[1] != right.shape[1]:
         raise InputError(
             "two matrices of packed bits (uint8) of one width are wanted; "
             f"given: {left.dtype} {left.shape} and {right.dtype} {right.shape}"

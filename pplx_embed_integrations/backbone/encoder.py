@@ -19,7 +19,7 @@ import torch
 from tqdm.auto import tqdm
 
 from ..checkpoints import CheckpointSpec, resolve
-from ..errors import EncodingError, InputError, NotContextualError
+from ..errors import InputError, NotContextualError
 from ..inputs import check_documents, check_dtype, check_positive, check_texts
 from ..vectors import Quantization, Vectors, check_dimensions, check_quantization, quantize, vector_dtype
 from .devices import default_batch_tokens, resolve_device
@@ -101,9 +101,7 @@ class PplxEncoder:
     ) -> None:
         self.checkpoint: CheckpointSpec = resolve(model, revision=revision)
         limit = self.checkpoint.max_tokens
-        self.max_tokens = limit if max_tokens is None else check_positive("max_tokens", max_tokens)
-        if self.max_tokens > limit:
-            raise InputError(f"max_tokens={max_tokens} is out of range; {self.checkpoint.name} reads at most {limit}")
+        self.max_tokens = limit if max_tokens is None else check_positive("max_tokens", max_tokens, largest=limit)
         self.batch_tokens = None if batch_tokens is None else check_positive("batch_tokens", batch_tokens)
         self.dtype = check_dtype(dtype)
         self.device = device
@@ -138,7 +136,10 @@ class PplxEncoder:
 
     @property
     def sentence_transformer(self) -> SentenceTransformer:
-        """The same weights as a `SentenceTransformer`, for trainers, evaluators and MTEB; loads the model."""
+        """The same weights as a `SentenceTransformer`, for trainers, evaluators and MTEB; loads the model.
+
+        The weights are shared: what a trainer changes, `encode` uses. Train with `dtype="float32"`.
+        """
         loaded = self._load()
         with self._loading:
             if self._sentence_transformer is None:
@@ -323,11 +324,14 @@ class PplxEncoder:
             )
         return check_documents(documents)
 
+    def _prepare(self, build: _Build) -> tuple[LoadedCheckpoint, list[TokenSequence]]:
+        loaded = self._load()
+        return loaded, build(loaded)
+
     def _run(self, build: _Build, rows: int, options: _Options, show_progress: bool) -> Vectors:
         out = options.empty(rows)
         if rows:
-            loaded = self._load()
-            sequences = build(loaded)
+            loaded, sequences = self._prepare(build)
             with _progress(sequences, show_progress) as bar:
                 loaded.lane.run(sequences, _receiver(out, options, bar))
         return out
@@ -335,8 +339,7 @@ class PplxEncoder:
     async def _arun(self, build: _Build, rows: int, options: _Options, show_progress: bool) -> Vectors:
         out = options.empty(rows)
         if rows:
-            loaded = await asyncio.to_thread(self._load)
-            sequences = await asyncio.to_thread(build, loaded)
+            loaded, sequences = await asyncio.to_thread(self._prepare, build)
             with _progress(sequences, show_progress) as bar:
                 await loaded.lane.arun(sequences, _receiver(out, options, bar))
         return out
@@ -350,17 +353,12 @@ def _progress(sequences: list[TokenSequence], shown: bool) -> tqdm[NoReturn]:
 def _receiver(out: Vectors, options: _Options, bar: tqdm[NoReturn]) -> Receive:
     def receive(sequences: list[TokenSequence], pooled: Pooled) -> None:
         rows = [row for sequence in sequences for row in sequence.rows]
-        bad = np.flatnonzero(~np.isfinite(pooled).all(axis=1))
-        if bad.size:
-            raise EncodingError(
-                f"the model gave NaN or infinite values for input {rows[bad[0]]}; the weights may be damaged, or the "
-                'arithmetic too narrow: try dtype="float32"'
-            )
         out[rows] = quantize(
             pooled,
             dimensions=options.dimensions,
             quantization=options.quantization,
             normalize=options.normalize,
+            rows=rows,
         )
         bar.update(sum(map(len, sequences)))
 

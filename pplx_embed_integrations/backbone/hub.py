@@ -5,13 +5,14 @@ Knows huggingface_hub, its cache and its failures; must not know what the files 
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import (
-    GatedRepoError,
+from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError is httpx's, whose name varies
     HFValidationError,
+    HTTPError,
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
@@ -72,17 +73,24 @@ def checkpoint_folder(
             raise DownloadError(_unreachable(where, local_files_only)) from error
         except RevisionNotFoundError as error:
             raise DownloadError(f"there is no {where} on the hub; leave revision out for the known-good one") from error
-        except (GatedRepoError, RepositoryNotFoundError, HFValidationError) as error:
+        except (RepositoryNotFoundError, HFValidationError) as error:  # a gated repository is one of the former
             raise DownloadError(f"the hub does not give out {where}: pass token= if it is private or gated") from error
-        except OSError as error:
+        except (OSError, HTTPError) as error:
             raise DownloadError(f"{_unreachable(where, local_files_only)} ({type(error).__name__}: {error})") from error
-        if not offline or local_files_only or _has_weights(Path(folder)):
+        # Of a folder in the cache the hub's library may know only that it is there.
+        if _is_complete(Path(folder)):
             return Path(folder)
     raise DownloadError(_unreachable(where, local_files_only))
 
 
-def _has_weights(folder: Path) -> bool:
-    return all((folder / name).is_file() for name in ("config.json", "tokenizer.json", "model.safetensors"))
+def _is_complete(folder: Path) -> bool:
+    names = ["config.json", "tokenizer.json"]
+    index = folder / "model.safetensors.index.json"
+    if index.is_file() and not (folder / "model.safetensors").is_file():
+        names += json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+    else:
+        names.append("model.safetensors")
+    return all((folder / name).is_file() for name in {*names})
 
 
 def _unreachable(where: str, local_files_only: bool) -> str:

@@ -85,9 +85,11 @@ def compose(folder: Path, model: PplxQwen3Model, *, max_tokens: int) -> Sentence
         max_tokens: Longest input; sentence-transformers cuts longer ones.
 
     Returns:
-        The SentenceTransformer, on the model's device. No code from the folder is run.
+        The SentenceTransformer, on the model's device, its weights free to be trained. No code from the folder is
+        run.
     """
     register()
+    model.requires_grad_(True)
     transformer = _LoadedTransformer(
         str(folder),
         model=model,

@@ -6,9 +6,10 @@ tensors or models.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, takewhile
 
 import numpy as np
 import numpy.typing as npt
@@ -80,15 +81,15 @@ def document_sequences(
     sequences = []
     for window in plan_windows([len(chunk) for chunk in chunks], max_tokens=max_tokens):
         ids: list[int] = []
-        spans = []
+        spans = {}
         for chunk in range(window.start, window.end):
             if ids:
                 ids.append(separator)
-            if chunk in window.owned:
-                spans.append((len(ids), len(ids) + len(chunks[chunk])))
+            spans[chunk] = len(ids), len(ids) + len(chunks[chunk])
             ids.extend(chunks[chunk])
         rows = tuple(first_row + chunk for chunk in window.owned)
-        sequences.append(TokenSequence(np.asarray(ids, dtype=np.int32), tuple(spans), rows))
+        owned = tuple(spans[chunk] for chunk in window.owned)
+        sequences.append(TokenSequence(np.asarray(ids, dtype=np.int32), owned, rows))
     return sequences
 
 
@@ -96,7 +97,7 @@ def plan_windows(lengths: Sequence[int], *, max_tokens: int) -> list[Window]:
     """Cut a document at chunk borders into overlapping windows of at most `max_tokens` tokens, separators included.
 
     Neighbouring windows share up to half of their tokens. A chunk belongs to the window in which its poorer side has
-    the most context; a side that ends where the document ends counts as complete.
+    the most context, and if that is equal its richer side; a side that ends where the document ends is complete.
 
     Args:
         lengths: Tokens of each chunk, each between 1 and `max_tokens`.
@@ -107,7 +108,7 @@ def plan_windows(lengths: Sequence[int], *, max_tokens: int) -> list[Window]:
 
     Example:
         >>> plan_windows([4, 4, 4, 4], max_tokens=14)
-        [Window(start=0, end=2, owned=(0,)), Window(start=1, end=4, owned=(1, 2, 3))]
+        [Window(start=0, end=3, owned=(0, 1)), Window(start=1, end=4, owned=(2, 3))]
     """
     starts = [0, *accumulate(length + 1 for length in lengths)]
 
@@ -115,13 +116,14 @@ def plan_windows(lengths: Sequence[int], *, max_tokens: int) -> list[Window]:
         return starts[end] - starts[start] - 1
 
     count = len(lengths)
-    ranges = _overlapping_ranges(count, tokens, max_tokens)
-    owners = [max(_covering(ranges, chunk), key=lambda r: _context(r, chunk, count, tokens)) for chunk in range(count)]
-    return [
-        Window(*bounds, tuple(chunk for chunk in range(*bounds) if owners[chunk] == bounds))
-        for bounds in ranges
-        if bounds in owners
-    ]
+    owned: dict[tuple[int, int], list[int]] = {}
+    # Windows start and end in rising order: those that hold a chunk are neighbours at the head of the queue.
+    coming = deque(_overlapping_ranges(count, tokens, max_tokens))
+    for chunk in range(count):
+        while coming[0][1] <= chunk:
+            coming.popleft()
+        owned.setdefault(_owner(coming, chunk, count, tokens), []).append(chunk)
+    return [Window(*bounds, tuple(chunks)) for bounds, chunks in owned.items()]
 
 
 def _overlapping_ranges(count: int, tokens: _Tokens, max_tokens: int) -> list[tuple[int, int]]:
@@ -144,15 +146,16 @@ def _overlapping_ranges(count: int, tokens: _Tokens, max_tokens: int) -> list[tu
     return ranges
 
 
-def _covering(ranges: Iterable[tuple[int, int]], chunk: int) -> Iterable[tuple[int, int]]:
-    return (bounds for bounds in ranges if bounds[0] <= chunk < bounds[1])
+def _owner(ranges: Iterable[tuple[int, int]], chunk: int, count: int, tokens: _Tokens) -> tuple[int, int]:
+    holding = takewhile(lambda bounds: bounds[0] <= chunk, ranges)
+    return max(holding, key=lambda bounds: _context(bounds, chunk, count, tokens))
 
 
-def _context(bounds: tuple[int, int], chunk: int, count: int, tokens: _Tokens) -> float:
+def _context(bounds: tuple[int, int], chunk: int, count: int, tokens: _Tokens) -> tuple[float, float]:
     start, end = bounds
     left = float("inf") if start == 0 else tokens(start, chunk) + 1
     right = float("inf") if end == count else tokens(chunk + 1, end) + 1
-    return min(left, right)
+    return min(left, right), max(left, right)
 
 
 def plan_batches(lengths: Sequence[int], *, budget: int) -> list[list[int]]:

@@ -93,6 +93,8 @@ def _separator(folder: Path) -> str:
             settings = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise CheckpointError(f"{str(path)!r} cannot be read as JSON: {error}") from error
+        if not isinstance(settings, dict):
+            raise CheckpointError(f"{str(path)!r} holds no JSON object")
         # `eos_token` is the same token in every published checkpoint; a re-saved one may drop `sep_token`.
         for key in ("sep_token", "eos_token"):
             token = settings.get(key)
