@@ -31,6 +31,7 @@ class Step:
 
 
 def steps(text: str) -> list[Step]:
+    """Return a page's Python blocks in order, each with the output block beneath it."""
     blocks = list(_BLOCK.finditer(text))
     found = []
     for block, following in zip(blocks, [*blocks[1:], None], strict=True):
@@ -63,6 +64,7 @@ def outputs(path: Path) -> Iterator[tuple[Step, str]]:
 
 
 def refresh(path: Path) -> None:
+    """Write what a page's blocks print into the output blocks beneath them."""
     text = path.read_text(encoding="utf-8")
     for step, printed in reversed(list(outputs(path))):
         if step.expected is not None:
