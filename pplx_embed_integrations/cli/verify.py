@@ -164,5 +164,6 @@ def _verdict(check: Check) -> str:
 
 
 def _source(figures: dict[str, Any]) -> str:
-    by_hand = f"output of the published code for {figures['model_id']}, float32 on CPU"
-    return str(figures.get("source") or f"{by_hand}, revision {figures['revision']}")
+    if "source" in figures:
+        return str(figures["source"])
+    return f"output of the published code for {figures['model_id']}, revision {figures['revision']}, float32 on CPU"

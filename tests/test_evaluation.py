@@ -1,0 +1,190 @@
+"""Judged collections, and figures that agree with a search and metrics written out by hand."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pplx_embed_integrations import InputError, PplxBiEncoder
+from pplx_embed_integrations.cli import main
+from pplx_embed_integrations.evaluation import Collection, Measurement, evaluate, load_collection
+
+WORDS = (
+    "tide", "moon", "harbour", "ebb", "flow", "ship", "anchor", "rope",
+    "sail", "wind", "storm", "calm", "reef", "sand", "shell", "gull",
+)  # fmt: skip
+
+
+def sentences(document: int) -> list[str]:
+    return [
+        f"{WORDS[(document * 3 + part) % 16]} and {WORDS[(document + part * 5) % 16]} {document}." for part in range(3)
+    ]
+
+
+@pytest.fixture
+def collection() -> Collection:
+    documents = {f"d{number}": " ".join(sentences(number)) for number in range(30)}
+    queries = {f"q{number}": f"{WORDS[number]} {WORDS[(number * 7) % 16]}" for number in range(8)}
+    judgements = {f"q{number}": {f"d{number}": 2, f"d{number + 9}": 1, f"d{number + 3}": 0} for number in range(8)}
+    return Collection(documents, queries, judgements)
+
+
+@pytest.fixture
+def beir(tmp_path: Path, collection: Collection) -> Path:
+    folder = tmp_path / "collection"
+    (folder / "qrels").mkdir(parents=True)
+    corpus = [{"_id": key, "title": "", "text": text} for key, text in collection.documents.items()]
+    corpus.append({"_id": "blank", "title": " ", "text": ""})
+    (folder / "corpus.jsonl").write_text("".join(json.dumps(line) + "\n" for line in corpus))
+    queries = [{"_id": key, "text": text} for key, text in collection.queries.items()]
+    (folder / "queries.jsonl").write_text("".join(json.dumps(line) + "\n" for line in [*queries, {"_id": "unjudged"}]))
+    rows = [f"{q}\t{d}\t{grade}" for q, grades in collection.judgements.items() for d, grade in grades.items()]
+    (folder / "qrels" / "test.tsv").write_text("\n".join(["query-id\tcorpus-id\tscore", *rows]) + "\n")
+    return folder
+
+
+def split(text: str) -> list[str]:
+    return [f"{piece}." for piece in text.rstrip(".").split(". ")]
+
+
+def by_hand(collection: Collection, queries: np.ndarray, documents: list[np.ndarray]) -> tuple[float, float]:
+    """nDCG@10 and recall@10 as their definitions read, over a search by loops."""
+    ndcg, recall = [], []
+    for grades, query in zip(collection.judgements.values(), queries.astype(float), strict=True):
+        scores = {}
+        for key, chunks in zip(collection.documents, documents, strict=True):
+            scores[key] = max(
+                float(chunk @ query / (np.linalg.norm(chunk) * np.linalg.norm(query))) for chunk in chunks.astype(float)
+            )
+        top = sorted(scores, key=lambda key: -scores[key])[:10]
+        gain = sum(grades.get(key, 0) / math.log2(rank + 2) for rank, key in enumerate(top))
+        best = sum(g / math.log2(rank + 2) for rank, g in enumerate(sorted(grades.values(), reverse=True)))
+        ndcg.append(gain / best)
+        recall.append(len([key for key in top if grades.get(key, 0) > 0]) / 2)
+    return float(np.mean(ndcg)), float(np.mean(recall))
+
+
+def test_figures_agree_with_a_search_by_hand(collection: Collection, biencoder: PplxBiEncoder) -> None:
+    measured = list(evaluate(collection, embedder=biencoder, split=split))
+    chunks = [split(text) for text in collection.documents.values()]
+    queries = list(collection.queries.values())
+    v1, context = biencoder.query, biencoder.document
+    alone = [context.encode(pieces) for pieces in chunks]
+    expected = [
+        by_hand(collection, v1.encode(queries), context.encode_documents(chunks)),
+        by_hand(collection, v1.encode(queries), alone),
+        by_hand(collection, context.encode(queries), context.encode_documents(chunks)),
+        by_hand(collection, context.encode(queries), alone),
+        by_hand(collection, v1.encode(queries), [v1.encode(pieces) for pieces in chunks]),
+    ]
+    np.testing.assert_allclose([(m.ndcg_at_10, m.recall_at_10) for m in measured[:5]], expected, rtol=1e-6)
+    assert len(set(expected)) > 1
+
+
+def test_forms_and_widths_agree_with_encoding_in_that_form(collection: Collection, biencoder: PplxBiEncoder) -> None:
+    measured = {
+        (m.dimensions, m.quantization): m for m in list(evaluate(collection, embedder=biencoder, split=split))[5:]
+    }
+    assert [(*key, m.bytes_per_vector) for key, m in measured.items()] == [
+        (32, None, 128),
+        (32, "ubinary", 4),
+        (16, None, 64),
+        (16, "int8", 16),
+        (16, "ubinary", 2),
+        (8, None, 32),
+        (8, "int8", 8),
+        (8, "ubinary", 1),
+    ]
+    chunks = [split(text) for text in collection.documents.values()]
+    queries = list(collection.queries.values())
+    for key in [(32, None), (16, "int8")]:
+        options = {"dimensions": key[0], "quantization": key[1]}
+        expected = by_hand(
+            collection, biencoder.encode_queries(queries, **options), biencoder.encode_documents(chunks, **options)
+        )
+        assert (measured[key].ndcg_at_10, measured[key].recall_at_10) == pytest.approx(expected)
+
+
+def test_one_model_on_both_sides_has_fewer_pairings(
+    collection: Collection, replica_v1: Path, replica_context_v1: Path
+) -> None:
+    plain = list(evaluate(collection, embedder=PplxBiEncoder(replica_v1), split=split))
+    assert {m.contextual for m in plain} == {False}
+    assert len(plain) == 1 + 8
+    contextual = list(evaluate(collection, embedder=PplxBiEncoder(replica_context_v1), split=split))
+    assert [m.contextual for m in contextual[:2]] == [True, False]
+
+
+def test_layout_is_read_as_beir_means_it(beir: Path, collection: Collection) -> None:
+    loaded = load_collection(beir)
+    assert loaded.documents == collection.documents
+    assert loaded.queries == collection.queries
+    assert loaded.judgements == collection.judgements
+    assert loaded.empty == ("blank",)
+
+
+def test_a_title_comes_before_its_text(beir: Path) -> None:
+    with (beir / "corpus.jsonl").open("a") as corpus:
+        corpus.write('{"_id": "t", "title": "Title", "text": "Text."}\n')
+    assert load_collection(beir).documents["t"] == "Title\n\nText."
+
+
+def test_the_first_queries_keep_their_judged_documents(collection: Collection) -> None:
+    smaller = collection.first(2)
+    assert list(smaller.queries) == ["q0", "q1"]
+    assert {"d0", "d9", "d3", "d1", "d10", "d4"} < set(smaller.documents)
+    assert len(smaller.documents) == 12
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "told"),
+    [
+        ("corpus.jsonl", None, "corpus.jsonl; the BEIR layout is"),
+        ("qrels/test.tsv", None, "qrels/test.tsv; the BEIR layout is"),
+        ("corpus.jsonl", '{"_id": "1", "text": "a"}\n{oops\n', "corpus.jsonl line 2 is no JSON"),
+        ("corpus.jsonl", '{"text": "a"}\n', 'line 1 has no "_id"'),
+        ("corpus.jsonl", '{"_id": "1"}\n{"_id": 1}\n', "line 2 repeats the _id '1'"),
+        ("corpus.jsonl", b"\xff\xfe", "is not UTF-8 text"),
+        ("qrels/test.tsv", "query-id\tcorpus-id\tscore\nq0\td0\n", "test.tsv line 2 is not `query id<TAB>"),
+        ("qrels/test.tsv", "q0\tnowhere\t1\n", "line 1 judges the document 'nowhere'"),
+        ("qrels/test.tsv", "q99\td0\t1\n", "line 1 judges the query 'q99'"),
+        ("qrels/test.tsv", "q0\td0\t0\n", "0 queries with a relevant document"),
+    ],
+)
+def test_a_broken_file_is_named(beir: Path, file: str, content: str | bytes | None, told: str) -> None:
+    if content is None:
+        (beir / file).unlink()
+    else:
+        (beir / file).write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(InputError) as error:
+        load_collection(beir)
+    assert told in str(error.value)
+
+
+def test_a_split_that_is_not_there_names_those_that_are(beir: Path) -> None:
+    with pytest.raises(InputError, match=r"there are: test; choose one with --split"):
+        load_collection(beir, split="dev")
+
+
+def test_command_prints_one_table_and_writes_the_same_figures(
+    beir: Path, tmp_path: Path, replica_v1: Path, replica_context_v1: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    written = tmp_path / "figures.json"
+    models = ["--query-model", str(replica_v1), "--document-model", str(replica_context_v1)]
+    assert main(["evaluate", str(beir), *models, "--chunk-tokens", "12", "--json", str(written)]) == 0
+    output = capsys.readouterr().out
+    assert "30 documents (1 without text are left out), 8 judged queries; chunks of at most 12 tokens" in output
+    header, _, *rows = output.split("\n\n")[1].splitlines()
+    assert header.split() == ["queries", "documents", "chunks", "dimensions", "form", "bytes", "nDCG@10", "recall@10"]
+    content = json.loads(written.read_text())
+    measurements = [Measurement(**entry) for entry in content["measurements"]]
+    assert len(rows) == len(measurements) == 13
+    for row, measurement in zip(rows, measurements, strict=True):
+        assert row.endswith(f"{measurement.ndcg_at_10:.4f}     {measurement.recall_at_10:.4f}")
+
+
+def test_command_tells_a_mistake_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", str(tmp_path)]) == 2
+    assert "the BEIR layout is corpus.jsonl, queries.jsonl and qrels/test.tsv" in capsys.readouterr().err
