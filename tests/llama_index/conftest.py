@@ -19,5 +19,11 @@ def make_model(replica_v1: Path, replica_context_v1: Path) -> Callable[..., Pplx
 
 
 @pytest.fixture
+def exact_model(make_model: Callable[..., PplxEmbedding]) -> PplxEmbedding:
+    """Gives floats, which another batch moves by less than 1e-5; an int8 code at a rounding border may move by one."""
+    return make_model(quantization=None)
+
+
+@pytest.fixture
 def embed_model(make_model: Callable[..., PplxEmbedding]) -> PplxEmbedding:
     return make_model()

@@ -1,0 +1,268 @@
+"""IngestionPipeline: cached, changed, upserted, in several processes, killed and resumed; every vector contextual."""
+
+import os
+import signal
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from llama_index.core import Document
+from llama_index.core.ingestion import DocstoreStrategy, IngestionCache, IngestionPipeline
+from llama_index.core.schema import MetadataMode
+from llama_index.core.storage.docstore import SimpleDocumentStore
+
+from pplx_embed_integrations import ContextWarning
+from pplx_embed_integrations.llama_index import PplxEmbedding
+from tests.llama_index.cases import (
+    SPLITTER,
+    Encodes,
+    assert_same_vectors,
+    chunk_id,
+    expected_vectors,
+    hard_documents,
+    make_store,
+    short_documents,
+)
+
+
+def vectors_of(nodes):
+    return {node.node_id: node.embedding for node in nodes}
+
+
+def edited(document: Document) -> Document:
+    return Document(id_=document.id_, text=document.text.replace("Part 5", "Another part"))
+
+
+def test_a_second_run_comes_from_the_cache(exact_model: PplxEmbedding, tmp_path: Path):
+    documents = hard_documents(3)
+    pipeline = IngestionPipeline(transformations=[SPLITTER, exact_model])
+    with Encodes() as encodes:
+        first = pipeline.run(documents=documents)
+        assert len(encodes.texts) == 33
+        second = pipeline.run(documents=documents)
+        pipeline.persist(str(tmp_path))
+        later = IngestionPipeline(transformations=[SPLITTER, exact_model])
+        later.load(str(tmp_path))
+        third = later.run(documents=documents)
+    assert len(encodes.texts) == 33
+    for nodes in (first, second, third):
+        assert_same_vectors(vectors_of(nodes), expected_vectors(exact_model, documents))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"dimensions": 8},
+        {"quantization": "binary"},
+        {"quantization": None},
+        {"normalize": False},
+        {"max_tokens": 128},
+        {"dtype": "bfloat16"},
+        {"metadata_mode": "none"},
+        {"metadata_per_document": True},
+        {"truncate": True},
+        "document_model",
+    ],
+    ids=str,
+)
+def test_a_changed_option_is_never_served_from_the_cache(changed, make_model, replica_v1):
+    documents = hard_documents(2)
+    for document in documents:
+        document.metadata["river"] = document.id_
+    cache = IngestionCache()
+    IngestionPipeline(transformations=[SPLITTER, make_model()], cache=cache).run(documents=documents)
+    other = make_model(**({"document_model": replica_v1} if changed == "document_model" else changed))
+    with Encodes() as encodes:
+        found = IngestionPipeline(transformations=[SPLITTER, other], cache=cache).run(documents=documents)
+    assert len(encodes.texts) == 22
+    assert [node.embedding for node in found] == [node.embedding for node in other(SPLITTER(documents))]
+
+
+def test_an_edit_anywhere_in_a_document_is_never_served_from_the_cache(exact_model: PplxEmbedding):
+    documents = hard_documents(2)
+    pipeline = IngestionPipeline(transformations=[SPLITTER, exact_model])
+    pipeline.run(documents=documents)
+    documents[1] = edited(documents[1])
+    assert_same_vectors(vectors_of(pipeline.run(documents=documents)), expected_vectors(exact_model, documents))
+
+
+@pytest.mark.parametrize("strategy", [DocstoreStrategy.UPSERTS, DocstoreStrategy.UPSERTS_AND_DELETE])
+@pytest.mark.parametrize("run", ["run", "arun"])
+async def test_upserts_replace_whole_documents(strategy, run, exact_model: PplxEmbedding, tmp_path: Path):
+    documents = hard_documents(3)
+    store = make_store("qdrant", tmp_path)
+    pipeline = IngestionPipeline(
+        transformations=[SPLITTER, exact_model],
+        vector_store=store.vector_store,
+        docstore=SimpleDocumentStore(),
+        docstore_strategy=strategy,
+    )
+
+    async def ingest(given):
+        result = getattr(pipeline, run)(documents=given)
+        return await result if run == "arun" else result
+
+    with Encodes() as encodes:
+        await ingest(documents)
+        assert len(encodes.texts) == 33
+        assert await ingest(documents) == []
+        assert len(encodes.texts) == 33
+        await ingest([documents[0], edited(documents[1])])
+        assert len(encodes.texts) == 44
+    left = [documents[0], edited(documents[1])]
+    if strategy == DocstoreStrategy.UPSERTS:
+        left.append(documents[2])
+    assert_same_vectors(store.read([]), expected_vectors(exact_model, left))
+
+
+def test_duplicates_only_skips_documents_seen_before(exact_model: PplxEmbedding, tmp_path: Path):
+    documents = hard_documents(3)
+    store = make_store("chroma", tmp_path)
+    pipeline = IngestionPipeline(
+        transformations=[SPLITTER, exact_model],
+        vector_store=store.vector_store,
+        docstore=SimpleDocumentStore(),
+        docstore_strategy=DocstoreStrategy.DUPLICATES_ONLY,
+    )
+    with Encodes() as encodes:
+        pipeline.run(documents=documents[:2])
+        pipeline.run(documents=[*documents, documents[0]])
+    assert len(encodes.texts) == 33
+    assert_same_vectors(store.read([]), expected_vectors(exact_model, documents))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Specified num_workers exceed number of CPUs")
+def test_several_processes_embed_whole_documents(exact_model: PplxEmbedding):
+    documents = hard_documents(4)
+    expected = expected_vectors(exact_model, documents)
+    pipeline = IngestionPipeline(transformations=[SPLITTER, exact_model], disable_cache=True)
+    assert_same_vectors(vectors_of(pipeline.run(documents=documents, num_workers=2)), expected)
+
+
+def test_nodes_cut_in_the_middle_of_a_document_are_noticed(exact_model: PplxEmbedding):
+    # What num_workers does to nodes that were split before they came into the pipeline.
+    nodes = SPLITTER(hard_documents(1))
+    with pytest.warns(ContextWarning, match="embedded in part"):
+        exact_model(nodes[:5])
+
+
+def test_a_document_is_the_same_alone_and_among_others(exact_model: PplxEmbedding):
+    documents = hard_documents(51)
+    pipeline = IngestionPipeline(transformations=[SPLITTER, exact_model], disable_cache=True)
+    alone = vectors_of(pipeline.run(documents=documents[:1]))
+    among = vectors_of(pipeline.run(documents=documents))
+    with ThreadPoolExecutor(8) as pool:
+        threads = list(pool.map(lambda document: vectors_of(pipeline.run(documents=[document])), documents[:8]))
+    for node_id, vector in alone.items():
+        for other in (among[node_id], threads[0][node_id]):
+            assert np.dot(vector, other) >= 1 - 1e-6
+    for number, found in enumerate(threads):
+        assert_same_vectors(
+            found, {chunk_id(p, documents[number]): among[chunk_id(p, documents[number])] for p in range(11)}
+        )
+
+
+def test_codes_differ_by_at_most_one_among_others(make_model):
+    embed_model = make_model(normalize=False)
+    documents = hard_documents(51)
+    alone = embed_model(SPLITTER(documents[:1]))
+    among = embed_model(SPLITTER(documents))
+    for one, other in zip(alone, among, strict=False):
+        codes, others = np.array(one.embedding), np.array(other.embedding)
+        assert np.abs(codes - others).max() <= 1
+        assert (codes != others).mean() < 0.05
+
+
+ASYNCHRONOUS = """
+import asyncio, sys
+from llama_index.core.ingestion import IngestionPipeline
+from pplx_embed_integrations.llama_index import PplxEmbedding
+from tests.llama_index.cases import SPLITTER, assert_same_vectors, expected_vectors, hard_documents
+
+embed_model = PplxEmbedding(query_model=sys.argv[1], document_model=sys.argv[2], dtype="float32", quantization=None)
+documents = hard_documents(4)
+expected = expected_vectors(embed_model, documents)
+pipeline = IngestionPipeline(transformations=[SPLITTER, embed_model], disable_cache=True)
+nodes = asyncio.run(pipeline.arun(documents=documents, num_workers=2))
+assert_same_vectors({node.node_id: node.embedding for node in nodes}, expected)
+"""
+
+RESUMABLE = """
+import os, signal, sys
+from llama_index.core import Document
+from llama_index.core.ingestion import IngestionPipeline
+from llama_index.core.storage.docstore import SimpleDocumentStore
+from llama_index.vector_stores.qdrant import QdrantVectorStore
+from qdrant_client import QdrantClient
+from pplx_embed_integrations.llama_index import PplxEmbedding
+from tests.llama_index.cases import SPLITTER, Encodes, short_documents
+
+folder, query_model, document_model, kill_in = sys.argv[1:]
+embed_model = PplxEmbedding(query_model=query_model, document_model=document_model, dtype="float32", quantization=None)
+client = QdrantClient(path=folder + "/qdrant")
+pipeline = IngestionPipeline(
+    transformations=[SPLITTER, embed_model],
+    vector_store=QdrantVectorStore(collection_name="chunks", client=client),
+    docstore=SimpleDocumentStore(),
+)
+if os.path.isdir(folder + "/pipeline"):
+    pipeline.load(folder + "/pipeline")
+documents = short_documents(200)
+with Encodes() as encodes:
+    for start in range(0, len(documents), 20):
+        pipeline.run(documents=documents[start : start + 20])
+        if start == int(kill_in):
+            os.kill(os.getpid(), signal.SIGKILL)  # stored, and not yet remembered as stored
+        pipeline.persist(folder + "/pipeline")
+print(len(encodes.texts))
+"""
+
+
+def run_script(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    root = Path(__file__).parents[2]
+    return subprocess.run(
+        [sys.executable, "-c", script, *arguments],
+        capture_output=True,
+        text=True,
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": str(root)},
+        check=False,
+        timeout=240,
+    )
+
+
+@pytest.mark.slow
+def test_several_processes_of_an_asynchronous_run_do_too(replica_v1, replica_context_v1):
+    # In a process of its own: there arun forks, and this one has threads of every store.
+    done = run_script(ASYNCHRONOUS, str(replica_v1), str(replica_context_v1))
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_a_killed_run_is_resumed(exact_model, replica_v1, replica_context_v1, tmp_path: Path):
+    models = [str(replica_v1), str(replica_context_v1)]
+    killed = run_script(RESUMABLE, str(tmp_path), *models, "100")
+    assert killed.returncode == -signal.SIGKILL
+    resumed = run_script(RESUMABLE, str(tmp_path), *models, "-1")
+    assert resumed.returncode == 0, resumed.stderr
+    assert resumed.stdout.split()[-1] == str(100 * 2)
+
+    from qdrant_client import QdrantClient
+
+    points, _ = QdrantClient(path=str(tmp_path / "qdrant")).scroll("chunks", limit=10_000, with_vectors=True)
+    found = {str(point.id): point.vector for point in points}
+    assert len(points) == len(found)
+    assert_same_vectors(found, expected_vectors(exact_model, short_documents(200)))
+
+
+def test_metadata_reaches_the_cache_key_and_the_vectors(make_model):
+    embed_model = make_model(metadata_mode=MetadataMode.ALL)
+    [document] = hard_documents(1)
+    pipeline = IngestionPipeline(transformations=[SPLITTER, embed_model])
+    plain = pipeline.run(documents=[document])
+    document.metadata["river"] = "Rhine"
+    assert [node.embedding for node in pipeline.run(documents=[document])] != [node.embedding for node in plain]
