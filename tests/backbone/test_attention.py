@@ -1,0 +1,130 @@
+"""Packed attention against the formula, written out a sequence and a head at a time in float64."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pplx_embed_integrations.backbone import attention
+from pplx_embed_integrations.backbone.attention import PackedLayout, choose_kernel, packed_attention
+
+CPU = torch.device("cpu")
+
+
+def naive(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, lengths: list[int], scaling: float):
+    query, key, value = (side.double() for side in (query, key, value))
+    output = torch.zeros_like(query)
+    groups = query.shape[1] // key.shape[1]
+    start = 0
+    for length in lengths:
+        part = slice(start, start + length)
+        for head in range(query.shape[1]):
+            scores = query[0, head, part] @ key[0, head // groups, part].T * scaling
+            output[0, head, part] = torch.softmax(scores, dim=-1) @ value[0, head // groups, part]
+        start += length
+    return output.transpose(1, 2)
+
+
+def operands(lengths: list[int], *, kv_heads: int, groups: int, width: int, seed: int = 0) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    # As the model makes them: a transposed view, not a contiguous tensor.
+    return [
+        torch.randn(1, sum(lengths), heads, width, generator=generator).transpose(1, 2)
+        for heads in (kv_heads * groups, kv_heads, kv_heads)
+    ]
+
+
+@pytest.mark.parametrize("kernel", [None, "sdpa", "blocked"])
+@given(
+    lengths=st.lists(st.integers(1, 40), min_size=1, max_size=6),
+    kv_heads=st.integers(1, 3),
+    groups=st.integers(1, 3),
+    width=st.sampled_from([8, 16, 128]),
+    seed=st.integers(0, 1000),
+)
+@settings(max_examples=40)
+def test_every_kernel_equals_the_formula(kernel, lengths, kv_heads, groups, width, seed) -> None:
+    q, k, v = operands(lengths, kv_heads=kv_heads, groups=groups, width=width, seed=seed)
+    scaling = width**-0.5
+    layout = PackedLayout(lengths, device=CPU)
+    result = packed_attention(q, k, v, layout=layout, scaling=scaling, kernel=kernel)
+    assert result.shape == (1, sum(lengths), kv_heads * groups, width)
+    torch.testing.assert_close(result.double(), naive(q, k, v, lengths, scaling), atol=1e-5, rtol=1e-4)
+
+
+@given(lengths=st.lists(st.integers(1, 50), min_size=1, max_size=5), room=st.integers(1, 3000))
+@settings(max_examples=40)
+def test_blocks_of_any_size_give_the_same(lengths, room) -> None:
+    q, k, v = operands(lengths, kv_heads=2, groups=2, width=8)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(attention._SCORES_AT_ONCE, "cpu", room)
+        patch.setattr(attention, "_FEWEST_ROWS", 3)
+        layout = PackedLayout(lengths, device=CPU)
+        result = packed_attention(q, k, v, layout=layout, scaling=0.3, kernel="blocked")
+    torch.testing.assert_close(result.double(), naive(q, k, v, lengths, 0.3), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kernel", ["sdpa", "blocked"])
+def test_bfloat16_stays_near_the_formula(kernel) -> None:
+    lengths = [200, 130, 130, 5]
+    q, k, v = (side.bfloat16() for side in operands(lengths, kv_heads=2, groups=2, width=128))
+    layout = PackedLayout(lengths, device=CPU)
+    result = packed_attention(q, k, v, layout=layout, scaling=128**-0.5, kernel=kernel)
+    assert result.dtype == torch.bfloat16
+    torch.testing.assert_close(result.double(), naive(q, k, v, lengths, 128**-0.5), atol=1.5e-2, rtol=2e-2)
+
+
+def test_neighbours_of_one_length_share_a_call() -> None:
+    assert PackedLayout([3, 3, 5, 3], device=CPU).runs == [(3, 2), (5, 1), (3, 1)]
+    assert PackedLayout([3, 3, 5, 3], device=CPU).borders.tolist() == [0, 3, 6, 11, 14]
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "length", "kernel"),
+    [
+        ("cpu", torch.float32, 32768, "sdpa"),
+        ("cpu", torch.bfloat16, 12, "sdpa"),
+        ("cpu", torch.bfloat16, 128, "blocked"),
+        ("mps", torch.float32, 500, "sdpa"),
+        ("mps", torch.float32, 8192, "blocked"),
+        ("cuda", torch.float32, 500, "sdpa"),
+    ],
+)
+def test_the_kernel_that_is_chosen(device, dtype, length, kernel) -> None:
+    assert choose_kernel(device=torch.device(device), dtype=dtype, length=length) == kernel
+
+
+def test_gradients_flow_through_the_packed_path() -> None:
+    q, k, v = (side.requires_grad_() for side in operands([4, 6], kv_heads=1, groups=2, width=8))
+    layout = PackedLayout([4, 6], device=CPU)
+    packed_attention(q, k, v, layout=layout, scaling=0.5).square().sum().backward()
+    found = q.grad.clone()
+    q.grad = None
+    naive(q, k, v, [4, 6], 0.5).square().sum().backward()
+    torch.testing.assert_close(found, q.grad, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kernel", ["sdpa", "blocked"])
+def test_memory_grows_with_the_length_not_with_its_square(kernel) -> None:
+    # All scores of 8,192 tokens and 4 heads would be 1 GB. In a process of its own, whose peak is only this.
+    import subprocess
+    import sys
+
+    program = f"""
+import resource, torch
+from pplx_embed_integrations.backbone.attention import PackedLayout, packed_attention
+torch.set_num_threads(1)
+q = torch.randn(1, 4, 8192, 16)
+k = torch.randn(1, 2, 8192, 16)
+def run(n):
+    layout = PackedLayout([n], device=q.device)
+    packed_attention(q[:, :, :n], k[:, :, :n], k[:, :, :n], layout=layout, scaling=0.25, kernel={kernel!r})
+with torch.inference_mode():
+    run(64)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    run(8192)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+"""
+    printed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert float(printed) < 150  # MB
