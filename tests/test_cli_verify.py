@@ -1,12 +1,17 @@
 """`pplx-embed verify`: the comparison, and what is told when there is nothing to compare."""
 
 import base64
+import importlib
 import json
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import numpy as np
 import pytest
+from huggingface_hub.utils._http import default_client_factory
 
 from pplx_embed_integrations import PplxEncoder
 from pplx_embed_integrations.cli import main, verify
@@ -105,6 +110,47 @@ def test_the_hub_out_of_reach_is_told(capsys: pytest.CaptureFixture[str]) -> Non
     error = capsys.readouterr().err
     assert "neither in the local cache nor can the hub be reached" in error
     assert error.endswith("pplx-embed verify v1-0.6b --folder PATH\n")
+    assert "Traceback" not in error
+
+
+@pytest.fixture
+def wire(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Callable[[Any, Any], Any]], None]]:
+    """Puts a function in the place of the hub: it gets the HTTP library and a request."""
+    http = importlib.import_module(type(huggingface_hub.get_session()).__module__.split(".")[0])
+
+    def answer(handler: Callable[[Any, Any], Any]) -> None:
+        transport = http.MockTransport(lambda request: handler(http, request))
+        huggingface_hub.set_client_factory(lambda: http.Client(transport=transport))
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    yield answer
+    huggingface_hub.set_client_factory(default_client_factory)
+
+
+def refuse(http: Any, request: Any) -> Any:
+    raise http.ConnectError("connection refused", request=request)
+
+
+def no_such(code: str) -> Callable[[Any, Any], Any]:
+    return lambda http, request: http.Response(404, headers={"X-Error-Code": code}, request=request)
+
+
+@pytest.mark.parametrize(
+    ("handler", "told"),
+    [
+        (refuse, "neither in the local cache nor can the hub be reached"),
+        (no_such("RepoNotFound"), "the hub does not give out perplexity-ai/pplx-embed-v1-0.6b"),
+        (no_such("RevisionNotFound"), "there is no perplexity-ai/pplx-embed-v1-0.6b at revision 2c4d510"),
+    ],
+)
+def test_what_the_hub_answers_is_told(
+    wire: Any, handler: Callable[[Any, Any], Any], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wire(handler)
+    assert main(["verify", "v1-0.6b"]) == 2
+    error = capsys.readouterr().err
+    assert told in error
     assert "Traceback" not in error
 
 
