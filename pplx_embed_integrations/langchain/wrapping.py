@@ -15,6 +15,8 @@ __all__ = ["is_text_cache", "refuse", "refuse_calling_cache"]
 _FRAMES = 6
 """How far up a caller is looked for: the method itself, an awaiting coroutine, a tracing decorator or two."""
 
+_METHODS = frozenset({"embed_documents", "aembed_documents"})
+
 
 def is_text_cache(embeddings: object) -> bool:
     """Tell whether `embeddings` is LangChain's `CacheBackedEmbeddings`, without importing the package it lives in.
@@ -52,6 +54,8 @@ def refuse_calling_cache(embeddings: object) -> None:
         frame = frame.f_back
         if frame is None:
             return
+        if frame.f_code.co_name not in _METHODS:
+            continue  # reading a frame's variables keeps them alive until it ends, so no stranger's
         caller = frame.f_locals.get("self")
         if is_text_cache(caller) and getattr(caller, "underlying_embeddings", None) is embeddings:
             refuse()

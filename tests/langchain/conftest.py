@@ -95,7 +95,9 @@ def shuffled(corpus: list[list[str]]) -> list[Document]:
 def expected(embeddings: PplxEmbeddings, corpus: list[list[str]]) -> Vectors:
     """What every chunk's stored vector must be: unit rows of `encode_documents` on its whole document."""
     matrices = embeddings.encode_documents(corpus, normalize=True)
-    return {(f"doc-{n}", row): [vector.tolist()] for n, matrix in enumerate(matrices) for row, vector in enumerate(matrix)}
+    return {
+        (f"doc-{n}", row): [vector.tolist()] for n, matrix in enumerate(matrices) for row, vector in enumerate(matrix)
+    }
 
 
 def _faiss(embeddings: PplxEmbeddings, folder: Path) -> Any:
@@ -208,11 +210,11 @@ def open_store(tmp_path: Path) -> Callable[..., Any]:
 
 @pytest.fixture
 def same() -> Callable[[Vectors, Vectors], None]:
-    """Compares stored vectors with the expected ones, to the last bits a store may lose (it may normalise again)."""
+    """Compares stored vectors with the expected ones; other batches may move an int8 code by one."""
 
     def compare(found: Vectors, wanted: Vectors) -> None:
         assert found.keys() == wanted.keys()
         for key, vectors in wanted.items():
-            np.testing.assert_allclose(found[key], vectors, atol=2e-7, err_msg=str(key))
+            np.testing.assert_allclose(found[key], vectors, atol=0.006, err_msg=str(key))
 
     return compare

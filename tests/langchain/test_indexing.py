@@ -1,0 +1,230 @@
+"""index_documents: whole documents are replaced, unchanged ones cost nothing, and a killed run goes on where it was."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from langchain_core.document_loaders import BaseLoader
+from langchain_core.documents import Document
+from langchain_core.indexing import InMemoryRecordManager
+from langchain_core.vectorstores import InMemoryVectorStore
+
+from pplx_embed_integrations.errors import InputError
+from pplx_embed_integrations.langchain import PplxEmbeddings, aindex_documents, index_documents
+
+
+def corpus(count: int = 12, rows: int = 7) -> list[list[str]]:
+    documents = [
+        [f"document {n} says {row} things" for row in range(rows - 1)] + ["the same footer"] for n in range(count)
+    ]
+    documents[1][4] = documents[1][1]  # a chunk that occurs twice in its document
+    return documents
+
+
+def chunks_of(documents: list[list[str]], **metadata: object) -> list[Document]:
+    return [
+        Document(text, metadata={"source": f"doc-{n}", **metadata})
+        for n, texts in enumerate(documents)
+        for text in texts
+    ]
+
+
+@pytest.fixture
+def records() -> InMemoryRecordManager:
+    manager = InMemoryRecordManager("test")
+    manager.create_schema()
+    return manager
+
+
+def check(store: InMemoryVectorStore, embeddings: PplxEmbeddings, documents: list[list[str]]) -> None:
+    """Everything is there once, with its vector; other batches may move an int8 code by one at a rounding border."""
+    found = sorted(
+        (entry["metadata"]["source"], entry["metadata"]["pplx_chunk"], entry["vector"])
+        for entry in store.store.values()
+    )
+    vectors = embeddings.embed_document_chunks(documents)
+    expected = sorted((f"doc-{n}", row, vector) for n, rows in enumerate(vectors) for row, vector in enumerate(rows))
+    assert [entry[:2] for entry in found] == [entry[:2] for entry in expected]
+    step = 0.006 if embeddings.normalize else 1
+    np.testing.assert_allclose([entry[2] for entry in found], [entry[2] for entry in expected], atol=step)
+
+
+@pytest.mark.parametrize("cleanup", ["scoped_full", "incremental", "full", None])
+@pytest.mark.parametrize("batch_size", [5, 100])
+def test_an_unchanged_rerun_embeds_nothing(counting, embeddings, records, cleanup, batch_size):
+    """Also where a batch ends in the middle of a document."""
+    counted = counting()
+    store = InMemoryVectorStore(counted)
+    chunks = chunks_of(corpus())
+    first = index_documents(chunks, records, store, cleanup=cleanup, batch_size=batch_size)
+    assert (first["num_added"], first["num_deleted"]) == (84, 0)
+    check(store, embeddings, corpus())
+    assert len(counted.encoded) == 12
+    again = index_documents(chunks, records, store, cleanup=cleanup, batch_size=batch_size)
+    assert (again["num_added"], again["num_skipped"], again["num_deleted"]) == (0, 84, 0)
+    assert len(counted.encoded) == 12
+
+
+@pytest.mark.parametrize("cleanup", ["scoped_full", "incremental", "full"])
+async def test_async_is_the_same(counting, embeddings, records, cleanup):
+    counted = counting()
+    store = InMemoryVectorStore(counted)
+    await aindex_documents(chunks_of(corpus()), records, store, cleanup=cleanup, batch_size=5)
+    again = await aindex_documents(chunks_of(corpus()), records, store, cleanup=cleanup, batch_size=5)
+    assert again["num_skipped"] == 84
+    assert len(counted.encoded) == 12
+    check(store, embeddings, corpus())
+
+
+@pytest.mark.parametrize("cleanup", ["scoped_full", "incremental", "full"])
+@pytest.mark.parametrize("batch_size", [3, 100])
+def test_an_edit_replaces_the_whole_document_and_embeds_no_other(counting, embeddings, records, cleanup, batch_size):
+    counted = counting()
+    store = InMemoryVectorStore(counted)
+    documents = corpus()
+    index_documents(chunks_of(documents), records, store, cleanup=cleanup, batch_size=batch_size)
+    counted.encoded.clear()
+    documents[5][2] = "an edited chunk"
+    documents[8] = documents[8][:3]
+    result = index_documents(chunks_of(documents), records, store, cleanup=cleanup, batch_size=batch_size)
+    assert (result["num_added"], result["num_deleted"]) == (7 + 3, 7 + 7)
+    assert counted.encoded == [tuple(documents[5]), tuple(documents[8])]
+    check(store, embeddings, documents)
+
+
+def test_only_full_cleanup_removes_documents_that_are_gone(embeddings, records):
+    store = InMemoryVectorStore(embeddings)
+    index_documents(chunks_of(corpus()), records, store)
+    assert index_documents(chunks_of(corpus(4)), records, store)["num_deleted"] == 0
+    assert index_documents(chunks_of(corpus(4)), records, store, cleanup="full")["num_deleted"] == 8 * 7
+    check(store, embeddings, corpus(4))
+
+
+@pytest.mark.parametrize("options", [{"dimensions": 16}, {"normalize": False}, {"quantization": "binary"}], ids=str)
+def test_a_changed_option_replaces_everything(counting, new_embeddings, records, options):
+    store = InMemoryVectorStore(counting())
+    index_documents(chunks_of(corpus()), records, store)
+    store.embedding = changed = new_embeddings(**options)
+    result = index_documents(chunks_of(corpus()), records, store)
+    assert (result["num_added"], result["num_deleted"]) == (84, 84)
+    check(store, changed, corpus())
+
+
+def test_changed_metadata_alone_is_taken_over(counting, embeddings, records):
+    counted = counting()
+    store = InMemoryVectorStore(counted)
+    chunks = chunks_of(corpus())
+    index_documents(chunks, records, store)
+    chunks[0].metadata["title"] = "A title"
+    result = index_documents(chunks, records, store)
+    assert (result["num_added"], result["num_deleted"]) == (1, 1)
+    check(store, embeddings, corpus())
+
+
+def test_equal_documents_under_different_keys_are_both_kept(embeddings, records):
+    store = InMemoryVectorStore(embeddings)
+    chunks = [Document(text) for text in ["one", "two", "one", "two"]]
+    assert index_documents(chunks, records, store, group_by=["a", "a", "b", "b"])["num_added"] == 4
+    assert index_documents(chunks, records, store, group_by=["a", "a", "b", "b"])["num_skipped"] == 4
+
+
+def test_sources_of_several_documents_stay_together(counting, records):
+    """Incremental cleanup deletes by source: a batch must not end inside one."""
+    counted = counting()
+    store = InMemoryVectorStore(counted)
+    chunks = [
+        Document(f"{page} {row}", metadata={"source": "a book", "page_id": page}) for page in "abc" for row in range(4)
+    ]
+    for skipped in (0, 12):
+        result = index_documents(
+            chunks, records, store, group_by="page_id", source_id_key="source", cleanup="incremental", batch_size=5
+        )
+        assert (result["num_skipped"], result["num_deleted"]) == (skipped, 0)
+    assert len(counted.encoded) == 3
+
+
+def test_loaders_and_async_iterators_are_read(embeddings, records):
+    class Loader(BaseLoader):
+        def lazy_load(self):
+            yield from chunks_of(corpus(2))
+
+    async def stream():
+        for chunk in chunks_of(corpus(2)):
+            yield chunk
+
+    store = InMemoryVectorStore(embeddings)
+    assert index_documents(Loader(), records, store)["num_added"] == 14
+    assert asyncio.run(aindex_documents(Loader(), records, store))["num_skipped"] == 14
+    assert asyncio.run(aindex_documents(stream(), records, store))["num_skipped"] == 14
+
+
+def test_the_users_documents_are_left_as_they_are(embeddings, records):
+    chunks = chunks_of(corpus(2))
+    before = [(chunk.page_content, dict(chunk.metadata)) for chunk in chunks]
+    index_documents(chunks, records, InMemoryVectorStore(embeddings))
+    assert [(chunk.page_content, chunk.metadata) for chunk in chunks] == before
+
+
+def test_langchains_own_options_pass_through(embeddings, records):
+    store = InMemoryVectorStore(embeddings)
+    index_documents(chunks_of(corpus(2)), records, store, key_encoder="sha256")
+    result = index_documents(chunks_of(corpus(2)), records, store, key_encoder="sha256", force_update=True)
+    assert result["num_updated"] == 14
+    with pytest.raises(InputError, match="batch_size"):
+        index_documents(chunks_of(corpus(2)), records, store, batch_size=0)
+
+
+RUN = """
+import os, signal, sys
+from pathlib import Path
+from langchain_chroma import Chroma
+from langchain_classic.indexes import SQLRecordManager
+from langchain_core.documents import Document
+from pplx_embed_integrations.langchain import PplxEmbeddings, index_documents
+
+folder, golden, batches = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+pair = {"query_model": golden / "replica-v1", "document_model": golden / "replica-context-v1"}
+embeddings = PplxEmbeddings(**pair, dtype="float32")
+
+class Dying(Chroma):
+    added = 0
+    def add_documents(self, documents, **options):
+        super().add_documents(documents, **options)
+        Dying.added += 1
+        if Dying.added == batches:  # stored, but not yet recorded: the worst moment
+            os.kill(os.getpid(), signal.SIGKILL)
+
+records = SQLRecordManager("chunks", db_url=f"sqlite:///{folder}/records.db")
+records.create_schema()
+chunks = [Document(f"document {n} says {row}", metadata={"source": n}) for n in range(200) for row in range(5)]
+index_documents(chunks, records, Dying("chunks", embeddings, persist_directory=str(folder / "chroma")))
+"""
+
+
+def test_a_killed_run_of_200_documents_goes_on_where_it_was(counting, embeddings, golden, tmp_path):
+    from langchain_chroma import Chroma
+    from langchain_classic.indexes import SQLRecordManager
+
+    killed = subprocess.run(
+        [sys.executable, "-c", RUN, str(tmp_path), str(golden), "5"], cwd=Path(__file__).parents[2], check=False
+    )
+    assert killed.returncode == -9
+    counted = counting()
+    store = Chroma("chunks", counted, persist_directory=str(tmp_path / "chroma"))
+    assert len(store.get()["ids"]) == 500
+    records = SQLRecordManager("chunks", db_url=f"sqlite:///{tmp_path}/records.db")
+    documents = [[f"document {n} says {row}" for row in range(5)] for n in range(200)]
+    chunks = [Document(text, metadata={"source": n}) for n, texts in enumerate(documents) for text in texts]
+    result = index_documents(chunks, records, store)
+    assert (result["num_added"], result["num_skipped"], result["num_deleted"]) == (600, 400, 0)
+    assert counted.encoded == [tuple(texts) for texts in documents[80:]]
+    found = store.get(include=["metadatas", "embeddings"])
+    places = [(metadata["source"], metadata["pplx_chunk"]) for metadata in found["metadatas"]]
+    assert sorted(places) == [(n, row) for n in range(200) for row in range(5)]
+    expected = embeddings.embed_document_chunks(documents)
+    np.testing.assert_allclose(found["embeddings"], [expected[n][row] for n, row in places], atol=0.006)
