@@ -6,57 +6,197 @@ pooling.
 
 from __future__ import annotations
 
-from typing import Any
+import inspect
+from collections.abc import Sequence
+from functools import cache
+from itertools import accumulate
+from typing import Any, Literal, cast
 
 import torch
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-__all__ = ["PACKED", "packed_attention", "register"]
+__all__ = ["PACKED", "Kernel", "PackedLayout", "choose_kernel", "packed_attention", "register"]
 
 PACKED = "pplx_packed"
 """Name under which this attention is registered with transformers."""
 
+Kernel = Literal["sdpa", "blocked", "varlen"]
+"""torch's fused attention a sequence, plain matrix products in blocks, or torch's FlashAttention over all at once."""
+
+_BLOCKED_FROM = 128
+"""Tokens from which blocks beat sdpa in bfloat16 on a CPU; below, the fixed cost of a call decides."""
+_MPS_BLOCKED_FROM = 4096
+"""On MPS sdpa holds all scores at once; from here on that is gigabytes."""
+_SCORES_AT_ONCE = {"cpu": 2**20, "mps": 2**26}
+"""Scores in a block. On a CPU 4 MB of float32: they stay in a core's cache between the two products."""
+_FEWEST_ROWS = 64
+"""Query rows in a block: a narrower product would leave the arithmetic idle."""
+
+
+class PackedLayout:
+    """Where each sequence of a packed batch begins and ends.
+
+    Args:
+        lengths: Tokens of each sequence, in order.
+        device: Where the batch lies.
+
+    Example:
+        >>> PackedLayout([2, 2, 3], device=torch.device("cpu")).runs
+        [(2, 2), (3, 1)]
+    """
+
+    def __init__(self, lengths: Sequence[int], *, device: torch.device) -> None:
+        self.longest = max(lengths)
+        self.borders = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32).to(device, non_blocking=True)
+        self.runs: list[tuple[int, int]] = []
+        """Neighbours of one length, `(length, count)`: they share a call."""
+        for length in lengths:
+            if self.runs and self.runs[-1][0] == length:
+                self.runs[-1] = (length, self.runs[-1][1] + 1)
+            else:
+                self.runs.append((length, 1))
+
+
+def choose_kernel(*, device: torch.device, dtype: torch.dtype, length: int, grad: bool = False) -> Kernel:
+    """Return the fastest exact kernel for a sequence; this is the one place where that is decided.
+
+    The choice rests on docs/performance.md: on CPUs sdpa leads in float32 at every length, and blocks lead in
+    bfloat16; on CUDA in half precision one FlashAttention call takes the whole batch.
+
+    Args:
+        device: Where the model runs.
+        dtype: What it computes in.
+        length: Tokens of the sequence.
+        grad: Whether gradients are wanted.
+
+    Example:
+        >>> choose_kernel(device=torch.device("cpu"), dtype=torch.float32, length=500)
+        'sdpa'
+        >>> choose_kernel(device=torch.device("cpu"), dtype=torch.bfloat16, length=500)
+        'blocked'
+    """
+    if device.type == "cuda" and dtype in (torch.bfloat16, torch.float16) and _has_varlen(device.index or 0):
+        return "varlen"
+    if grad:
+        return "sdpa"
+    if device.type == "cpu" and dtype == torch.bfloat16 and length >= _BLOCKED_FROM:
+        return "blocked"
+    if device.type == "mps" and length >= _MPS_BLOCKED_FROM:
+        return "blocked"
+    return "sdpa"
+
+
+@cache
+def _has_varlen(index: int) -> bool:
+    """Whether torch has variable-length attention in the form that is used here, and the card can run it."""
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+    except ImportError:  # torch before 2.10
+        return False
+    known = inspect.signature(varlen_attn).parameters
+    return {"scale", "enable_gqa"} <= set(known) and torch.cuda.get_device_capability(index) >= (8, 0)
+
 
 def packed_attention(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *, lengths: list[int], scaling: float
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    *,
+    layout: PackedLayout,
+    scaling: float,
+    kernel: Kernel | None = None,
 ) -> torch.Tensor:
     """Attend within each sequence of a packed batch.
+
+    Memory beyond the operands grows with the number of tokens, never with its square.
 
     Args:
         query: `[1, heads, tokens, head_dim]`.
         key: `[1, kv_heads, tokens, head_dim]`; `heads` is a multiple of `kv_heads`.
         value: Like `key`.
-        lengths: Tokens of each sequence, in order; their sum is `tokens`.
+        layout: The sequences.
         scaling: Factor on the scores.
+        kernel: How to compute; by default what `choose_kernel` says for each sequence.
 
     Returns:
         `[1, tokens, heads, head_dim]`.
+
+    Example:
+        >>> q = torch.randn(1, 4, 5, 8)
+        >>> layout = PackedLayout([2, 3], device=q.device)
+        >>> packed_attention(q, q, q, layout=layout, scaling=8**-0.5).shape
+        torch.Size([1, 5, 4, 8])
     """
-    groups = query.shape[1] // key.shape[1]
-    if groups > 1:
-        key, value = (side.repeat_interleave(groups, dim=1) for side in (key, value))
-    output = torch.empty_like(query)
+    grad = torch.is_grad_enabled() and query.requires_grad
+
+    def chosen(length: int) -> Kernel:
+        return kernel or choose_kernel(device=query.device, dtype=query.dtype, length=length, grad=grad)
+
+    if chosen(layout.longest) == "varlen":
+        return _varlen(query, key, value, layout, scaling)
+    # In the layout that the model goes on with; a sequence's part of it is contiguous.
+    output = query.new_empty(1, query.shape[2], query.shape[1], query.shape[3])
     start = 0
-    for length, count in _runs(lengths):
+    for length, count in layout.runs:
         end = start + length * count
         # Neighbours of one length share a call: [1, heads, count * length, d] -> [count, heads, length, d].
         q, k, v = (side[0, :, start:end].unflatten(1, (count, length)).transpose(0, 1) for side in (query, key, value))
-        attended = torch.nn.functional.scaled_dot_product_attention(q, k, v, scale=scaling)
-        output[0, :, start:end] = attended.transpose(0, 1).flatten(1, 2)
+        attend = _blocked if chosen(length) == "blocked" else _sdpa
+        output[0, start:end].unflatten(0, (count, length)).transpose(1, 2).copy_(attend(q, k, v, scaling))
         start = end
-    return output.transpose(1, 2)
+    return output
 
 
-def _runs(lengths: list[int]) -> list[tuple[int, int]]:
-    runs: list[tuple[int, int]] = []
-    for length in lengths:
-        if runs and runs[-1][0] == length:
-            runs[-1] = (length, runs[-1][1] + 1)
-        else:
-            runs.append((length, 1))
-    return runs
+def _sdpa(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float) -> torch.Tensor:
+    groups = query.shape[1] // key.shape[1]
+    shared = groups > 1 and query.device.type == "cpu"  # elsewhere only some of its kernels can share heads
+    if groups > 1 and not shared:
+        key, value = (side.repeat_interleave(groups, dim=1) for side in (key, value))
+    attention = torch.nn.functional.scaled_dot_product_attention
+    return attention(query, key, value, scale=scaling, enable_gqa=shared)
+
+
+def _blocked(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float) -> torch.Tensor:
+    """Two matrix products with a float32 softmax between, over blocks of query rows against all keys."""
+    count, heads, length, width = query.shape
+    pairs = count * key.shape[1]
+    # Query heads that share a key head stand below each other: one product serves them all.
+    q = (query * scaling).reshape(pairs, -1, width)
+    k, v = (side.reshape(pairs, length, width) for side in (key, value))
+    room = _SCORES_AT_ONCE.get(query.device.type, 2**26)
+    rows = min(q.shape[1], max(_FEWEST_ROWS, room // length))
+    together = max(1, room // (rows * length))
+    output = torch.empty_like(q)
+    for pair in range(0, pairs, together):
+        keys, values = k[pair : pair + together].transpose(1, 2), v[pair : pair + together]
+        for row in range(0, q.shape[1], rows):
+            block = slice(pair, pair + together), slice(row, row + rows)
+            weights = torch.softmax(torch.bmm(q[block], keys), dim=-1, dtype=torch.float32)
+            output[block] = torch.bmm(weights.to(v.dtype), values)
+    return output.view(count, heads, length, width)
+
+
+def _varlen(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, layout: PackedLayout, scaling: float
+) -> torch.Tensor:
+    from torch.nn.attention.varlen import varlen_attn
+
+    # [1, heads, tokens, d] -> [tokens, heads, d]
+    q, k, v = (side[0].transpose(0, 1).contiguous() for side in (query, key, value))
+    output = varlen_attn(
+        q,
+        k,
+        v,
+        layout.borders,
+        layout.borders,
+        layout.longest,
+        layout.longest,
+        scale=scaling,
+        enable_gqa=q.shape[1] != k.shape[1],
+    )
+    return cast("torch.Tensor", output)[None]  # a tuple only where statistics are asked for
 
 
 def _forward(
@@ -67,11 +207,11 @@ def _forward(
     attention_mask: torch.Tensor | None,
     *,
     scaling: float,
-    sequence_lengths: list[int] | None = None,
+    layout: PackedLayout | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    if sequence_lengths is not None:
-        return packed_attention(query, key, value, lengths=sequence_lengths, scaling=scaling), None
+    if layout is not None:
+        return packed_attention(query, key, value, layout=layout, scaling=scaling), None
     # A padded batch, as SentenceTransformer makes them.
     kwargs["is_causal"] = False
     return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)

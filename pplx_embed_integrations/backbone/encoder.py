@@ -145,7 +145,7 @@ class PplxEncoder:
             if self._sentence_transformer is None:
                 from .modules import compose  # sentence-transformers alone takes seconds to import
 
-                self._sentence_transformer = compose(loaded.folder, loaded.model, max_tokens=self.max_tokens)
+                self._sentence_transformer = compose(loaded.folder, loaded.plain_model(), max_tokens=self.max_tokens)
             return self._sentence_transformer
 
     def load(self) -> PplxEncoder:

@@ -14,8 +14,10 @@ import torch
 
 from ..errors import InputError
 from .lane import Lane, Pooled
-from .modeling import load_model
+from .modeling import PplxQwen3Model, load_model
 from .packing import TokenSequence, document_sequences, text_sequence
+from .pooling import span_means
+from .prepacking import prepack, unpack
 from .tokenizer import TextTokenizer
 
 __all__ = ["LoadedCheckpoint"]
@@ -52,6 +54,7 @@ class LoadedCheckpoint:
         self.truncate = truncate
         self.tokenizer = TextTokenizer(folder)
         self.model = load_model(folder, contextual=contextual, dtype=dtype, device=device)
+        prepack(self.model.layers)
         self.lane = Lane(self._pool, budget=batch_tokens)
 
     def text_sequences(self, texts: list[str]) -> list[TokenSequence]:
@@ -99,19 +102,24 @@ class LoadedCheckpoint:
                 ids[row] = tokens[: self.max_tokens]
         return ids
 
+    def plain_model(self) -> PplxQwen3Model:
+        """Return the model with ordinary linear layers, for trainers and for saving; from then on it stays so."""
+        unpack(self.model)
+        return self.model
+
     @torch.inference_mode()
     def _pool(self, sequences: list[TokenSequence]) -> Pooled:
         """Run sequences through the model and return the float32 mean over each span, `[spans, hidden_size]`."""
-        device = self.model.device
-        hidden = self.model.forward_packed([torch.from_numpy(s.ids).to(device, torch.int64) for s in sequences])
-        offsets = accumulate(map(len, sequences), initial=0)
+        # Gathered from several calls they are in no order, and equal lengths share a kernel call.
+        order = sorted(range(len(sequences)), key=lambda index: len(sequences[index]))
+        hidden = self.model.forward_packed([torch.from_numpy(sequences[index].ids) for index in order])
+        offsets = dict(zip(order, accumulate((len(sequences[index]) for index in order), initial=0), strict=False))
         spans = [
-            (offset + start, offset + end)
-            for offset, sequence in zip(offsets, sequences, strict=False)
+            (offsets[index] + start, offsets[index] + end)
+            for index, sequence in enumerate(sequences)
             for start, end in sequence.spans
         ]
-        pooled = torch.stack([hidden[start:end].mean(dim=0, dtype=torch.float32) for start, end in spans])
-        return pooled.cpu().numpy()
+        return span_means(hidden, spans).cpu().numpy()
 
 
 def _chunk_name(document: int, chunk: int) -> str:

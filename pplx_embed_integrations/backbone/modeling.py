@@ -61,22 +61,23 @@ class PplxQwen3Model(Qwen3Model):
         know where a sequence ends.
 
         Args:
-            sequences: Token ids, `[tokens]` int64 each, on the model's device.
+            sequences: Token ids, `[tokens]` integers each; on the CPU all move to the device together. Attention
+                is fastest where sequences of one length are neighbours.
 
         Returns:
             Final hidden states of all tokens in order, `[sum of tokens, hidden_size]`.
         """
-        if self.config._attn_implementation != attention.PACKED and len(sequences) > 1:
+        packed = self.config._attn_implementation == attention.PACKED
+        if not packed and len(sequences) > 1:
             return torch.cat([self.forward_packed([sequence]) for sequence in sequences])
         lengths = [len(sequence) for sequence in sequences]
-        device = sequences[0].device
-        positions = torch.cat([torch.arange(length, device=device) for length in lengths])
-        extra = {"sequence_lengths": lengths} if self.config._attn_implementation == attention.PACKED else {}
+        positions = torch.cat([torch.arange(length) for length in lengths])
+        extra = {"layout": attention.PackedLayout(lengths, device=self.device)} if packed else {}
         output = self(
-            input_ids=torch.cat(sequences)[None],
+            input_ids=torch.cat(sequences).to(self.device, torch.int64)[None],
             # Already "prepared": keeps transformers from guessing at sequence borders from the positions.
             attention_mask={"full_attention": None},
-            position_ids=positions[None],
+            position_ids=positions.to(self.device)[None],
             use_cache=False,
             **extra,
         )

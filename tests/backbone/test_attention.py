@@ -1,5 +1,8 @@
 """Packed attention against the formula, written out a sequence and a head at a time in float64."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -42,7 +45,7 @@ def operands(lengths: list[int], *, kv_heads: int, groups: int, width: int, seed
     width=st.sampled_from([8, 16, 128]),
     seed=st.integers(0, 1000),
 )
-@settings(max_examples=40)
+@settings(max_examples=25)
 def test_every_kernel_equals_the_formula(kernel, lengths, kv_heads, groups, width, seed) -> None:
     q, k, v = operands(lengths, kv_heads=kv_heads, groups=groups, width=width, seed=seed)
     scaling = width**-0.5
@@ -53,7 +56,7 @@ def test_every_kernel_equals_the_formula(kernel, lengths, kv_heads, groups, widt
 
 
 @given(lengths=st.lists(st.integers(1, 50), min_size=1, max_size=5), room=st.integers(1, 3000))
-@settings(max_examples=40)
+@settings(max_examples=25)
 def test_blocks_of_any_size_give_the_same(lengths, room) -> None:
     q, k, v = operands(lengths, kv_heads=2, groups=2, width=8)
     with pytest.MonkeyPatch.context() as patch:
@@ -107,24 +110,21 @@ def test_gradients_flow_through_the_packed_path() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("kernel", ["sdpa", "blocked"])
 def test_memory_grows_with_the_length_not_with_its_square(kernel) -> None:
-    # All scores of 8,192 tokens and 4 heads would be 1 GB. In a process of its own, whose peak is only this.
-    import subprocess
-    import sys
-
+    # All scores of 4,096 tokens and 4 heads would be 268 MB. In a process of its own, whose peak is only this.
     program = f"""
 import resource, torch
 from pplx_embed_integrations.backbone.attention import PackedLayout, packed_attention
 torch.set_num_threads(1)
-q = torch.randn(1, 4, 8192, 16)
-k = torch.randn(1, 2, 8192, 16)
+q = torch.randn(1, 4, 4096, 16)
+k = torch.randn(1, 2, 4096, 16)
 def run(n):
     layout = PackedLayout([n], device=q.device)
     packed_attention(q[:, :, :n], k[:, :, :n], k[:, :, :n], layout=layout, scaling=0.25, kernel={kernel!r})
 with torch.inference_mode():
     run(64)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    run(8192)
+    run(4096)
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 """
     printed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
-    assert float(printed) < 150  # MB
+    assert float(printed) < 100  # MB
