@@ -3,11 +3,12 @@
 import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
 
-from pplx_embed_integrations import PplxEmbedError, __version__, list_checkpoints
+from pplx_embed_integrations import ContextWarning, PplxEmbedError, __version__, list_checkpoints
 from pplx_embed_integrations.cli import main
 from pplx_embed_integrations.cli import models as models_command
 
@@ -90,6 +91,20 @@ def test_failures_are_one_line_and_a_code(
     monkeypatch.setattr(models_command, "run", fail)
     assert main(["models"]) == code
     assert capsys.readouterr().err == told
+
+
+def test_a_warning_is_one_line_without_code(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def warn(arguments: object) -> int:
+        warnings.warn("chunks overlap", ContextWarning, stacklevel=1)
+        return 0
+
+    monkeypatch.setattr(models_command, "run", warn)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        assert main(["models"]) == 0
+    assert capsys.readouterr().err == "pplx-embed: warning: chunks overlap\n"
 
 
 def test_the_program_runs_in_a_process_of_its_own() -> None:

@@ -188,3 +188,10 @@ def test_command_prints_one_table_and_writes_the_same_figures(
 def test_command_tells_a_mistake_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", str(tmp_path)]) == 2
     assert "the BEIR layout is corpus.jsonl, queries.jsonl and qrels/test.tsv" in capsys.readouterr().err
+
+
+def test_a_place_for_the_figures_is_wanted_before_anything_is_measured(
+    beir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["evaluate", str(beir), "--json", str(tmp_path / "nowhere" / "figures.json")]) == 2
+    assert "there is no folder for --json" in capsys.readouterr().err

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from .. import __version__
 from ..biencoder import PplxBiEncoder
+from ..errors import InputError
 from ..evaluation import Collection, Measurement, evaluate, load_collection
 from .splitting import splitter
 from .table import table
@@ -25,6 +26,8 @@ _FORMS = {"int8": "int8", "ubinary": "binary", None: "float32"}
 
 def run(arguments: argparse.Namespace) -> int:
     """Load, measure, print."""
+    if arguments.json_file and not Path(arguments.json_file).absolute().parent.is_dir():
+        raise InputError(f"there is no folder for --json {arguments.json_file}; make it first")
     collection = load_collection(arguments.directory, split=arguments.split)
     if arguments.limit:
         collection = collection.first(arguments.limit)

@@ -9,8 +9,10 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib import import_module
+from typing import TextIO
 
 from .. import __version__
 from ..errors import PplxEmbedError
@@ -38,7 +40,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # its retries are noise: the last failure is told below
     try:
-        return int(import_module(f".{arguments.module}", __package__).run(arguments))
+        with warnings.catch_warnings():
+            warnings.showwarning = _warn
+            return int(import_module(f".{arguments.module}", __package__).run(arguments))
     except PplxEmbedError as error:
         return _fail(str(error))
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
@@ -50,6 +54,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("pplx-embed: stopped", file=sys.stderr)
         return _INTERRUPTED
+
+
+def _warn(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Show a warning without the line of code that it was raised on, which tells a user nothing."""
+    print(f"pplx-embed: warning: {message}", file=sys.stderr)
 
 
 def _fail(message: str) -> int:

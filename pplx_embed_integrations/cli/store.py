@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -90,8 +89,7 @@ def open_store(store: str, collection: str, *, create: bool) -> Iterator[Collect
         with _failures(store):
             client = QdrantClient(path=str(path))
     try:
-        with _failures(store), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Local mode is not recommended", module="qdrant_client")
+        with _failures(store):
             yield Collection(client, collection, store)
     finally:
         client.close()
