@@ -35,6 +35,10 @@ def resolve_device(device: str | None) -> torch.device:
         raise InputError(f"device={device!r} is not there; this machine has {torch.cuda.device_count()} CUDA devices")
     if wanted.type == "mps" and not torch.backends.mps.is_available():
         raise InputError(f'device={device!r} is not there; this machine or this torch has no MPS: use device="cpu"')
+    try:
+        torch.zeros(1, device=wanted).cpu()
+    except (RuntimeError, AssertionError) as error:  # the latter from a torch built without that kind of device
+        raise InputError(f'device={device!r} cannot be used ({error}); use "cpu", "cuda", "cuda:1" or "mps"') from error
     return wanted
 
 

@@ -6,9 +6,10 @@ Knows transformers' Qwen3, the published tensor layout and safetensors; must not
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -101,7 +102,8 @@ def load_model(
 ) -> PplxQwen3Model:
     """Build the model from a folder's `config.json` and safetensors, straight in the wanted dtype and place.
 
-    Weights are memory mapped and assigned one by one, so that at no time more than the model and one tensor is held.
+    Weights are memory mapped and copied one by one, so that at no time more than the model and one tensor is held, and
+    nothing of the model depends on the file afterwards.
 
     Args:
         folder: The checkpoint's folder.
@@ -117,10 +119,7 @@ def load_model(
         CheckpointError: A file is missing, damaged, or does not fit the configuration.
     """
     register()
-    config = _config(folder)
-    config._attn_implementation = implementation
-    with torch.device("meta"):
-        model = (PplxQwen3ContextualModel if contextual else PplxQwen3Model)(config)
+    config, model = _empty_model(folder, contextual=contextual, implementation=implementation)
     expected = dict(model.state_dict())
     parameters = sum(tensor.numel() for tensor in expected.values())
     number_type = resolve_dtype(dtype, device=device, parameters=parameters)
@@ -132,8 +131,12 @@ def load_model(
                 f"tensor {name!r} in {str(folder)!r} has shape {tuple(tensor.shape)}; config.json asks for "
                 f"{tuple(expected[name].shape)}"
             )
-        model.load_state_dict({name: tensor.to(device, number_type)}, strict=False, assign=True)
-        del expected[name]
+        if not tensor.is_floating_point():
+            raise CheckpointError(
+                f"tensor {name!r} in {str(folder)!r} is {tensor.dtype}; quantised weights are not supported, floats are"
+            )
+        model.load_state_dict({name: tensor.to(device, number_type, copy=True)}, strict=False, assign=True)
+        del expected[name], tensor
     if expected:
         raise CheckpointError(f"{str(folder)!r} lacks {len(expected)} tensors, {next(iter(expected))!r} the first")
     model.rotary_emb = type(model.rotary_emb)(config).to(device)
@@ -142,28 +145,48 @@ def load_model(
     return model
 
 
-def _config(folder: Path) -> PplxQwen3Config:
+def _empty_model(folder: Path, *, contextual: bool, implementation: str) -> tuple[PplxQwen3Config, PplxQwen3Model]:
     try:
         settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         settings.pop("is_causal", None)
         config = PplxQwen3Config.from_dict(settings)
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise CheckpointError(f"config.json in {str(folder)!r} cannot be used: {error}") from error
+        config._attn_implementation = implementation
+        with torch.device("meta"):
+            model = (PplxQwen3ContextualModel if contextual else PplxQwen3Model)(config)
+    except Exception as error:  # whatever transformers, or torch under it, says of a value that cannot be
+        reason = f"{type(error).__name__}: {error}"
+        raise CheckpointError(f"config.json in {str(folder)!r} cannot be used ({reason})") from error
     if set(config.layer_types or ()) != {"full_attention"}:
         raise CheckpointError(f"config.json in {str(folder)!r} asks for sliding attention, which pplx-embed never uses")
-    return config
+    return config, model
 
 
 def _tensors(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield each tensor as a view into its memory-mapped file, the largest first.
+
+    A tensor's pages count as this process's memory for as long as its map is open, so each has a map of its own,
+    which goes with the view. Largest first, because the map of the last one comes on top of all that is loaded.
+    """
+    sizes = {}
     for path in _weight_files(folder):
-        try:
-            with safe_open(path, framework="pt") as file:
-                for name in file.keys():  # noqa: SIM118  (no mapping: it has keys() alone)
-                    yield name, file.get_tensor(name)
-        except (OSError, SafetensorError) as error:
-            raise CheckpointError(
-                f"{str(path)!r} is damaged or incomplete ({error}); delete it and download it again"
-            ) from error
+        with _readable(path), safe_open(path, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118  (no mapping: it has keys() alone)
+                sizes[path, name] = math.prod(file.get_slice(name).get_shape())
+    for path, name in sorted(sizes, key=lambda key: -sizes[key]):
+        with _readable(path), safe_open(path, framework="pt") as file:
+            tensor = file.get_tensor(name)
+        yield name, tensor
+        del tensor
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"{str(path)!r} is damaged or incomplete ({error}); delete it and download it again"
+        ) from error
 
 
 def _weight_files(folder: Path) -> list[Path]:
@@ -173,10 +196,10 @@ def _weight_files(folder: Path) -> list[Path]:
     if not index.is_file():
         raise CheckpointError(f"{str(folder)!r} has no model.safetensors and no model.safetensors.index.json")
     try:
-        names: dict[str, Any] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{str(index)!r} cannot be read: {error}") from error
-    paths = [folder / name for name in sorted(set(names.values()))]
+        names: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        paths = [folder / name for name in sorted(set(names.values()))]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{str(index)!r} cannot be read: {error!r}") from error
     if missing := [path.name for path in paths if not path.is_file()]:
         raise CheckpointError(f"{str(folder)!r} lacks {', '.join(missing)}, which {index.name} names")
     return paths
