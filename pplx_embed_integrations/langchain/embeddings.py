@@ -257,7 +257,7 @@ class PplxEmbeddings(BaseModel, Embeddings):
         if lookup is None:
             return self._floats(self._encode_alone(texts))
         matrices = {scope: scope.matrices(wanted, self._encode_together) for scope, wanted in lookup.wanted()}
-        return self._floats(lookup.rows(matrices, self._encode_alone(lookup.misses)))
+        return self._floats(lookup.rows(matrices, self._encode_alone(lookup.misses) if lookup.misses else None))
 
     async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
         """`embed_documents` without blocking the event loop."""
@@ -270,7 +270,7 @@ class PplxEmbeddings(BaseModel, Embeddings):
         matrices = {}
         for scope, wanted in lookup.wanted():
             matrices[scope] = await scope.amatrices(wanted, self._aencode_together)
-        rows = lookup.rows(matrices, await self._aencode_alone(lookup.misses))
+        rows = lookup.rows(matrices, await self._aencode_alone(lookup.misses) if lookup.misses else None)
         return await asyncio.to_thread(self._floats, rows)
 
     def embed_document_chunks(self, documents: list[list[str]]) -> list[list[list[float]]]:
@@ -322,7 +322,7 @@ class PplxEmbeddings(BaseModel, Embeddings):
 
     # Alone a text is a document of one chunk, and is cached as such.
     def _encode_alone(self, texts: list[str]) -> Vectors:
-        if not self._document_cache or not texts:
+        if not self._document_cache:
             return self._biencoder.encode_texts(texts)
 
         def encode(documents: list[list[str]]) -> list[Vectors]:
@@ -331,7 +331,7 @@ class PplxEmbeddings(BaseModel, Embeddings):
         return np.concatenate(self._document_cache.encode([[text] for text in texts], encode))
 
     async def _aencode_alone(self, texts: list[str]) -> Vectors:
-        if not self._document_cache or not texts:
+        if not self._document_cache:
             return await self._biencoder.aencode_texts(texts)
 
         async def encode(documents: list[list[str]]) -> list[Vectors]:

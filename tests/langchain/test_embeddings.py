@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import inspect
 import pickle
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from langchain_core.documents import Document
 
+from pplx_embed_integrations import PplxBiEncoder
 from pplx_embed_integrations.errors import CheckpointError, InputError, InputTypeError, NotContextualError
 from pplx_embed_integrations.langchain import PplxEmbeddings
 
@@ -106,6 +108,13 @@ def test_options_are_fields_and_cannot_change(embeddings):
     with pytest.raises(ValueError, match="frozen"):
         embeddings.dimensions = 8
     assert PplxEmbeddings.model_validate(embeddings.model_dump()) == embeddings
+
+
+def test_it_has_every_option_of_the_bi_encoder():
+    theirs = inspect.signature(PplxBiEncoder).parameters
+    assert {name: field.default for name, field in PplxEmbeddings.model_fields.items() if name != "cache"} == {
+        name: parameter.default for name, parameter in theirs.items()
+    }
 
 
 @pytest.mark.parametrize(

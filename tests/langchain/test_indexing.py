@@ -103,6 +103,8 @@ def test_only_full_cleanup_removes_documents_that_are_gone(embeddings, records):
     assert index_documents(chunks_of(corpus(4)), records, store)["num_deleted"] == 0
     assert index_documents(chunks_of(corpus(4)), records, store, cleanup="full")["num_deleted"] == 8 * 7
     check(store, embeddings, corpus(4))
+    assert index_documents([], records, store, cleanup="full")["num_deleted"] == 4 * 7
+    assert index_documents([], records, store, cleanup="incremental")["num_added"] == 0
 
 
 @pytest.mark.parametrize("options", [{"dimensions": 16}, {"normalize": False}, {"quantization": "binary"}], ids=str)
