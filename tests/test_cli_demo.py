@@ -1,0 +1,43 @@
+"""`pplx-embed demo`: both frameworks index the same passages, and the questions have answers in the documentation."""
+
+from pathlib import Path
+
+import pytest
+
+from pplx_embed_integrations.cli import demo
+from pplx_embed_integrations.cli.folder import TextFile
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+@pytest.fixture(scope="module")
+def pages() -> list[TextFile]:
+    return demo._pages()
+
+
+def test_the_pages_are_the_documentation(pages: list[TextFile]) -> None:
+    assert [page.source for page in pages] == sorted(page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md"))
+
+
+@pytest.mark.parametrize("question", demo.QUESTIONS, ids=lambda question: question.text)
+def test_every_question_is_answered_on_its_page(question: demo.Question) -> None:
+    text = " ".join((DOCS / question.source).read_text(encoding="utf-8").split())
+    assert text.count(question.answer) == 1
+
+
+def test_both_frameworks_find_the_same_and_context_changes_it(
+    pages: list[TextFile], replica_context_v1: Path
+) -> None:
+    indexes = demo.rankings(pages[:3], model=str(replica_context_v1))
+    assert list(indexes) == [
+        ("LangChain", "plain"),
+        ("LangChain", "in context"),
+        ("LlamaIndex", "plain"),
+        ("LlamaIndex", "in context"),
+    ]
+    for question in demo.QUESTIONS:
+        found = {name: rank(question.text) for name, rank in indexes.items()}
+        for mode in ("plain", "in context"):
+            assert found["LangChain", mode] == found["LlamaIndex", mode]
+        assert found["LangChain", "plain"] != found["LangChain", "in context"]
+        assert len(found["LangChain", "plain"]) == demo.TOP
