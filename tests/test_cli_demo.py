@@ -25,9 +25,7 @@ def test_every_question_is_answered_on_its_page(question: demo.Question) -> None
     assert text.count(question.answer) == 1
 
 
-def test_both_frameworks_find_the_same_and_context_changes_it(
-    pages: list[TextFile], replica_context_v1: Path
-) -> None:
+def test_both_frameworks_find_the_same_and_context_changes_it(pages: list[TextFile], replica_context_v1: Path) -> None:
     indexes = demo.rankings(pages[:3], model=str(replica_context_v1))
     assert list(indexes) == [
         ("LangChain", "plain"),
