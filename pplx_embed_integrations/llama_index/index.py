@@ -53,14 +53,14 @@ class ContextualVectorStoreIndex(VectorStoreIndex):
         bare, ready = _copies_of_bare(nodes)
         siblings = self._siblings(bare)
         self._embed_model([*siblings, *bare])
-        super().insert_nodes(_embedded([*ready, *self._replaced(siblings), *bare]), **insert_kwargs)
+        super().insert_nodes(_embedded([*ready, *self._replaced(siblings, bare), *bare]), **insert_kwargs)
 
     async def ainsert_nodes(self, nodes: Sequence[BaseNode], **insert_kwargs: Any) -> None:
         """`insert_nodes` without blocking the event loop while it embeds."""
         bare, ready = _copies_of_bare(nodes)
         siblings = self._siblings(bare)
         await self._embed_model.acall([*siblings, *bare])
-        await super().ainsert_nodes(_embedded([*ready, *self._replaced(siblings), *bare]), **insert_kwargs)
+        await super().ainsert_nodes(_embedded([*ready, *self._replaced(siblings, bare), *bare]), **insert_kwargs)
 
     def _siblings(self, nodes: Sequence[BaseNode]) -> list[BaseNode]:
         given = {node.node_id for node in nodes}
@@ -79,10 +79,13 @@ class ContextualVectorStoreIndex(VectorStoreIndex):
                 )
         return siblings
 
-    def _replaced(self, siblings: list[BaseNode]) -> list[BaseNode]:
-        if siblings:
+    def _replaced(self, siblings: list[BaseNode], nodes: list[BaseNode]) -> list[BaseNode]:
+        # A store may keep what it has of an id (Chroma), or take a second (LanceDB): the old vectors go first.
+        old = [node.node_id for node in siblings]
+        old += [node.node_id for node in nodes if self.docstore.document_exists(node.node_id)]
+        if old:
             try:
-                self.delete_nodes([node.node_id for node in siblings])
+                self.delete_nodes(old)
             except NotImplementedError:
                 _warn_of_siblings(
                     f"{type(self.vector_store).__name__} cannot replace vectors: the nodes indexed before keep vectors "

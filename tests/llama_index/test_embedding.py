@@ -3,6 +3,8 @@
 import asyncio
 import json
 import pickle
+import subprocess
+import sys
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -388,6 +390,12 @@ def test_thirty_two_threads_get_the_same_vectors(exact_model):
     with ThreadPoolExecutor(32) as pool:
         found = list(pool.map(fresh.get_query_embedding, queries))
     np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_without_llama_index_the_extra_is_named():
+    code = "import sys; sys.modules['llama_index.core'] = None; import pplx_embed_integrations.llama_index"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert 'MissingDependencyError: llama_index is not installed; type: pip install "pplx-embed' in done.stderr
 
 
 def test_the_dictionary_is_plain_json(embed_model):

@@ -109,6 +109,21 @@ def test_a_store_that_keeps_text_can_share_its_nodes_with_the_docstore(kind, exa
     assert_same_vectors(store.read([]), expected_vectors(exact_model, documents))
 
 
+@pytest.mark.parametrize("kind", ["default", "qdrant", "chroma"])
+def test_an_edited_node_replaces_its_old_self_and_moves_its_siblings(kind, exact_model, documents, tmp_path):
+    store = make_store(kind, tmp_path)
+    index = contextual_index(
+        documents,
+        embed_model=exact_model,
+        vector_store=store.vector_store,
+        splitter=SPLITTER,
+        store_nodes_override=True,
+    )
+    edited = Document(id_="report-1", text=documents[1].text.replace("Part 5", "Another"))
+    index.insert_nodes([SPLITTER([edited])[5]])
+    assert_same_vectors(store.read([]), expected_vectors(exact_model, [documents[0], edited, *documents[2:]]))
+
+
 def is_late(node, documents):
     return node.node_id in {one.node_id for document in documents for one in SPLITTER([document])[8:]}
 

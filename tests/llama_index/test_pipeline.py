@@ -135,6 +135,7 @@ def test_duplicates_only_skips_documents_seen_before(exact_model: PplxEmbedding,
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.filterwarnings("ignore:Specified num_workers exceed number of CPUs")
 def test_several_processes_embed_whole_documents(exact_model: PplxEmbedding):
     documents = hard_documents(4)
@@ -196,17 +197,17 @@ import os, signal, sys
 from llama_index.core import Document
 from llama_index.core.ingestion import IngestionPipeline
 from llama_index.core.storage.docstore import SimpleDocumentStore
-from llama_index.vector_stores.qdrant import QdrantVectorStore
-from qdrant_client import QdrantClient
+import chromadb
+from llama_index.vector_stores.chroma import ChromaVectorStore
 from pplx_embed_integrations.llama_index import PplxEmbedding
 from tests.llama_index.cases import SPLITTER, Encodes, short_documents
 
 folder, query_model, document_model, kill_in = sys.argv[1:]
 embed_model = PplxEmbedding(query_model=query_model, document_model=document_model, dtype="float32", quantization=None)
-client = QdrantClient(path=folder + "/qdrant")
+collection = chromadb.PersistentClient(folder + "/chroma").get_or_create_collection("chunks")
 pipeline = IngestionPipeline(
     transformations=[SPLITTER, embed_model],
-    vector_store=QdrantVectorStore(collection_name="chunks", client=client),
+    vector_store=ChromaVectorStore(chroma_collection=collection),
     docstore=SimpleDocumentStore(),
 )
 if os.path.isdir(folder + "/pipeline"):
@@ -231,11 +232,12 @@ def run_script(script: str, *arguments: str) -> subprocess.CompletedProcess[str]
         cwd=root,
         env={**os.environ, "PYTHONPATH": str(root)},
         check=False,
-        timeout=240,
+        timeout=280,
     )
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_several_processes_of_an_asynchronous_run_do_too(replica_v1, replica_context_v1):
     # In a process of its own: there arun forks, and this one has threads of every store.
     done = run_script(ASYNCHRONOUS, str(replica_v1), str(replica_context_v1))
@@ -243,6 +245,7 @@ def test_several_processes_of_an_asynchronous_run_do_too(replica_v1, replica_con
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_a_killed_run_is_resumed(exact_model, replica_v1, replica_context_v1, tmp_path: Path):
     models = [str(replica_v1), str(replica_context_v1)]
     killed = run_script(RESUMABLE, str(tmp_path), *models, "100")
@@ -251,11 +254,11 @@ def test_a_killed_run_is_resumed(exact_model, replica_v1, replica_context_v1, tm
     assert resumed.returncode == 0, resumed.stderr
     assert resumed.stdout.split()[-1] == str(100 * 2)
 
-    from qdrant_client import QdrantClient
+    import chromadb
 
-    points, _ = QdrantClient(path=str(tmp_path / "qdrant")).scroll("chunks", limit=10_000, with_vectors=True)
-    found = {str(point.id): point.vector for point in points}
-    assert len(points) == len(found)
+    rows = chromadb.PersistentClient(str(tmp_path / "chroma")).get_collection("chunks").get(include=["embeddings"])
+    found = dict(zip(rows["ids"], rows["embeddings"], strict=True))
+    assert len(rows["ids"]) == len(found)
     assert_same_vectors(found, expected_vectors(exact_model, short_documents(200)))
 
 
