@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, Valid
 from typing_extensions import Self, Unpack
 
 from ..biencoder import Form, PplxBiEncoder
-from ..errors import InputError, NotContextualError
+from ..errors import InputError, InputTypeError, NotContextualError
 from ..inputs import check_documents, check_texts
 from ..vectors import Vectors, to_lists, vector_dtype
 from .cache import DocumentCache, vector_identity
@@ -202,6 +202,8 @@ class PplxEmbeddings(BaseModel, Embeddings):
             ...     len(store.add_documents(chunks))
             2
         """
+        if isinstance(documents, Iterator):
+            raise InputTypeError("an iterator would be used up before the store sees it; pass list(documents) to both")
         with self._scope(documents, group_by, on_miss):
             yield
 

@@ -104,6 +104,12 @@ def test_anything_but_documents_is_refused(embeddings, documents):
         from_documents(InMemoryVectorStore, documents, embeddings)
 
 
+def test_a_block_takes_no_iterator_that_it_would_use_up(embeddings):
+    with pytest.raises(InputTypeError, match="used up"), embeddings.documents(iter(chunks_of(A))):
+        pass
+    assert len(add_documents(InMemoryVectorStore(embeddings), iter(chunks_of(A)))) == 3
+
+
 def test_nothing_to_add_is_fine(embeddings):
     assert add_documents(InMemoryVectorStore(embeddings), []) == []
 

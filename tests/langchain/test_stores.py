@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from langchain_core.documents import Document
 from langchain_core.indexing import InMemoryRecordManager
+from langchain_core.vectorstores import InMemoryVectorStore
 
 from pplx_embed_integrations.langchain import (
     aadd_documents,
@@ -70,11 +72,24 @@ async def test_aindex(request, store, shuffled, expected, read_vectors, same):
     same(read_vectors(request.node.callspec.id, store), expected)
 
 
-def test_from_documents(embeddings, shuffled, expected, read_vectors, same):
+@pytest.mark.parametrize("name", ["InMemory", "FAISS", "Chroma", "Qdrant", "Milvus"])
+def test_from_documents(embeddings, shuffled, expected, read_vectors, same, tmp_path, name):
+    """Also where making the store makes it probe the embeddings, which is no miss."""
+    from langchain_chroma import Chroma
     from langchain_community.vectorstores import FAISS
+    from langchain_milvus import Milvus
+    from langchain_qdrant import QdrantVectorStore
 
-    store = from_documents(FAISS, shuffled, embeddings)
-    same(read_vectors("FAISS", store), expected)
+    flat = {"index_type": "FLAT", "metric_type": "L2"}
+    store_class, options = {
+        "InMemory": (InMemoryVectorStore, {}),
+        "FAISS": (FAISS, {}),
+        "Chroma": (Chroma, {"collection_name": "chunks", "persist_directory": str(tmp_path)}),
+        "Qdrant": (QdrantVectorStore, {"collection_name": "chunks", "location": ":memory:"}),
+        "Milvus": (Milvus, {"connection_args": {"uri": str(tmp_path / "m.db")}, "index_params": flat, "auto_id": True}),
+    }[name]
+    store = from_documents(store_class, shuffled, embeddings, on_miss="error", **options)
+    same(read_vectors(name, store), expected)
 
 
 @pytest.mark.parametrize("store", STORES, indirect=True, ids=STORES)
@@ -107,38 +122,31 @@ def test_an_edited_chunk_changes_all_its_siblings_and_leaves_nothing_old(
         assert np.abs(np.subtract(found["doc-4", row], expected["doc-4", row])).max() > 0.006
 
 
-def test_eight_threads_and_fifty_neighbours_change_no_vector(embeddings, shuffled, expected, read_vectors, same):
-    from concurrent.futures import ThreadPoolExecutor
-
-    from langchain_core.vectorstores import InMemoryVectorStore
-
+@pytest.mark.parametrize("quantization", [None, "int8"])
+def test_eight_threads_and_fifty_neighbours_change_no_vector(new_embeddings, shuffled, read_vectors, quantization):
+    embeddings = new_embeddings(quantization=quantization)
     sources = sorted({chunk.metadata["source"] for chunk in shuffled})
 
-    def index_one(source):
+    def index_one(source, others=50):
         store = InMemoryVectorStore(embeddings)
-        others = [Document(f"noise {n} by {source}", metadata={"source": f"noise {n}", "chunk": 0}) for n in range(50)]
-        add_documents(store, [*[chunk for chunk in shuffled if chunk.metadata["source"] == source], *others])
+        noise = [
+            Document(f"noise {n} by {source}", metadata={"source": f"noise {n}", "chunk": 0}) for n in range(others)
+        ]
+        add_documents(store, [*[chunk for chunk in shuffled if chunk.metadata["source"] == source], *noise])
         found = read_vectors("InMemory", store)
         return {key: vectors for key, vectors in found.items() if key[0] == source}
 
     with ThreadPoolExecutor(8) as pool:
-        found = {key: vectors for part in pool.map(index_one, sources) for key, vectors in part.items()}
-    _close(found, expected)
-    alone = InMemoryVectorStore(embeddings)
-    add_documents(alone, [chunk for chunk in shuffled if chunk.metadata["source"] == "doc-3"])
-    _close(read_vectors("InMemory", alone), {key: value for key, value in expected.items() if key[0] == "doc-3"})
+        together = {key: vectors for part in pool.map(index_one, sources) for key, vectors in part.items()}
+    alone = {key: vectors for source in sources for key, vectors in index_one(source, others=0).items()}
+    assert together.keys() == alone.keys()
+    for key, vectors in together.items():
+        if quantization is None:
+            assert np.dot(vectors[0], alone[key][0]) >= 1 - 1e-6
+        np.testing.assert_allclose(vectors, alone[key], atol=0.006)  # int8 codes at most one apart
 
 
-def _close(found, wanted):
-    """Other batches may move a float over a rounding border: codes of 127 at most one apart."""
-    assert found.keys() == wanted.keys()
-    for key in wanted:
-        np.testing.assert_allclose(found[key], wanted[key], atol=0.006)
-
-
-def test_concurrent_tasks_do_not_see_each_others_documents(embeddings, shuffled, expected, read_vectors):
-    from langchain_core.vectorstores import InMemoryVectorStore
-
+def test_concurrent_tasks_do_not_see_each_others_documents(embeddings, shuffled, expected, read_vectors, same):
     async def one(source):
         store = InMemoryVectorStore(embeddings)
         await aadd_documents(store, [chunk for chunk in shuffled if chunk.metadata["source"] == source])
@@ -148,4 +156,4 @@ def test_concurrent_tasks_do_not_see_each_others_documents(embeddings, shuffled,
         return await asyncio.gather(*[one(f"doc-{n}") for n in range(12)])
 
     found = {key: vectors for part in asyncio.run(everything()) for key, vectors in part.items()}
-    _close(found, expected)
+    same(found, expected)
