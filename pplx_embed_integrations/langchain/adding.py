@@ -36,8 +36,8 @@ def add_documents(
     """Add chunks to a vector store, each embedded in the context of its document.
 
     Args:
-        store: Any LangChain vector store. Or a retriever that splits by itself (ParentDocumentRetriever): give it the
-            whole documents; the children of one parent are then embedded together.
+        store: Any LangChain vector store, or a retriever over one. To a retriever that splits by itself
+            (ParentDocumentRetriever) give the whole documents; the children of one parent are embedded together.
         documents: The chunks; of one document in reading order, or with `start_index` in their metadata.
         embeddings: What the store embeds with, if the store does not tell.
         group_by: What makes chunks one document; see `PplxEmbeddings.documents`.
@@ -133,9 +133,9 @@ def _adding(
 ) -> Iterator[list[Document]]:
     """Open the block for what the store is going to embed; give what to pass to it."""
     given = check_chunks(documents)
-    chunks, owner = given, store
-    if hasattr(store, "child_splitter") and hasattr(store, "vectorstore"):
-        chunks, owner = _children(store, given), store.vectorstore
+    chunks, owner = given, getattr(store, "vectorstore", store)
+    if hasattr(store, "child_splitter"):
+        chunks = _children(store, given)
         group_by = group_by if group_by is not None else store.id_key
     with resolve_embeddings(owner, embeddings)._scope(chunks, group_by, on_miss) as scope:
         yield given

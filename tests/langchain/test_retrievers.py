@@ -92,3 +92,9 @@ def test_multi_vector_retriever(embeddings, books):
     retriever.docstore.mset(list(zip(ids, books, strict=True)))
     check(embeddings, retriever.vectorstore, "doc_id", 3)
     assert retriever.invoke("boats")[0] in books
+
+
+def test_a_stores_own_retriever(embeddings, books):
+    store = InMemoryVectorStore(embeddings)
+    add_documents(store.as_retriever(), splitter(60).split_documents(books), on_miss="error")
+    check(embeddings, store, "source", 3)
