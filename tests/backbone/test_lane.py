@@ -1,0 +1,345 @@
+"""The lane: gathering, fairness, faults and memory, with a model that is a function and a clock that is an event."""
+
+import asyncio
+import logging
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import torch
+
+from pplx_embed_integrations.backbone.lane import Lane, Pooled
+from pplx_embed_integrations.backbone.packing import TokenSequence, text_sequence
+from pplx_embed_integrations.errors import EncodingError
+
+Batch = list[TokenSequence]
+
+
+def sequences(*lengths: int, token: int = 1) -> Batch:
+    return [text_sequence([token] * length, row=row) for row, length in enumerate(lengths)]
+
+
+def rows_of(batch: Batch) -> Pooled:
+    """A row for each span: the sequence's first token and its length."""
+    return np.array([[s.ids[0], len(s)] for s in batch for _ in s.spans], dtype=np.float32)
+
+
+class Model:
+    """Computes `rows_of`; remembers its batches; can be held, and made to fail."""
+
+    def __init__(self, fail: Callable[[Batch], BaseException | None] = lambda batch: None) -> None:
+        self.batches: list[list[tuple[int, int]]] = []
+        self.fail = fail
+        self.started, self.go = threading.Event(), threading.Event()
+        self.go.set()
+
+    def __call__(self, batch: Batch) -> Pooled:
+        self.batches.append([(int(s.ids[0]), len(s)) for s in batch])
+        self.started.set()
+        assert self.go.wait(30)
+        if (error := self.fail(batch)) is not None:
+            raise error
+        return rows_of(batch)
+
+
+class Call:
+    """One call: its sequences, and what it has received."""
+
+    def __init__(self, lane: Lane, *lengths: int, token: int = 1) -> None:
+        self.lane = lane
+        self.sequences = sequences(*lengths, token=token)
+        self.got: dict[int, list[float]] = {}
+        self.error: BaseException | None = None
+
+    def receive(self, batch: Batch, pooled: Pooled) -> None:
+        for sequence, row in zip(batch, pooled, strict=True):
+            self.got[sequence.rows[0]] = row.tolist()
+
+    def run(self) -> None:
+        try:
+            self.lane.run(self.sequences, self.receive)
+        except BaseException as error:  # noqa: BLE001  (looked at by the test)
+            self.error = error
+
+    async def arun(self) -> None:
+        await self.lane.arun(self.sequences, self.receive)
+
+    def right(self) -> bool:
+        return self.got == {s.rows[0]: [float(s.ids[0]), float(len(s))] for s in self.sequences}
+
+
+@contextmanager
+def started(*calls: Call) -> Iterator[None]:
+    threads = [threading.Thread(target=call.run, daemon=True) for call in calls]
+    for thread in threads:
+        thread.start()
+    yield
+    for thread in threads:
+        thread.join(30)
+        assert not thread.is_alive()
+
+
+def queued(lane: Lane, count: int) -> None:
+    """Wait until so many calls stand in line."""
+    for _ in range(3000):
+        if len(lane._jobs) >= count:
+            return
+        threading.Event().wait(0.01)
+    raise AssertionError(f"{len(lane._jobs)} calls stand in line, not {count}")
+
+
+def test_a_call_is_cut_into_batches_within_the_budget() -> None:
+    model = Model()
+    call = Call(Lane(model, budget=10), 3, 12, 4, 4, 5)
+    call.run()
+    assert call.right()
+    assert model.batches == [[(1, 12)], [(1, 5), (1, 4)], [(1, 4), (1, 3)]]
+
+
+def test_calls_that_wait_share_a_batch() -> None:
+    model = Model()
+    lane = Lane(model, budget=100)
+    first, others = Call(lane, 5), [Call(lane, 5, token=token) for token in range(2, 12)]
+    model.go.clear()
+    with started(first):
+        assert model.started.wait(30)
+        with started(*others):
+            queued(lane, 11)
+            model.go.set()
+    assert all(call.right() for call in [first, *others])
+    assert len(model.batches) == 2
+
+
+def test_a_query_waits_for_one_batch_and_not_for_the_corpus() -> None:
+    model = Model()
+    lane = Lane(model, budget=10)
+    corpus, query = Call(lane, *[10] * 50), Call(lane, 4, token=2)
+    model.go.clear()
+    with started(corpus):
+        assert model.started.wait(30)
+        with started(query):
+            queued(lane, 2)
+            model.go.set()
+    assert corpus.right()
+    assert query.right()
+    assert [(2, 4)] in model.batches[1:3]
+
+
+def test_two_corpora_take_turns() -> None:
+    model = Model()
+    lane = Lane(model, budget=10)
+    left, right = Call(lane, *[10] * 20), Call(lane, *[10] * 20, token=2)
+    model.go.clear()
+    with started(left):
+        assert model.started.wait(30)
+        with started(right):
+            queued(lane, 2)
+            model.go.set()
+    tokens = [token for [(token, _)] in model.batches]
+    assert left.right()
+    assert right.right()
+    assert abs(tokens[:20].count(1) - tokens[:20].count(2)) <= 2
+
+
+def test_a_failing_call_fails_alone() -> None:
+    model = Model(lambda batch: ValueError("bad text") if any(s.ids[0] == 7 for s in batch) else None)
+    lane = Lane(model, budget=100)
+    first, others = Call(lane, 5), [Call(lane, 5, 6, token=token) for token in range(2, 12)]
+    model.go.clear()
+    with started(first):
+        assert model.started.wait(30)
+        with started(*others):
+            queued(lane, 11)
+            model.go.set()
+    for call in [first, *others]:
+        if call.sequences[0].ids[0] == 7:
+            assert isinstance(call.error, ValueError)
+            assert str(call.error) == "bad text"
+        else:
+            assert call.error is None
+            assert call.right()
+    assert not lane._jobs
+
+
+def test_a_call_that_cannot_receive_fails_alone() -> None:
+    model = Model()
+    lane = Lane(model, budget=100)
+    first, bad, good = Call(lane, 5), Call(lane, 5, token=2), Call(lane, 5, token=3)
+
+    def refuse(batch: Batch, pooled: Pooled) -> None:
+        raise EncodingError("not finite")
+
+    bad.receive = refuse  # type: ignore[method-assign]
+    model.go.clear()
+    with started(first):
+        assert model.started.wait(30)
+        with started(bad, good):
+            queued(lane, 3)
+            model.go.set()
+    assert isinstance(bad.error, EncodingError)
+    assert first.right()
+    assert good.right()
+
+
+@pytest.mark.parametrize("text", [None, "MPS backend out of memory (MPS allocated: 1 GB)"])
+def test_memory_that_runs_out_halves_the_budget_and_goes_on(text: str | None, caplog: pytest.LogCaptureFixture) -> None:
+    def fail(batch: Batch) -> BaseException | None:
+        if sum(map(len, batch)) <= 30:
+            return None
+        return torch.OutOfMemoryError("CUDA out of memory") if text is None else RuntimeError(text)
+
+    model = Model(fail)
+    lane = Lane(model, budget=100)
+    call = Call(lane, *range(1, 29))
+    with caplog.at_level(logging.WARNING):
+        call.run()
+    assert call.error is None
+    assert call.right()
+    assert lane.budget == 19  # half of 28 + 27 + 26, then half of 20 + 19
+    assert "the device ran out of memory; going on with 40 tokens a batch" in caplog.text
+    assert "the device ran out of memory; going on with 19 tokens a batch" in caplog.text
+
+
+def test_memory_that_runs_out_among_several_calls_costs_none_of_them() -> None:
+    model = Model(lambda batch: torch.OutOfMemoryError() if sum(map(len, batch)) > 12 else None)
+    lane = Lane(model, budget=200)
+    calls = [Call(lane, 3, 9, 5, 12, token=token) for token in range(1, 12)]
+    model.go.clear()
+    with started(*calls):
+        queued(lane, 11)
+        model.go.set()
+    assert all(call.error is None and call.right() for call in calls)
+
+
+def test_what_was_planned_for_the_old_budget_does_not_halve_it_again() -> None:
+    model = Model(lambda batch: torch.OutOfMemoryError() if sum(map(len, batch)) > 64 else None)
+    lane = Lane(model, budget=100)
+    calls = [Call(lane, *[10] * 30, token=token) for token in range(1, 9)]
+    model.go.clear()
+    with started(*calls):
+        queued(lane, 8)
+        model.go.set()
+    assert all(call.error is None and call.right() for call in calls)
+    assert lane.budget == 50
+
+
+def test_a_sequence_too_long_for_the_memory_is_an_error() -> None:
+    model = Model(lambda batch: torch.OutOfMemoryError() if sum(map(len, batch)) > 12 else None)
+    lane = Lane(model, budget=100)
+    long, good = Call(lane, 5, 40, 6), Call(lane, 3, token=2)
+    model.go.clear()
+    with started(long):
+        assert model.started.wait(30)
+        with started(good):
+            queued(lane, 2)
+            model.go.set()
+    assert isinstance(long.error, EncodingError)
+    assert "with a single sequence of 40 tokens; use a smaller max_tokens" in str(long.error)
+    assert isinstance(long.error.__cause__, torch.OutOfMemoryError)
+    assert good.error is None
+    assert good.right()
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="this system sends no signal to a thread")
+def test_an_interrupt_while_waiting_leaves_the_others_their_vectors() -> None:
+    """Ctrl-C reaches the main thread, which waits while the lane's own thread computes."""
+    model = Model()
+    lane = Lane(model, budget=10)
+    interrupted, others = Call(lane, *[10] * 20, token=99), [Call(lane, 5, token=token) for token in range(2, 6)]
+    model.go.clear()
+
+    def interrupt() -> None:
+        queued(lane, 5)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    with started(*others):
+        queued(lane, 4)
+        thread = threading.Thread(target=interrupt)
+        thread.start()
+        with pytest.raises(KeyboardInterrupt):
+            interrupted.lane.run(interrupted.sequences, interrupted.receive)
+        thread.join()
+        model.go.set()
+    assert all(call.error is None and call.right() for call in others)
+    assert not interrupted.got
+    again = Call(lane, 5, 6)
+    again.run()
+    assert again.right()
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit, asyncio.CancelledError])
+def test_what_is_no_exception_ends_the_batch_and_not_the_lane(kind: type[BaseException]) -> None:
+    errors = iter([kind()])
+    lane = Lane(Model(lambda batch: next(errors, None)), budget=10)
+    call = Call(lane, 5)
+    with started(call):
+        pass
+    assert isinstance(call.error, kind)
+    again = Call(lane, 5, 6)
+    again.run()
+    assert again.right()
+
+
+async def test_a_cancelled_task_leaves_the_others_alone() -> None:
+    model = Model()
+    lane = Lane(model, budget=10)
+    model.go.clear()
+    corpus, query = Call(lane, *[10] * 30), Call(lane, 4, token=2)
+    cancelled = asyncio.create_task(corpus.arun())
+    while not model.started.is_set():
+        await asyncio.sleep(0.01)
+    task = asyncio.create_task(query.arun())
+    await asyncio.sleep(0.05)
+    cancelled.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await cancelled
+    model.go.set()
+    await asyncio.wait_for(task, 30)
+    assert query.right()
+    again = Call(lane, 3)
+    await asyncio.wait_for(again.arun(), 30)
+    assert again.right()
+    assert len(model.batches) <= 4  # the rest of the corpus was not computed
+
+
+async def test_threads_and_tasks_share_one_lane() -> None:
+    model = Model()
+    lane = Lane(model, budget=64)
+    threaded = [Call(lane, *range(1, 20), token=token) for token in range(1, 9)]
+    tasks = [Call(lane, *range(1, 20), token=token) for token in range(9, 17)]
+    with started(*threaded):
+        await asyncio.wait_for(asyncio.gather(*(call.arun() for call in tasks)), 30)
+    assert all(call.error is None and call.right() for call in [*threaded, *tasks])
+
+
+async def test_an_error_reaches_the_task_it_belongs_to() -> None:
+    model = Model(lambda batch: RuntimeError("broken") if any(s.ids[0] == 2 for s in batch) else None)
+    lane = Lane(model, budget=64)
+    calls = [Call(lane, 5, token=token) for token in range(1, 5)]
+    results = await asyncio.wait_for(asyncio.gather(*(c.arun() for c in calls), return_exceptions=True), 30)
+    assert [type(result) for result in results] == [type(None), RuntimeError, type(None), type(None)]
+
+
+async def test_what_is_no_exception_does_not_leave_a_task_waiting() -> None:
+    errors = iter([GeneratorExit()])
+    call = Call(Lane(Model(lambda batch: next(errors, None)), budget=64), 5)
+    with pytest.raises(GeneratorExit):
+        await asyncio.wait_for(call.arun(), 5)
+
+
+def test_every_loop_may_use_the_same_lane() -> None:
+    lane = Lane(Model(), budget=64)
+    for token in range(1, 4):
+        call = Call(lane, 5, 6, token=token)
+        asyncio.run(call.arun())
+        assert call.right()
+
+
+def test_a_lane_without_work_takes_no_sequences() -> None:
+    call = Call(Lane(Model(), budget=64))
+    with started(call):
+        pass
+    assert call.error is None
