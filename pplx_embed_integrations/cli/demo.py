@@ -69,7 +69,14 @@ class Hit:
 
 
 QUESTIONS = [
-    Question("", "", ""),
+    Question("How many results does pplx-embed search print?", "cli.md", "shows N chunks instead of 5"),
+    Question("Can pplx-embed index be stopped with Ctrl-C?", "cli.md", "the same command goes on from there"),
+    Question("Which model should embed the query?", "choosing-a-model.md", "each query as a document of one chunk"),
+    Question(
+        "How much quality does binary quantisation cost?",
+        "dimensions-and-quantization.md",
+        "binary costs 2 to 4.4",
+    ),
 ]
 
 
