@@ -17,7 +17,7 @@ from .lane import Lane, Pooled
 from .modeling import PplxQwen3Model, load_model
 from .packing import TokenSequence, document_sequences, text_sequence
 from .pooling import span_means
-from .prepacking import prepack, unpack
+from .prepacking import unpack
 from .tokenizer import TextTokenizer
 
 __all__ = ["LoadedCheckpoint"]
@@ -53,8 +53,7 @@ class LoadedCheckpoint:
         self.max_tokens = max_tokens
         self.truncate = truncate
         self.tokenizer = TextTokenizer(folder)
-        self.model = load_model(folder, contextual=contextual, dtype=dtype, device=device)
-        prepack(self.model.layers)
+        self.model = load_model(folder, contextual=contextual, dtype=dtype, device=device, prepacked=True)
         self.lane = Lane(self._pool, budget=batch_tokens)
 
     def text_sequences(self, texts: list[str]) -> list[TokenSequence]:

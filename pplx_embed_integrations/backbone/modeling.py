@@ -20,6 +20,7 @@ from ..checkpoints import MODEL_TYPE
 from ..errors import CheckpointError
 from . import attention
 from .devices import resolve_dtype
+from .prepacking import PrepackedLinear, can_prepack
 
 __all__ = ["PplxQwen3Config", "PplxQwen3ContextualModel", "PplxQwen3Model", "load_model", "register"]
 
@@ -98,7 +99,13 @@ def register() -> None:
 
 
 def load_model(
-    folder: Path, *, contextual: bool, dtype: str, device: torch.device, implementation: str = attention.PACKED
+    folder: Path,
+    *,
+    contextual: bool,
+    dtype: str,
+    device: torch.device,
+    implementation: str = attention.PACKED,
+    prepacked: bool = False,
 ) -> PplxQwen3Model:
     """Build the model from a folder's `config.json` and safetensors, straight in the wanted dtype and place.
 
@@ -111,6 +118,7 @@ def load_model(
         dtype: `"float32"`, `"bfloat16"` or `"auto"`.
         device: Where the model goes.
         implementation: Attention, by its transformers name.
+        prepacked: Hold the linear layers in the processor's own order where that is possible; see `prepacking`.
 
     Returns:
         The model in evaluation mode.
@@ -123,6 +131,7 @@ def load_model(
     expected = dict(model.state_dict())
     parameters = sum(tensor.numel() for tensor in expected.values())
     number_type = resolve_dtype(dtype, device=device, parameters=parameters)
+    prepacked = prepacked and can_prepack(device, number_type)
     for name, tensor in _tensors(folder):
         if name not in expected:
             raise CheckpointError(f"{str(folder)!r} holds the tensor {name!r}, which its config.json does not foresee")
@@ -135,7 +144,11 @@ def load_model(
             raise CheckpointError(
                 f"tensor {name!r} in {str(folder)!r} is {tensor.dtype}; quantised weights are not supported, floats are"
             )
-        model.load_state_dict({name: tensor.to(device, number_type, copy=True)}, strict=False, assign=True)
+        layer = name.rpartition(".")[0]
+        if prepacked and isinstance(model.get_submodule(layer), torch.nn.Linear):
+            model.set_submodule(layer, PrepackedLinear(tensor.to(number_type)))
+        else:
+            model.load_state_dict({name: tensor.to(device, number_type, copy=True)}, strict=False, assign=True)
         del expected[name], tensor
     if expected:
         raise CheckpointError(f"{str(folder)!r} lacks {len(expected)} tensors, {next(iter(expected))!r} the first")

@@ -1,17 +1,18 @@
 """Linear layers whose weights lie in memory in the order in which the processor's kernels read them.
 
-Knows oneDNN through torch's operators, which are private and therefore checked before use; must not know models,
-texts or devices other than the CPU.
+Knows oneDNN through torch's operators, which are private and therefore tried before use; must not know models, texts
+or devices other than the CPU.
 """
 
 from __future__ import annotations
 
 import logging
 import platform
+from functools import cache
 
 import torch
 
-__all__ = ["PrepackedLinear", "prepack", "unpack"]
+__all__ = ["PrepackedLinear", "can_prepack", "unpack"]
 
 logger = logging.getLogger(__name__)
 
@@ -23,17 +24,17 @@ class PrepackedLinear(torch.nn.Module):
     """A linear layer without bias that holds its weight in oneDNN's order only; for inference.
 
     torch's plain linear brings the weight into that order, or its own, anew in every call, which short inputs pay
-    for most: a query needs a third to half less time with it done once.
+    for most: docs/performance.md has the figures.
 
     Args:
-        linear: The layer whose weight is taken over.
+        weight: `[out_features, in_features]` on the CPU; copied, never kept.
     """
 
-    def __init__(self, linear: torch.nn.Linear) -> None:
+    def __init__(self, weight: torch.Tensor) -> None:
         super().__init__()
-        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.out_features, self.in_features = weight.shape
         # No parameter: nothing that walks over a model's tensors could make sense of it.
-        self._weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach())
+        self._weight = torch.ops.mkldnn._reorder_linear_weight(weight.detach())
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """Multiply `[..., in_features]` to `[..., out_features]`."""
@@ -47,29 +48,16 @@ class PrepackedLinear(torch.nn.Module):
         return linear
 
 
-def prepack(module: torch.nn.Module) -> int:
-    """Replace the linear layers inside a module by prepacked ones, if this machine has them and they are exact.
+def can_prepack(device: torch.device, dtype: torch.dtype) -> bool:
+    """Return whether this machine has prepacked layers for a dtype, and they give what ordinary ones give.
 
-    The plain weights are given up one by one, so that at no time two copies of the model are held.
-
-    Args:
-        module: What to go through; changed in place.
-
-    Returns:
-        How many layers were replaced: all without bias, or none.
+    Example:
+        >>> can_prepack(torch.device("cpu"), torch.float64)
+        False
     """
-    layers: list[tuple[torch.nn.Module, str, torch.nn.Linear]] = []
-    for parent in module.modules():
-        for name, child in parent.named_children():
-            if isinstance(child, torch.nn.Linear) and getattr(child, "bias", None) is None:
-                layers.append((parent, name, child))
-    if not layers or not _works(layers[0][2]):
-        return 0
-    count = len(layers)
-    while layers:  # emptied, so that each plain weight goes when its layer is replaced
-        parent, name, child = layers.pop()
-        setattr(parent, name, PrepackedLinear(child))
-    return count
+    if device.type != "cpu" or dtype not in _TOLERANCE or platform.machine() not in ("x86_64", "AMD64"):
+        return False
+    return bool(torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled and _works(dtype))
 
 
 def unpack(module: torch.nn.Module) -> None:
@@ -80,24 +68,24 @@ def unpack(module: torch.nn.Module) -> None:
                 setattr(parent, name, child.plain())
 
 
-@torch.inference_mode()
-def _works(linear: torch.nn.Linear) -> bool:
+@cache
+def _works(dtype: torch.dtype) -> bool:
     """Try a layer on this processor: operators there, results equal, and the weight comes back unchanged."""
-    dtype, weight = linear.weight.dtype, linear.weight
-    if weight.device.type != "cpu" or dtype not in _TOLERANCE or platform.machine() not in ("x86_64", "AMD64"):
-        return False
-    if not torch.backends.mkldnn.is_available() or not torch.backends.mkldnn.enabled:
-        return False
     try:
         if dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
             return False
-        packed = PrepackedLinear(linear)
-        hidden = torch.sin(torch.arange(8 * linear.in_features, dtype=torch.float32)).view(8, -1).to(dtype)
-        expected = linear(hidden).float()
-        difference = (packed(hidden).float() - expected).abs().max()
-        exact = bool(difference <= _TOLERANCE[dtype] * expected.abs().max())
-        same = torch.equal(packed.plain().weight, weight)
-    except (AttributeError, RuntimeError, NotImplementedError) as error:
+        weight = torch.sin(torch.arange(96 * 256.0)).view(96, 256).to(dtype)
+        packed = PrepackedLinear(weight)
+        if not torch.equal(packed.plain().weight, weight):
+            return False
+        for tokens in (1, 8, 300):
+            hidden = torch.cos(torch.arange(tokens * 256.0)).view(tokens, 256).to(dtype)
+            with torch.inference_mode():
+                expected = torch.nn.functional.linear(hidden, weight).float()
+                difference = (packed(hidden).float() - expected).abs().max()
+            if not difference <= _TOLERANCE[dtype] * expected.abs().max():
+                return False
+    except (AttributeError, RuntimeError) as error:  # no such operator, or none for this dtype
         logger.debug("prepacked linear layers are not available: %s", error)
         return False
-    return exact and same
+    return True

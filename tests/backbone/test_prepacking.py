@@ -1,13 +1,15 @@
 """Prepacked linear layers: the same products, the same weights back, and nothing held twice."""
 
-import gc
-
 import numpy as np
 import pytest
 import torch
 
 from pplx_embed_integrations import PplxEncoder
-from pplx_embed_integrations.backbone.prepacking import PrepackedLinear, prepack, unpack
+from pplx_embed_integrations.backbone import modeling, prepacking
+from pplx_embed_integrations.backbone.modeling import load_model
+from pplx_embed_integrations.backbone.prepacking import PrepackedLinear, can_prepack, unpack
+
+CPU = torch.device("cpu")
 
 
 def layers() -> torch.nn.Sequential:
@@ -18,16 +20,21 @@ def layers() -> torch.nn.Sequential:
     return made.requires_grad_(False)
 
 
+def packed_layers() -> torch.nn.Sequential:
+    return torch.nn.Sequential(
+        *(PrepackedLinear(layer.weight) if isinstance(layer, torch.nn.Linear) else layer for layer in layers())
+    )
+
+
 needs_packing = pytest.mark.skipif(
-    prepack(layers()) == 0, reason="this processor or this torch has no prepacked layers"
+    not can_prepack(CPU, torch.float32), reason="this processor or this torch has no prepacked layers"
 )
 
 
 @needs_packing
 @pytest.mark.parametrize("tokens", [1, 3, 64, 700])
 def test_the_product_is_the_same(tokens: int) -> None:
-    plain, packed = layers(), layers()
-    assert prepack(packed) == 2
+    plain, packed = layers(), packed_layers()
     hidden = torch.randn(1, tokens, 48)
     with torch.inference_mode():
         torch.testing.assert_close(packed(hidden), plain(hidden), atol=1e-6, rtol=1e-5)
@@ -35,41 +42,48 @@ def test_the_product_is_the_same(tokens: int) -> None:
 
 @needs_packing
 def test_unpacking_gives_the_very_weights_back() -> None:
-    plain, packed = layers(), layers()
-    prepack(packed)
+    plain, packed = layers(), packed_layers()
     assert not list(packed.parameters())  # the plain weights are gone
     unpack(packed)
     assert [type(layer) for layer in packed] == [type(layer) for layer in plain]
     assert all(torch.equal(mine, theirs) for mine, theirs in zip(packed.parameters(), plain.parameters(), strict=True))
 
 
-@needs_packing
-def test_no_plain_weight_stays_behind() -> None:
-    shape = (96, 48)
-    packed = layers()
-    prepack(packed)
-    gc.collect()
-    dense = [
-        t for t in gc.get_objects() if type(t) is torch.nn.Parameter and t.shape == shape and t.device.type == "cpu"
-    ]
-    assert not dense
-
-
-def test_layers_with_bias_and_other_dtypes_are_left_alone() -> None:
-    assert prepack(torch.nn.Sequential(torch.nn.Linear(4, 4))) == 0
-    assert prepack(torch.nn.Sequential(torch.nn.Linear(4, 4, bias=False, dtype=torch.float64))) == 0
-    assert prepack(torch.nn.Sequential(torch.nn.ReLU())) == 0
+def test_devices_and_dtypes_without_prepacked_layers() -> None:
+    assert not can_prepack(CPU, torch.float64)
+    assert not can_prepack(CPU, torch.float16)
+    assert not can_prepack(torch.device("cuda"), torch.float32)
 
 
 def test_a_kernel_that_is_wrong_or_missing_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(PrepackedLinear, "forward", lambda self, hidden: hidden @ self.plain().weight.T * 1.001)
-    assert prepack(layers()) == 0
+    def wrong(self: PrepackedLinear, hidden: torch.Tensor) -> torch.Tensor:
+        return hidden @ self.plain().weight.T * 1.001
 
     def missing(self: PrepackedLinear, hidden: torch.Tensor) -> torch.Tensor:
         raise NotImplementedError
 
-    monkeypatch.setattr(PrepackedLinear, "forward", missing)
-    assert prepack(layers()) == 0
+    prepacking._works.cache_clear()
+    for forward in (wrong, missing):
+        monkeypatch.setattr(PrepackedLinear, "forward", forward)
+        assert not can_prepack(CPU, torch.float32)
+        prepacking._works.cache_clear()
+
+
+def test_a_model_without_prepacked_layers_gives_the_same(replica_v1, encoder_v1, monkeypatch) -> None:
+    texts = ["late chunking", "a somewhat longer text about embeddings"]
+    monkeypatch.setattr(modeling, "can_prepack", lambda device, dtype: False)
+    plain = PplxEncoder(replica_v1, dtype="float32")
+    found = plain.encode(texts, quantization=None)
+    assert plain._loaded is not None
+    assert not any(isinstance(module, PrepackedLinear) for module in plain._loaded.model.modules())
+    np.testing.assert_allclose(found, encoder_v1.encode(texts, quantization=None), atol=1e-6)
+
+
+@needs_packing
+def test_no_plain_weight_is_held_beside_the_packed_one(replica_v1) -> None:
+    model = load_model(replica_v1, contextual=False, dtype="float32", device=CPU, prepacked=True)
+    assert not any("proj" in name for name in model.state_dict())
+    assert sum(isinstance(module, PrepackedLinear) for module in model.modules()) == 7 * len(model.layers)
 
 
 @needs_packing
