@@ -16,7 +16,7 @@ from llama_index.core.callbacks import CallbackManager
 from llama_index.core.schema import MetadataMode
 
 from ..biencoder import PplxBiEncoder
-from ..checkpoints import resolve_pair
+from ..checkpoints import list_checkpoints, resolve, resolve_pair
 from ..errors import InputError, InputTypeError
 from ..vectors import Quantization
 
@@ -99,12 +99,10 @@ class EmbeddingOptions(BaseEmbedding):
         if unknown:
             raise InputTypeError(unknown_option(next(iter(unknown)), type(self).model_fields))
         given = {name: value for name, value in locals().items() if name in _BIENCODER_OPTIONS}
-        if query_model is None or document_model is None:
-            query, document = resolve_pair(model_name)
-            given["query_model"] = query if query_model is None else query_model
-            given["document_model"] = document if document_model is None else document_model
-        for name in ("query_model", "document_model", "cache_folder"):
-            given[name] = None if given[name] is None else str(given[name])
+        pair = resolve_pair(model_name) if query_model is None or document_model is None else ("", "")
+        given["query_model"] = canonical_name(pair[0] if query_model is None else query_model)
+        given["document_model"] = canonical_name(pair[1] if document_model is None else document_model)
+        given["cache_folder"] = None if cache_folder is None else str(cache_folder)
         given["dtype"] = str(dtype).removeprefix("torch.")
         biencoder = PplxBiEncoder(**given)
         _check_clashes(biencoder, metadata_per_document=metadata_per_document)
@@ -186,6 +184,17 @@ def check_cache(cache: object, biencoder: PplxBiEncoder) -> None:
             "embeddings_cache keeps queries and texts under one key, and here different models embed them; use an "
             "IngestionPipeline's cache, or the same query_model and document_model"
         )
+
+
+def canonical_name(model: str | Path) -> str:
+    """Return the one name of a checkpoint, the same on every machine and in every letter case, or a folder's path.
+
+    Example:
+        >>> canonical_name("Perplexity-AI/PPLX-Embed-V1-4B")
+        'v1-4b'
+    """
+    spec = resolve(model)
+    return spec.name if spec in list_checkpoints() else spec.source
 
 
 def label(query_model: str, document_model: str) -> str:

@@ -198,8 +198,3 @@ async def test_what_is_no_list_of_nodes_is_refused(given, message, embed_model):
         embed_model(given)
     with pytest.raises(TypeError, match=message):
         await embed_model.acall(given)
-
-
-def test_no_nodes_load_nothing(embed_model):
-    assert embed_model([]) == []
-    assert "document" not in vars(embed_model.biencoder)
