@@ -6,7 +6,10 @@ spans or frameworks.
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -76,6 +79,18 @@ class _LoadedTransformer(Transformer):
         return self._held[0]
 
 
+def _copy_tokenizer(folder: Path, clean: Path) -> None:
+    """Copy the tokenizer without what names code: `AutoProcessor` refuses a folder that asks for any."""
+    shutil.copy(folder / "tokenizer.json", clean)
+    settings: dict[str, Any] = {}
+    for file in ("special_tokens_map.json", "tokenizer_config.json"):
+        if (folder / file).is_file():
+            settings |= json.loads((folder / file).read_text(encoding="utf-8"))
+    settings = {key: value for key, value in settings.items() if key not in ("auto_map", "processor_class")}
+    settings["tokenizer_class"] = "Qwen2Tokenizer"
+    (clean / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
+
+
 def compose(folder: Path, model: PplxQwen3Model, *, max_tokens: int) -> SentenceTransformer:
     """Compose a SentenceTransformer that shares the weights of a loaded model.
 
@@ -90,13 +105,18 @@ def compose(folder: Path, model: PplxQwen3Model, *, max_tokens: int) -> Sentence
     """
     register()
     model.requires_grad_(True)
-    transformer = _LoadedTransformer(
-        str(folder),
-        model=model,
-        config_kwargs={"trust_remote_code": False},
-        processor_kwargs={"trust_remote_code": False, "local_files_only": True, "split_special_tokens": True},
-        max_seq_length=max_tokens,
-    )
+    with TemporaryDirectory() as clean:
+        _copy_tokenizer(folder, Path(clean))
+        transformer = _LoadedTransformer(
+            str(folder),
+            model=model,
+            tokenizer_name_or_path=clean,
+            config_kwargs={"trust_remote_code": False},
+            processor_kwargs={"trust_remote_code": False, "local_files_only": True, "split_special_tokens": True},
+            max_seq_length=max_tokens,
+        )
+    if transformer.tokenizer is not None:  # it never is, but sentence-transformers has image models, too
+        transformer.tokenizer.name_or_path = str(folder)
     # Saved under the name that sentence-transformers itself can load again.
     transformer.__class__ = Transformer
     pooling = Pooling(model.config.hidden_size, pooling_mode="mean")

@@ -1,0 +1,181 @@
+"""One encoder under many threads and tasks: the same vectors, shared passes, a free event loop."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pplx_embed_integrations import PplxBiEncoder, PplxEncoder
+from pplx_embed_integrations.backbone.lane import Pooled
+from pplx_embed_integrations.backbone.packing import TokenSequence
+from pplx_embed_integrations.errors import InputError
+
+SAME = 2e-5
+
+
+@contextmanager
+def watched(encoder: PplxEncoder, *, seconds: float = 0.0, breaks_at: int = 10**9) -> Iterator[list[int]]:
+    """Count the sequences of each forward pass; make each take a while, and run out of memory beyond some tokens."""
+    loaded = encoder.load()._loaded
+    assert loaded is not None
+    run, sizes = loaded.lane._run, list[int]()
+
+    def counted(batch: list[TokenSequence]) -> Pooled:
+        sizes.append(len(batch))
+        time.sleep(seconds)
+        if sum(map(len, batch)) > breaks_at:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return run(batch)
+
+    loaded.lane._run = counted
+    try:
+        yield sizes
+    finally:
+        loaded.lane._run = run
+
+
+def test_32_threads(replica_v1: Path) -> None:
+    encoder = PplxEncoder(replica_v1, dtype="float32")
+    calls = [[f"text {i} " * (1 + (i * j) % 9) for j in range(i % 5 + 1)] for i in range(160)]
+    expected = [encoder.encode(texts, quantization=None) for texts in calls]
+    barrier = threading.Barrier(32)
+
+    def work(first: int) -> list[np.ndarray]:
+        barrier.wait()
+        return [encoder.encode(calls[i], quantization=None) for i in range(first, len(calls), 32)]
+
+    with watched(encoder, seconds=0.001) as sizes, ThreadPoolExecutor(32) as pool:
+        for first, matrices in enumerate(pool.map(work, range(32))):
+            for matrix, i in zip(matrices, range(first, len(calls), 32), strict=True):
+                np.testing.assert_allclose(matrix, expected[i], atol=SAME)
+    assert len(sizes) < len(calls) / 2  # gathered
+
+
+def test_threads_with_texts_and_documents_on_one_checkpoint(replica_context_v1: Path) -> None:
+    encoder = PplxEncoder(replica_context_v1, dtype="float32", batch_tokens=60)
+    document, texts = [f"chunk {i}" for i in range(9)], [f"text {i}" for i in range(9)]
+    [chunks], plain = encoder.encode_documents([document], quantization=None), encoder.encode(texts, quantization=None)
+
+    def work(i: int) -> None:
+        if i % 2:
+            np.testing.assert_allclose(encoder.encode_documents([document], quantization=None)[0], chunks, atol=SAME)
+        else:
+            np.testing.assert_allclose(encoder.encode(texts, quantization=None), plain, atol=SAME)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(40)))
+
+
+@contextmanager
+def heartbeat() -> Iterator[list[float]]:
+    """Collect by how much a 10 ms tick of the event loop comes late."""
+    late: list[float] = []
+
+    async def beat() -> None:
+        while True:
+            start = time.perf_counter()
+            await asyncio.sleep(0.01)
+            late.append(time.perf_counter() - start - 0.01)
+
+    task = asyncio.get_running_loop().create_task(beat())
+    try:
+        yield late
+    finally:
+        task.cancel()
+
+
+async def test_200_concurrent_queries(biencoder: PplxBiEncoder) -> None:
+    queries = [f"question {i} " * (1 + i % 7) for i in range(200)]
+    expected = biencoder.embed_queries(queries)
+    with watched(biencoder.query, seconds=0.01) as sizes, heartbeat() as late:
+        got = await asyncio.gather(*(biencoder.aembed_query(query) for query in queries))
+    np.testing.assert_allclose(got, expected, atol=0.02)  # a code at a rounding border may be one off
+    assert len(sizes) < 60
+    assert sum(sizes) == 200
+    assert len(late) >= 5
+    assert np.median(late) < 0.05
+
+
+async def test_a_large_call_does_not_hold_the_event_loop(encoder_v1: PplxEncoder) -> None:
+    texts = [f"text {i}" for i in range(20_000)]
+    encoder_v1.load()
+    with heartbeat() as late:
+        matrix = await encoder_v1.aencode(texts)
+    assert matrix.shape == (20_000, 32)
+    assert len(late) > 10
+    assert np.median(late) < 0.05
+    assert max(late) < 2  # a full garbage collection amid many new objects stops every thread
+
+
+async def test_loading_does_not_hold_the_event_loop(replica_v1: Path) -> None:
+    with heartbeat() as late:
+        matrices = await asyncio.gather(*(PplxEncoder(replica_v1).aencode(["a"]) for _ in range(5)))
+    assert [matrix.shape for matrix in matrices] == [(1, 32)] * 5
+    assert max(late, default=0) < 1
+
+
+def test_a_query_overtakes_a_corpus(replica_v1: Path) -> None:
+    encoder = PplxEncoder(replica_v1, dtype="float32", batch_tokens=50)
+    with watched(encoder, seconds=0.02) as sizes, ThreadPoolExecutor(1) as pool:
+        corpus = pool.submit(encoder.encode, [f"a text of the corpus, number {i}" for i in range(300)])
+        while len(sizes) < 3:
+            time.sleep(0.005)
+        before = len(sizes)
+        for i in range(5):
+            encoder.encode([f"query {i}"])
+        assert len(sizes) - before <= 20  # each waited for a batch or two
+        assert not corpus.done()
+        assert corpus.result().shape == (300, 32)
+        assert len(sizes) > 50
+
+
+async def test_a_task_query_overtakes_a_task_corpus(replica_v1: Path) -> None:
+    encoder = PplxEncoder(replica_v1, dtype="float32", batch_tokens=50)
+    with watched(encoder, seconds=0.02) as sizes:
+        corpus = asyncio.create_task(encoder.aencode([f"a text of the corpus, number {i}" for i in range(200)]))
+        while len(sizes) < 3:
+            await asyncio.sleep(0.005)
+        before = len(sizes)
+        await encoder.aencode(["query"])
+        assert len(sizes) - before <= 5
+        assert not corpus.done()
+        corpus.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await corpus
+        stopped_at = len(sizes)
+        await encoder.aencode(["another"])
+        assert len(sizes) <= stopped_at + 3
+
+
+async def test_one_callers_error_is_no_other_callers(encoder_v1: PplxEncoder) -> None:
+    calls = [encoder_v1.aencode([f"text {i}"] if i % 10 else ["bad \ud800"]) for i in range(50)]
+    results = await asyncio.gather(*calls, return_exceptions=True)
+    for i, result in enumerate(results):
+        if i % 10:
+            assert isinstance(result, np.ndarray)
+        else:
+            assert isinstance(result, InputError)
+
+
+def test_memory_that_runs_out_costs_no_vector(replica_v1: Path, caplog: pytest.LogCaptureFixture) -> None:
+    encoder = PplxEncoder(replica_v1, dtype="float32", batch_tokens=400)
+    texts = [f"text {i} " * (1 + i % 5) for i in range(100)]
+    expected = encoder.encode(texts, quantization=None)
+    with watched(encoder, breaks_at=60):
+        np.testing.assert_allclose(encoder.encode(texts, quantization=None), expected, atol=SAME)
+    assert caplog.text.count("the device ran out of memory; going on with") == 3
+
+
+def test_the_callers_arithmetic_context_does_not_reach_the_model(encoder_v1: PplxEncoder) -> None:
+    expected = encoder_v1.encode(["a text"], quantization=None)
+    with torch.autocast("cpu", dtype=torch.bfloat16), torch.device("meta"):
+        np.testing.assert_allclose(encoder_v1.encode(["a text"], quantization=None), expected, atol=SAME)
+    with torch.enable_grad():
+        assert not encoder_v1.encode(["a text"]).dtype.hasobject

@@ -1,0 +1,123 @@
+"""The same weights as a SentenceTransformer: vectors, saving, training."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from pplx_embed_integrations import PplxEncoder
+from pplx_embed_integrations.backbone.modules import TanhQuantizer
+from pplx_embed_integrations.errors import InputError
+
+TEXTS = ["a text", "another, longer text with 東京", " white space ", "x" * 300, "<|endoftext|> as text"]
+
+
+def test_vectors_are_those_of_encode(encoder_v1: PplxEncoder, encoder_context_v1: PplxEncoder) -> None:
+    for encoder in (encoder_v1, encoder_context_v1):
+        model = encoder.sentence_transformer
+        assert model is encoder.sentence_transformer
+        assert model.get_embedding_dimension() == 32
+        for form in ("int8", "binary", None):
+            got = model.encode(TEXTS, quantization=form)
+            expected = encoder.encode(TEXTS, quantization=form)  # type: ignore[arg-type]
+            np.testing.assert_allclose(got, expected, atol=1 if form == "int8" else 2e-5)
+        np.testing.assert_array_equal(model.encode(TEXTS), model.encode(TEXTS, quantization="int8"))
+
+
+def test_its_tokens_are_those_of_encode(encoder_v1: PplxEncoder) -> None:
+    model, loaded = encoder_v1.sentence_transformer, encoder_v1.load()._loaded
+    assert loaded is not None
+    for text in TEXTS:
+        features = model.tokenize([text])
+        assert features["input_ids"][0].tolist() == loaded.text_sequences([text])[0].ids.tolist()
+
+
+def test_packed_bits_are_refused_with_the_way_to_them(encoder_v1: PplxEncoder) -> None:
+    with pytest.raises(InputError, match=r"PplxEncoder\.encode"):
+        encoder_v1.sentence_transformer.encode(["a"], quantization="ubinary")
+
+
+def test_every_attention_is_bidirectional(replica_v1: Path, encoder_v1: PplxEncoder) -> None:
+    model = PplxEncoder(replica_v1, dtype="float32").sentence_transformer
+    expected = encoder_v1.encode(TEXTS, quantization=None)
+    for implementation in ("sdpa", "eager", "pplx_packed"):
+        model[0].model.set_attn_implementation(implementation)
+        np.testing.assert_allclose(model.encode(TEXTS, quantization=None), expected, atol=2e-5)
+
+
+@pytest.mark.parametrize("contextual", [False, True])
+def test_what_is_saved_is_recognised(
+    contextual: bool, replica_v1: Path, replica_context_v1: Path, tmp_path: Path
+) -> None:
+    encoder = PplxEncoder(replica_context_v1 if contextual else replica_v1, dtype="float32")
+    encoder.sentence_transformer.save_pretrained(str(tmp_path / "saved"))
+    saved = PplxEncoder(tmp_path / "saved", dtype="float32")
+    assert saved.checkpoint.contextual is contextual
+    assert saved.checkpoint.dimension == 32
+    np.testing.assert_array_equal(saved.encode(TEXTS, quantization=None), encoder.encode(TEXTS, quantization=None))
+    if contextual:
+        documents = [["one", "two"], ["three"]]
+        for left, right in zip(saved.encode_documents(documents), encoder.encode_documents(documents), strict=True):
+            np.testing.assert_array_equal(left, right)
+
+
+def test_what_is_saved_loads_in_sentence_transformers_itself(replica_v1: Path, tmp_path: Path) -> None:
+    encoder = PplxEncoder(replica_v1, dtype="float32")
+    encoder.sentence_transformer.save_pretrained(str(tmp_path / "saved"))
+    np.save(tmp_path / "expected.npy", encoder.encode(TEXTS))
+    code = f"""
+import numpy as np
+from sentence_transformers import SentenceTransformer
+from pplx_embed_integrations.backbone.modeling import register
+register()
+# The flag is asked for by the last module, which is this package's; the folder holds no code.
+model = SentenceTransformer({str(tmp_path / "saved")!r}, trust_remote_code=True, local_files_only=True, device="cpu")
+got = model.encode({TEXTS!r})
+assert np.abs(got - np.load({str(tmp_path / "expected.npy")!r})).max() <= 1, got
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120, stdin=subprocess.DEVNULL)
+
+
+@pytest.mark.parametrize("form", ["int8", "binary", None])
+def test_gradients_pass_the_quantiser(form: str | None) -> None:
+    pooled = torch.linspace(-2, 2, 24).reshape(2, 12).requires_grad_()
+    out = TanhQuantizer()({"sentence_embedding": pooled}, quantization=form)["sentence_embedding"]
+    hard = {"int8": torch.round(torch.tanh(pooled) * 127), "binary": torch.where(pooled >= 0, 1.0, -1.0), None: pooled}
+    torch.testing.assert_close(out, hard[form])
+    out.sum().backward()
+    slope = 1 - torch.tanh(pooled.detach()) ** 2
+    expected = {"int8": slope * 127, "binary": slope, None: torch.ones_like(slope)}[form]
+    assert pooled.grad is not None
+    torch.testing.assert_close(pooled.grad, expected)
+
+
+def test_training_changes_what_encode_gives(replica_v1: Path) -> None:
+    encoder = PplxEncoder(replica_v1, dtype="float32")
+    before = encoder.encode(["anchor", "positive"], quantization=None)
+    model = encoder.sentence_transformer
+    model.train()
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    similarities = []
+    for _ in range(4):
+        embeddings: Any = model(model.tokenize(["anchor", "positive"]))["sentence_embedding"]
+        similarity = torch.nn.functional.cosine_similarity(embeddings[0], embeddings[1], dim=0)
+        optimizer.zero_grad()
+        (-similarity).backward()
+        optimizer.step()
+        similarities.append(similarity.item())
+    model.eval()
+    assert similarities[-1] > similarities[0]
+    after = encoder.encode(["anchor", "positive"], quantization=None)
+    assert np.abs(after - before).max() > 1e-3
+    np.testing.assert_allclose(model.encode(["anchor", "positive"], quantization=None), after, atol=2e-5)
+
+
+def test_long_texts_are_cut_where_sentence_transformers_cuts(replica_v1: Path) -> None:
+    model = PplxEncoder(replica_v1, dtype="float32", max_tokens=16).sentence_transformer
+    assert model.max_seq_length == 16
+    assert model.tokenize(["word " * 100])["input_ids"].shape == (1, 16)
