@@ -298,6 +298,10 @@ class PplxEmbeddings(BaseModel, Embeddings):
         """Embed a query in native form: int8 codes, ±1, packed bits or float32; see `PplxBiEncoder.encode_query`."""
         return self._biencoder.encode_query(text, **form)
 
+    def encode_queries(self, texts: list[str], **form: Unpack[Form]) -> Vectors:
+        """Embed queries in native form, a row each; see `PplxBiEncoder.encode_query`."""
+        return self._biencoder.encode_queries(texts, **form)
+
     def encode_documents(self, documents: list[list[str]], **form: Unpack[Form]) -> list[Vectors]:
         """Embed documents of chunks in native form, a matrix each; see `PplxBiEncoder.encode_documents`."""
         return self._biencoder.encode_documents(documents, **form)

@@ -41,6 +41,7 @@ def test_vectors_are_unit_rows_of_the_codes(embeddings):
 
 def test_query_and_documents_go_through_their_own_model(embeddings, encoder_v1, encoder_context_v1):
     assert (embeddings.encode_query("one") == encoder_v1.encode(["one"])[0]).all()
+    assert (embeddings.encode_queries(["one"]) == encoder_v1.encode(["one"])).all()
     assert (embeddings.encode_texts(["one"]) == encoder_context_v1.encode(["one"])).all()
 
 
@@ -149,7 +150,7 @@ BAD_FLAT = [None, b"bytes", "bare", 7, [None], [b"bytes"], [["nested"]], {"a": 1
 
 @pytest.mark.parametrize("texts", BAD_FLAT, ids=repr)
 def test_wrong_types_are_refused_by_every_flat_method(embeddings, texts):
-    for method in (embeddings.embed_documents, embeddings.encode_texts):
+    for method in (embeddings.embed_documents, embeddings.encode_texts, embeddings.encode_queries):
         with pytest.raises(InputTypeError):
             method(texts)
     with pytest.raises(InputTypeError):
