@@ -161,7 +161,8 @@ def load_model(
 def _empty_model(folder: Path, *, contextual: bool, implementation: str) -> tuple[PplxQwen3Config, PplxQwen3Model]:
     try:
         settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        settings.pop("is_causal", None)
+        # What names code is dropped, so that a model saved from here does not ask for it either.
+        settings = {key: value for key, value in settings.items() if key not in ("is_causal", "auto_map")}
         config = PplxQwen3Config.from_dict(settings)
         config._attn_implementation = implementation
         with torch.device("meta"):

@@ -79,16 +79,20 @@ class _LoadedTransformer(Transformer):
         return self._held[0]
 
 
-def _copy_tokenizer(folder: Path, clean: Path) -> None:
-    """Copy the tokenizer without what names code: `AutoProcessor` refuses a folder that asks for any."""
+def _copy_without_code(folder: Path, clean: Path) -> None:
+    """Copy configuration and tokenizer without what names code: transformers refuses a folder that asks for any."""
     shutil.copy(folder / "tokenizer.json", clean)
-    settings: dict[str, Any] = {}
+    tokenizer: dict[str, Any] = {}
     for file in ("special_tokens_map.json", "tokenizer_config.json"):
         if (folder / file).is_file():
-            settings |= json.loads((folder / file).read_text(encoding="utf-8"))
-    settings = {key: value for key, value in settings.items() if key not in ("auto_map", "processor_class")}
-    settings["tokenizer_class"] = "Qwen2Tokenizer"
-    (clean / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
+            tokenizer |= json.loads((folder / file).read_text(encoding="utf-8"))
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    for file, settings in (
+        ("config.json", config),
+        ("tokenizer_config.json", {**tokenizer, "tokenizer_class": "Qwen2Tokenizer"}),
+    ):
+        data = {key: value for key, value in settings.items() if key not in ("auto_map", "processor_class")}
+        (clean / file).write_text(json.dumps(data), encoding="utf-8")
 
 
 def compose(folder: Path, model: PplxQwen3Model, *, max_tokens: int) -> SentenceTransformer:
@@ -106,11 +110,10 @@ def compose(folder: Path, model: PplxQwen3Model, *, max_tokens: int) -> Sentence
     register()
     model.requires_grad_(True)
     with TemporaryDirectory() as clean:
-        _copy_tokenizer(folder, Path(clean))
+        _copy_without_code(folder, Path(clean))
         transformer = _LoadedTransformer(
-            str(folder),
+            clean,
             model=model,
-            tokenizer_name_or_path=clean,
             config_kwargs={"trust_remote_code": False},
             processor_kwargs={"trust_remote_code": False, "local_files_only": True, "split_special_tokens": True},
             max_seq_length=max_tokens,

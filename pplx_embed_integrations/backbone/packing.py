@@ -96,8 +96,9 @@ def document_sequences(
 def plan_windows(lengths: Sequence[int], *, max_tokens: int) -> list[Window]:
     """Cut a document at chunk borders into overlapping windows of at most `max_tokens` tokens, separators included.
 
-    Neighbouring windows share up to half of their tokens. A chunk belongs to the window in which its poorer side has
-    the most context, and if that is equal its richer side; a side that ends where the document ends is complete.
+    Neighbouring windows share a chunk, or as many as make up half of their tokens. A chunk belongs to the window in
+    which its poorer side has the most context, and if that is equal its richer side; a side that ends where the
+    document ends is complete.
 
     Args:
         lengths: Tokens of each chunk, each between 1 and `max_tokens`.
@@ -130,10 +131,12 @@ def _overlapping_ranges(count: int, tokens: _Tokens, max_tokens: int) -> list[tu
     ranges: list[tuple[int, int]] = []
     start = end = 0
     while end < count:
-        # Step back from where the last window ended, over at most half a window, but never so far that the next
-        # chunk would not fit.
+        # Step back from where the last window ended, by one chunk and on over at most half a window, but never so
+        # far that the next chunk would not fit.
         start = end
-        while start > 0 and tokens(start - 1, end) <= max_tokens // 2 and tokens(start - 1, end + 1) <= max_tokens:
+        while start > 0 and tokens(start - 1, end + 1) <= max_tokens:
+            if start < end and tokens(start - 1, end) > max_tokens // 2:
+                break
             start -= 1
         end += 1
         while end < count and tokens(start, end + 1) <= max_tokens:

@@ -16,9 +16,12 @@ from pplx_embed_integrations.errors import InputError
 TEXTS = ["a text", "another, longer text with 東京", " white space ", "x" * 300, "<|endoftext|> as text"]
 
 
-def test_vectors_are_those_of_encode(encoder_v1: PplxEncoder, encoder_context_v1: PplxEncoder) -> None:
+def test_vectors_are_those_of_encode(
+    encoder_v1: PplxEncoder, encoder_context_v1: PplxEncoder, caplog: pytest.LogCaptureFixture
+) -> None:
     for encoder in (encoder_v1, encoder_context_v1):
         model = encoder.sentence_transformer
+        assert not caplog.records
         assert model is encoder.sentence_transformer
         assert model.get_embedding_dimension() == 32
         for form in ("int8", "binary", None):
@@ -57,6 +60,8 @@ def test_what_is_saved_is_recognised(
     encoder.sentence_transformer.save_pretrained(str(tmp_path / "saved"))
     saved = PplxEncoder(tmp_path / "saved", dtype="float32")
     assert saved.checkpoint.contextual is contextual
+    assert "auto_map" not in (tmp_path / "saved" / "config.json").read_text()
+    assert "processor_class" not in (tmp_path / "saved" / "tokenizer_config.json").read_text()
     assert saved.checkpoint.dimension == 32
     np.testing.assert_array_equal(saved.encode(TEXTS, quantization=None), encoder.encode(TEXTS, quantization=None))
     if contextual:
