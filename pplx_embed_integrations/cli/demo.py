@@ -6,6 +6,7 @@ Knows the questions, where the pages are and how rankings are shown; must not kn
 from __future__ import annotations
 
 import argparse
+import re
 import shutil
 import textwrap
 import time
@@ -86,11 +87,12 @@ def run(arguments: argparse.Namespace) -> int:
     print(
         f"{len(pages)} pages of this project's documentation, in chunks of at most {CHUNK_TOKENS} tokens, embedded by "
         f'the "{_MODEL}" pair:\nsmall checkpoints that come with this package, trained by this project, not the '
-        "vendor's. No network is used.\n"
+        "vendor's. No network is used.\n\nIndexing with LangChain and LlamaIndex, plain and in context …",
+        flush=True,
     )
     start = time.perf_counter()
     indexes = rankings(pages)
-    print(f"Indexed {len(indexes)} ways in {time.perf_counter() - start:.1f} s. ✓ marks the passage that answers.\n")
+    print(f"Done in {time.perf_counter() - start:.0f} s, imports included. ✓ marks the passage that answers.\n")
     right = dict.fromkeys(indexes, 0)
     for question in QUESTIONS:
         print(f"{question.text}\n")
@@ -200,7 +202,7 @@ def _side_by_side(left: list[Hit], right: list[Hit], titles: tuple[str, str], qu
 def _column(title: str, hits: list[Hit], question: Question, width: int) -> list[str]:
     lines = [title]
     for rank, hit in enumerate(hits, 1):
-        text = textwrap.wrap(" ".join(hit.text.replace("#", "").split()), width - 5)[:2]
+        text = textwrap.wrap(" ".join(re.sub("[#`*]+", "", hit.text).split()), width - 5)[:2]
         lines += [f"{'✓' if hit.answers(question) else ' '} {rank}. {hit.source}", *(f"     {line}" for line in text)]
         lines += [""] * (2 - len(text))
     return lines
