@@ -19,7 +19,7 @@ import torch
 from tqdm.auto import tqdm
 
 from ..checkpoints import CheckpointSpec, resolve
-from ..errors import InputError, NotContextualError
+from ..errors import CheckpointError, InputError, NotContextualError
 from ..inputs import check_documents, check_dtype, check_positive, check_texts
 from ..vectors import Quantization, Vectors, check_dimensions, check_quantization, quantize, vector_dtype
 from .devices import default_batch_tokens, resolve_device
@@ -295,7 +295,7 @@ class PplxEncoder:
             with self._loading:
                 if self._loaded is None:
                     device = resolve_device(self.device)
-                    self._loaded = LoadedCheckpoint(
+                    loaded = LoadedCheckpoint(
                         checkpoint_folder(self.checkpoint, **self._hub),
                         contextual=self.checkpoint.contextual,
                         device=device,
@@ -304,6 +304,8 @@ class PplxEncoder:
                         batch_tokens=self.batch_tokens or default_batch_tokens(device),
                         truncate=self.truncate,
                     )
+                    _check_width(self.checkpoint, loaded.model.config.hidden_size)
+                    self._loaded = loaded
         return self._loaded
 
     def _options(self, quantization: Quantization | None, dimensions: int | None, normalize: bool) -> _Options:
@@ -343,6 +345,15 @@ class PplxEncoder:
             with _progress(sequences, show_progress) as bar:
                 await loaded.lane.arun(sequences, _receiver(out, options, bar))
         return out
+
+
+def _check_width(checkpoint: CheckpointSpec, width: int) -> None:
+    # Another revision than the pinned one, or a folder changed since it was looked at.
+    if width != checkpoint.dimension:
+        raise CheckpointError(
+            f"{checkpoint.source} at revision {checkpoint.revision} gives {width} dimensions, not the "
+            f"{checkpoint.dimension} of {checkpoint.name}; leave revision out for the known-good one"
+        )
 
 
 def _progress(sequences: list[TokenSequence], shown: bool) -> tqdm[NoReturn]:

@@ -188,3 +188,18 @@ def test_other_files_in_the_folder_do_no_harm(copy_of: Copy, replica_v1: Path) -
     shutil.rmtree(folder / "1_Pooling")
     (folder / "modules.json").unlink()
     np.testing.assert_array_equal(encode(folder), encode(replica_v1))
+
+
+def test_a_revision_of_another_width_is_refused(replica_v1: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(replica_v1, folder)
+    encoder = PplxEncoder(folder)
+    narrow = json.loads((folder / "config.json").read_text())
+    weights = {
+        name: tensor[..., :16] if tensor.shape[-1] == 32 else tensor[:16] if tensor.shape[0] == 32 else tensor
+        for name, tensor in load_file(folder / "model.safetensors").items()
+    }
+    save_file({name: tensor.contiguous() for name, tensor in weights.items()}, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps({**narrow, "hidden_size": 16}))
+    with pytest.raises(CheckpointError, match="gives 16 dimensions, not the 32"):
+        encoder.encode(["text"])
