@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from .errors import CheckpointError, InputTypeError
+from .miniature import CONTEXT_V1, V1
 
 __all__ = ["MODEL_TYPE", "CheckpointSpec", "list_checkpoints", "resolve", "resolve_pair"]
 
 MODEL_TYPE = "bidirectional_pplx_qwen3"
 """`model_type` in the `config.json` of every checkpoint of the family."""
-
-_MINIATURE = Path(__file__).parent / "miniature"
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ _PUBLISHED = (
     # No revision of this one has been checked against published figures, so it follows the branch.
     _published("context-v1-4b", "main", 2560),
 )
-_EMBEDDED = {"miniature-v1": _MINIATURE / "v1", "miniature-context-v1": _MINIATURE / "context-v1"}
+_EMBEDDED = {"miniature-v1": V1, "miniature-context-v1": CONTEXT_V1}
 _PAIRS = {
     "0.6b": ("v1-0.6b", "context-v1-0.6b"),
     "4b": ("v1-4b", "context-v1-4b"),
@@ -88,7 +87,7 @@ def list_checkpoints() -> list[CheckpointSpec]:
         >>> [spec.name for spec in list_checkpoints()][:3]
         ['v1-0.6b', 'v1-4b', 'context-v1-0.6b']
     """
-    return [*_PUBLISHED, *filter(None, map(_named, _EMBEDDED))]
+    return [*_PUBLISHED, *(_read_folder(path.resolve(), name=name) for name, path in _EMBEDDED.items())]
 
 
 def resolve(name: str | Path, *, revision: str | None = None) -> CheckpointSpec:
@@ -167,7 +166,7 @@ def _key(name: str) -> str:
 
 def _named(name: str) -> CheckpointSpec | None:
     bare = name.strip().lower()
-    if bare in _EMBEDDED and _EMBEDDED[bare].is_dir():
+    if bare in _EMBEDDED:
         return _read_folder(_EMBEDDED[bare].resolve(), name=bare)
     return next((spec for spec in _PUBLISHED if spec.name == _key(name)), None)
 

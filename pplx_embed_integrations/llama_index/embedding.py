@@ -101,6 +101,9 @@ class PplxEmbedding(EmbeddingOptions):
 
     _warned: set[str] = PrivateAttr(default_factory=set)
 
+    if TYPE_CHECKING:  # else type checkers see the signature that pydantic makes of the fields
+        __init__ = EmbeddingOptions.__init__
+
     @classmethod
     def class_name(cls) -> str:
         """Name of the class in LlamaIndex's dictionaries: `PplxEmbedding`."""
