@@ -1,5 +1,6 @@
 """Packed attention against the formula, written out a sequence and a head at a time in float64."""
 
+import inspect
 import subprocess
 import sys
 
@@ -128,3 +129,18 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 """
     printed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
     assert float(printed) < 100  # MB
+
+
+def test_the_call_of_variable_length_attention_is_one_that_torch_takes() -> None:
+    # Without the card only the shapes can be followed, through torch's own description of the operator.
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    varlen = pytest.importorskip("torch.nn.attention.varlen")
+    if "enable_gqa" not in inspect.signature(varlen.varlen_attn).parameters:
+        pytest.skip("this torch has an earlier form of it, which is not used")
+    with FakeTensorMode():
+        q, k, v = (side.bfloat16() for side in operands([4, 6], kv_heads=2, groups=2, width=16))
+        layout = PackedLayout([4, 6], device=CPU)
+        result = packed_attention(q, k, v, layout=layout, scaling=0.25, kernel="varlen")
+    assert result.shape == (1, 10, 4, 16)
+    assert result.dtype == torch.bfloat16

@@ -1,0 +1,1 @@
+"""Measurements of this package beside the ways one would otherwise run the same checkpoints."""

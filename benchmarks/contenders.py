@@ -1,0 +1,189 @@
+"""The ways of running a checkpoint that are compared, all from text to vectors.
+
+Knows how each is set up with its own defaults; must not know workloads or clocks.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from transformers import Qwen3Model
+from transformers.masking_utils import create_causal_mask
+
+from pplx_embed_integrations import PplxBiEncoder
+from pplx_embed_integrations.backbone.modeling import PplxQwen3Model, load_model
+from pplx_embed_integrations.backbone.modules import compose
+
+from .checkpoints import Shape, checkpoint, stock_checkpoint
+from .machine import native_bfloat16
+
+
+class Contender(Protocol):
+    """`texts` gives a row a text; `document` gives rows, or one row where there is no contextual way."""
+
+    def texts(self, texts: list[str]) -> Any: ...
+    def query(self, texts: list[str]) -> Any: ...
+    def queries(self, texts: list[str]) -> Any: ...
+    def document(self, chunks: list[str]) -> Any: ...
+
+
+class Ours:
+    """This package as the adapters call it: from text to lists of unit-length Python floats."""
+
+    def __init__(self, shape: Shape, **options: Any) -> None:
+        folder = str(checkpoint(shape))
+        self.pair = PplxBiEncoder(query_model=folder, document_model=folder, **options)
+
+    def texts(self, texts: list[str]) -> Any:
+        return self.pair.embed_texts(texts)
+
+    def query(self, texts: list[str]) -> Any:
+        return self.pair.embed_query(texts[0])
+
+    def queries(self, texts: list[str]) -> Any:
+        async def concurrently() -> Any:
+            return await asyncio.gather(*(self.pair.aembed_query(text) for text in texts))
+
+        return asyncio.run(concurrently())
+
+    def document(self, chunks: list[str]) -> Any:
+        return self.pair.embed_documents([chunks])[0]
+
+
+class _Plain:
+    """A contender that knows texts only: queries come one after the other, a document is one long text.
+
+    One long text costs what a document costs (the published contextual model does the same forward pass).
+    """
+
+    def texts(self, texts: list[str]) -> Any:
+        raise NotImplementedError
+
+    def query(self, texts: list[str]) -> Any:
+        return self.texts(texts[:1])
+
+    def queries(self, texts: list[str]) -> Any:
+        return [self.query([text]) for text in texts]
+
+    def document(self, chunks: list[str]) -> Any:
+        return self.texts(["<|endoftext|>".join(chunks)])
+
+
+class PublishedModel(PplxQwen3Model):
+    """The published forward pass: a causal mask opened up everywhere by a function, built in every call."""
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs: Any) -> Any:
+        embeds = self.embed_tokens(input_ids)
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        positions = torch.arange(input_ids.shape[1], device=input_ids.device)[None]
+
+        def real(batch: Any, head: Any, query: Any, key: Any) -> Any:
+            return mask[batch, key].bool()
+
+        opened = create_causal_mask(
+            self.config, embeds, mask, past_key_values=None, position_ids=positions, or_mask_function=real
+        )
+        return Qwen3Model.forward(
+            self,
+            inputs_embeds=embeds,
+            attention_mask={"full_attention": opened},
+            position_ids=positions,
+            use_cache=False,
+        )
+
+
+class Published(_Plain):
+    """SentenceTransformer over the published way of building the mask, with its default batch of 32."""
+
+    def __init__(self, shape: Shape, *, dtype: str) -> None:
+        folder = checkpoint(shape)
+        model = load_model(folder, contextual=False, dtype=dtype, device=torch.device("cpu"), implementation="sdpa")
+        model.__class__ = PublishedModel
+        model.config.is_causal = True  # as published: it is the mask function that opens the mask
+        self.model = compose(folder, model, max_tokens=32768)
+
+    def texts(self, texts: list[str]) -> Any:
+        return self.model.encode(texts, batch_size=32, quantization="int8")
+
+
+class LangChain(_Plain):
+    """`HuggingFaceEmbeddings` with its defaults."""
+
+    def __init__(self, shape: Shape) -> None:
+        from langchain_huggingface import HuggingFaceEmbeddings
+
+        self.model = HuggingFaceEmbeddings(model_name=str(stock_checkpoint(shape)))
+
+    def texts(self, texts: list[str]) -> Any:
+        return self.model.embed_documents(texts)
+
+    def query(self, texts: list[str]) -> Any:
+        return self.model.embed_query(texts[0])
+
+
+class LlamaIndex(_Plain):
+    """`HuggingFaceEmbedding` with its defaults."""
+
+    def __init__(self, shape: Shape) -> None:
+        from llama_index.embeddings.huggingface import HuggingFaceEmbedding
+
+        self.model = HuggingFaceEmbedding(str(stock_checkpoint(shape)))
+
+    def texts(self, texts: list[str]) -> Any:
+        return self.model.get_text_embedding_batch(texts)
+
+    def query(self, texts: list[str]) -> Any:
+        return self.model.get_query_embedding(texts[0])
+
+
+class OpenVino(_Plain):
+    """sentence-transformers' OpenVINO backend, exported on first use."""
+
+    def __init__(self, shape: Shape) -> None:
+        import optimum.intel  # noqa: F401
+        from sentence_transformers import SentenceTransformer
+
+        self.model = SentenceTransformer(str(stock_checkpoint(shape)), backend="openvino")
+
+    def texts(self, texts: list[str]) -> Any:
+        return self.model.encode(texts, batch_size=32)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A contender's name, how it is made, and whether it makes sense on this machine."""
+
+    name: str
+    make: Callable[[Shape], Contender]
+    needs_bfloat16: bool = False
+
+
+BASELINE = "published way, float32"
+ENTRIES = [
+    Entry("ours, float32", lambda shape: Ours(shape, dtype="float32")),
+    Entry("ours, bfloat16", lambda shape: Ours(shape, dtype="bfloat16"), needs_bfloat16=True),
+    Entry(BASELINE, lambda shape: Published(shape, dtype="float32")),
+    Entry("published way, bfloat16", lambda shape: Published(shape, dtype="bfloat16"), needs_bfloat16=True),
+    Entry("langchain-huggingface", LangChain),
+    Entry("llama-index-embeddings-huggingface", LlamaIndex),
+    Entry("sentence-transformers, OpenVINO", OpenVino),
+]
+
+
+def contenders(shape: Shape, only: list[str] | None = None) -> tuple[dict[str, Contender], dict[str, str]]:
+    """Set all up, and say of those that could not be why."""
+    ready: dict[str, Contender] = {}
+    missing: dict[str, str] = {}
+    for entry in ENTRIES:
+        if only and not any(part in entry.name for part in only):
+            continue
+        if entry.needs_bfloat16 and not native_bfloat16():
+            missing[entry.name] = "this processor emulates bfloat16"
+            continue
+        try:
+            ready[entry.name] = entry.make(shape)
+        except Exception as error:  # noqa: BLE001  (a peer that cannot run is a row that says so)
+            missing[entry.name] = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+    return ready, missing

@@ -1,0 +1,76 @@
+"""What the machine is and what it can do at best.
+
+Knows processors and matrix products; must not know models.
+"""
+
+import os
+import platform
+import statistics
+import subprocess
+import time
+from pathlib import Path
+
+import torch
+
+
+def describe() -> dict[str, object]:
+    """Return what a reader needs to judge the figures: processor, threads, load, versions, commit."""
+    import numpy
+    import sentence_transformers
+    import transformers
+
+    return {
+        "processor": _processor(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "native_bfloat16": native_bfloat16(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "load_before": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "system": platform.platform(terse=True),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "sentence_transformers": sentence_transformers.__version__,
+        "numpy": numpy.__version__,
+        "commit": commit(),
+    }
+
+
+def native_bfloat16() -> bool:
+    from pplx_embed_integrations.backbone.devices import resolve_dtype
+
+    return resolve_dtype("auto", device=torch.device("cpu"), parameters=10**9) == torch.bfloat16
+
+
+def commit() -> str:
+    """Return the commit, with `-dirty` where the package or the benchmarks differ from it."""
+
+    def git(*arguments: str) -> subprocess.CompletedProcess[str]:
+        root = Path(__file__).parent.parent
+        return subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True)
+
+    name = git("rev-parse", "--short", "HEAD").stdout.strip() or "unknown"
+    measured = ("pplx_embed_integrations/backbone", "pplx_embed_integrations/vectors.py", "benchmarks")
+    return name + ("-dirty" if git("diff", "--quiet", "HEAD", "--", *measured).returncode else "")
+
+
+def gemm_peak(dtype: torch.dtype) -> float:
+    """Return the GFLOP/s of a large matrix product, the most that the linear layers could reach."""
+    left, right = torch.randn(1024, 1024).to(dtype), torch.randn(4096, 1024).to(dtype)
+    times = []
+    for _ in range(9):
+        started = time.perf_counter()
+        torch.nn.functional.linear(left, right)
+        times.append(time.perf_counter() - started)
+    return 2 * 1024 * 1024 * 4096 / statistics.median(times[1:]) / 1e9
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

@@ -1,0 +1,83 @@
+"""The texts and documents that are embedded, with known numbers of tokens.
+
+Knows lengths and words; must not know who embeds them.
+"""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from random import Random
+
+from tokenizers import Tokenizer
+
+SYLLABLES = "ka lo mi ter ran sol ve qui dan por el ish un ar bi con de fo gra hel in ju".split()
+
+
+@dataclass
+class Workload:
+    """One row of the table.
+
+    Attributes:
+        kind: How a contender is called: `texts`, `query`, `queries` (concurrent) or `document`.
+        calls: What each call is given: a list of texts, or the chunks of a document.
+        tokens: Tokens in all calls together.
+    """
+
+    name: str
+    kind: str
+    calls: list[list[str]]
+    tokens: int
+    rounds: int = 3
+
+
+@dataclass
+class Writer:
+    """Writes texts of an exact number of tokens under a checkpoint's tokenizer."""
+
+    folder: Path
+    random: Random = field(default_factory=lambda: Random(7))
+
+    @cached_property
+    def _tokenizer(self) -> Tokenizer:
+        return Tokenizer.from_file(str(self.folder / "tokenizer.json"))
+
+    def count(self, text: str) -> int:
+        return len(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def text(self, tokens: int) -> str:
+        words: list[str] = []
+        room = tokens
+        while room > 0:
+            word = " " + "".join(self.random.choices(SYLLABLES, k=self.random.randint(1, 3)))
+            size = self.count(word)
+            words.append(word if size <= room else " a")
+            room -= size if size <= room else self.count(words[-1])
+        return "".join(words)[1:]
+
+    def log_normal(self, count: int) -> list[str]:
+        lengths = (round(self.random.lognormvariate(4.6, 0.75)) for _ in iter(int, 1))
+        return [self.text(n) for n in islice((n for n in lengths if 20 <= n <= 400), count)]
+
+
+def workloads(writer: Writer, *, quick: bool) -> list[Workload]:
+    """Return the workloads, scaled down for a quick run."""
+    texts = writer.log_normal(12 if quick else 96)
+    chunks = [writer.text(256) for _ in range(4 if quick else 32)]
+    queries = [writer.text(12) for _ in range(32 if quick else 64)]
+    mixed = sum(map(writer.count, texts))
+    tens = [texts[start : start + 10] for start in range(0, len(texts), 10)]
+    rows = [
+        Workload(f"{len(texts)} mixed texts, one call", "texts", [texts], mixed),
+        Workload(f"{len(texts)} mixed texts, calls of 10", "texts", tens, mixed),
+        Workload(f"{len(chunks)} chunks of 256 tokens", "texts", [chunks], sum(map(writer.count, chunks))),
+        Workload("one query of 12 tokens", "query", [queries[:1]], writer.count(queries[0]), rounds=9),
+        Workload(f"{len(queries)} concurrent queries", "queries", [queries], sum(map(writer.count, queries))),
+    ]
+    for tokens in (512, 1024) if quick else (512, 2048, 8192, 32768):
+        document = [writer.text(min(256, tokens) - 1) for _ in range(tokens // 256)]
+        size = sum(map(writer.count, document)) + len(document) - 1
+        rows.append(
+            Workload(f"a document of {tokens} tokens", "document", [document], size, rounds=3 if tokens < 8192 else 1)
+        )
+    return rows
