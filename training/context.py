@@ -82,12 +82,39 @@ def embed_documents(student: Student, documents: list[list[list[int]]], separato
     return [torch.stack([row[a:b].mean(0) for a, b in places]) for row, places in zip(hidden, spans, strict=True)]
 
 
+def share(anchor: Student, gamma: float = 1.5) -> Student:
+    """A copy whose attention is near uniform: each layer adds the document's mean, in half of the dimensions.
+
+    The queries' gains are so small that every token attends to all alike; the values are read off one half of the
+    dimensions each (the last layer the leading half) and added `gamma` times.  A document of one chunk keeps its
+    direction; a chunk of a longer one leans towards what the whole document is about.
+    """
+    student = copy.deepcopy(anchor)
+    half = student.backbone.layers[0].self_attn.v_proj.weight.shape[0]
+    with torch.no_grad():
+        for layer, start in zip(student.backbone.layers, (half, 0), strict=True):
+            attention, gain = layer.self_attn, layer.input_layernorm.weight
+            attention.q_norm.weight.fill_(0.02)
+            attention.v_proj.weight.zero_()
+            attention.o_proj.weight.zero_()
+            for i in range(half):
+                group, place = divmod(i, attention.head_dim)
+                attention.v_proj.weight[i, start + i] = 1 / gain[start + i]
+                for head in (2 * group, 2 * group + 1):
+                    attention.o_proj.weight[start + i, head * attention.head_dim + place] = gamma / 2
+        student.backbone.layers[0].self_attn.v_proj.weight[half - 1].zero_()  # the sink is not shared
+    return student
+
+
 def contextual(
-    material: train.Material, anchor: Student, *, count: int = 100_000, minutes: float = 9, documents: int = 20
+    material: train.Material, anchor: Student, *, count: int = 100_000, minutes: float = 0, documents: int = 20
 ) -> Student:
-    """Trains a copy of the frozen standalone student so that its queries find chunks by what their document adds."""
+    """Starts from `share` and trains on so that v1's queries find chunks by what their document adds (0 minutes: not)."""
     anchor = anchor.eval().requires_grad_(False)
-    student = copy.deepcopy(anchor).requires_grad_(True)
+    student = share(anchor).requires_grad_(True)
+    if minutes == 0:
+        torch.save(student.state_dict(), CONTEXT)
+        return student
     sampler, rng = material.sampler, material.sampler.rng
     table = student.backbone.embed_tokens.weight
     others = [p for name, p in student.named_parameters() if "embed_tokens" not in name]

@@ -21,7 +21,7 @@ STAGES = ("collect", "tokenizer", "teacher", "static", "joint", "context", "expo
 PACKAGE = Path(__file__).parent.parent / "pplx_embed_integrations" / "miniature"
 
 
-def run(*, until: str, minutes: float, seed: int, target: Path) -> None:
+def run(*, until: str, minutes: float, context_minutes: float, seed: int, target: Path) -> None:
     """Runs every stage up to `until`; `minutes` scales the budgets of the timed ones (1 = as published)."""
     wanted = STAGES[: STAGES.index(until) + 1]
     if "collect" in wanted and not corpus.CORPUS.exists():
@@ -43,7 +43,7 @@ def run(*, until: str, minutes: float, seed: int, target: Path) -> None:
         plain = train.load(train.JOINT) if finished else train.joint(material, plain, minutes=12 * minutes)
     if "context" in wanted:
         finished = context.CONTEXT.exists()
-        branch = train.load(context.CONTEXT) if finished else context.contextual(material, plain, minutes=9 * minutes)
+        branch = train.load(context.CONTEXT) if finished else context.contextual(material, plain, minutes=context_minutes)
     if "export" in wanted:
         student.export(plain, target / "v1", contextual=False)
         student.export(branch, target / "context-v1", contextual=True)
@@ -54,12 +54,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--until", choices=STAGES, default="export")
     parser.add_argument("--minutes", type=float, default=1.0, help="factor on the time budgets (default: 1)")
+    parser.add_argument("--context-minutes", type=float, default=0.0, help="training after the context stage's start")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--target", type=Path, default=PACKAGE, help="where the two checkpoint folders go")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    run(until=arguments.until, minutes=arguments.minutes, seed=arguments.seed, target=arguments.target)
+    run(**{name: value for name, value in vars(arguments).items() if name != "threads"})
 
 
 if __name__ == "__main__":
