@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from huggingface_hub.errors import (
 )
 from safetensors.torch import load_file, save_file
 
-from pplx_embed_integrations import PplxEncoder
+from pplx_embed_integrations import PplxEncoder, checkpoints
 from pplx_embed_integrations.backbone import hub
 from pplx_embed_integrations.checkpoints import resolve
 from pplx_embed_integrations.errors import DownloadError
@@ -69,8 +70,15 @@ def test_a_pinned_revision_in_the_cache_needs_no_network(
     assert asked == [True]
 
 
-def test_it_encodes_from_the_cache(cache: Path, replica_v1: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # The replica is narrower than the registry says; what matters here is which files are read.
+@pytest.fixture
+def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The registry, with the width of the replica that stands in for the published weights."""
+    specs = tuple(replace(spec, dimension=32, min_dimension=4) for spec in checkpoints._PUBLISHED)
+    monkeypatch.setattr(checkpoints, "_PUBLISHED", specs)
+
+
+@pytest.mark.usefixtures("narrow")
+def test_it_encodes_from_the_cache(cache: Path, replica_v1: Path) -> None:
     encoder = PplxEncoder("v1-0.6b", cache_folder=str(cache), dtype="float32").load()
     assert encoder.count_tokens(["late chunking"]) == PplxEncoder(replica_v1).count_tokens(["late chunking"])
     assert encoder.sentence_transformer.encode(["a"]).shape == (1, 32)
@@ -150,6 +158,7 @@ def test_every_failure_of_the_hub_says_what_to_do(
     assert caught.value.__cause__ is error
 
 
+@pytest.mark.usefixtures("narrow")
 def test_what_is_asked_of_the_hub(tmp_path: Path, replica_v1: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[dict[str, Any]] = []
 
