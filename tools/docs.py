@@ -15,6 +15,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 _BLOCK = re.compile(r"^```(?P<info>[^\n`]*)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -34,7 +35,7 @@ def steps(text: str) -> list[Step]:
     """Return a page's Python blocks in order, each with the output block beneath it."""
     blocks = list(_BLOCK.finditer(text))
     found = []
-    for block, following in zip(blocks, [*blocks[1:], None], strict=True):
+    for block, following in zip_longest(blocks, blocks[1:]):
         if block["info"].split()[:1] != ["python"]:
             continue
         adjacent = following is not None and not text[block.end() : following.start()].strip()
