@@ -227,8 +227,12 @@ def main() -> None:
         print(f"{name:52} {side} {target:6.3f} {measured:9.3f}  {'yes' if met else 'no'}")
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
     result = {
-        "commit": commit, "machine": f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
-        "collection": arguments.folder.name, "cranfield": c, "articles": a, "speed": s,
+        "commit": commit,
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
+        "collection": arguments.folder.name,
+        "cranfield": c,
+        "articles": a,
+        "speed": s,
         "table": [dict(zip(("name", "target", "measured", "side"), row, strict=True)) for row in rows],
     }
     RESULT.parent.mkdir(parents=True, exist_ok=True)

@@ -39,3 +39,13 @@ def test_both_frameworks_find_the_same_and_context_changes_it(pages: list[TextFi
             assert found["LangChain", mode] == found["LlamaIndex", mode]
         assert found["LangChain", "plain"] != found["LangChain", "in context"]
         assert len(found["LangChain", "plain"]) == demo.TOP
+
+
+def test_context_answers_more_than_plain(pages: list[TextFile]) -> None:
+    indexes = demo.rankings(pages)
+    right = {
+        name: sum(any(hit.answers(question) for hit in rank(question.text)) for question in demo.QUESTIONS)
+        for name, rank in indexes.items()
+    }
+    for framework in ("LangChain", "LlamaIndex"):
+        assert right[framework, "in context"] > right[framework, "plain"]

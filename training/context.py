@@ -109,7 +109,7 @@ def share(anchor: Student, gamma: float = 1.5) -> Student:
 def contextual(
     material: train.Material, anchor: Student, *, count: int = 100_000, minutes: float = 0, documents: int = 20
 ) -> Student:
-    """Starts from `share` and trains on so that v1's queries find chunks by what their document adds (0 minutes: not)."""
+    """Starts from `share` and trains on so that v1's queries find chunks by what their document adds (or not: 0)."""
     anchor = anchor.eval().requires_grad_(False)
     student = share(anchor).requires_grad_(True)
     if minutes == 0:

@@ -104,8 +104,13 @@ def collect(*, seed: int = 0) -> None:
     counts = Counter(document.source for document in chosen)
     chunks = sum(len(document.chunks) for document in chosen)
     words = sum(len(chunk.split()) for document in chosen for chunk in document.chunks)
-    report = {"documents": len(chosen), "chunks": chunks, "words": words, "per source": dict(counts.most_common()),
-              "versions": sources.versions()}
+    report = {
+        "documents": len(chosen),
+        "chunks": chunks,
+        "words": words,
+        "per source": dict(counts.most_common()),
+        "versions": sources.versions(),
+    }
     CORPUS.with_suffix(".report.json").write_text(json.dumps(report, indent=1))
     print(json.dumps(report, indent=1))
 

@@ -200,8 +200,10 @@ def docstring_entries(source: str, code: str) -> Iterator[Document]:
     for node in ast.walk(tree):
         if not isinstance(node, ast.FunctionDef | ast.ClassDef) or node.name.startswith("_"):
             continue
-        parts = re.split(r"\n\s*(?:Parameters|Returns|Notes|Examples|References|Args|See Also)\b",
-                         re.sub(r":math:|`|\.\. math::|\*\*|:\w+:", "", ast.get_docstring(node) or ""))
+        parts = re.split(
+            r"\n\s*(?:Parameters|Returns|Notes|Examples|References|Args|See Also)\b",
+            re.sub(r":math:|`|\.\. math::|\*\*|:\w+:", "", ast.get_docstring(node) or ""),
+        )
         summary, _, rest = parts[0].partition("\n\n")
         if len(clean(summary).split()) < 3 or len(clean(summary)) > 200:
             continue

@@ -43,7 +43,9 @@ def run(*, until: str, minutes: float, context_minutes: float, seed: int, target
         plain = train.load(train.JOINT) if finished else train.joint(material, plain, minutes=12 * minutes)
     if "context" in wanted:
         finished = context.CONTEXT.exists()
-        branch = train.load(context.CONTEXT) if finished else context.contextual(material, plain, minutes=context_minutes)
+        branch = (
+            train.load(context.CONTEXT) if finished else context.contextual(material, plain, minutes=context_minutes)
+        )
     if "export" in wanted:
         student.export(plain, target / "v1", contextual=False)
         student.export(branch, target / "context-v1", contextual=True)

@@ -28,10 +28,19 @@ LIMIT = 8192
 def config() -> Qwen3Config:
     """Two bidirectional Qwen3 layers of width 256 over the trained vocabulary."""
     settings = Qwen3Config(
-        vocab_size=vocabulary.VOCABULARY, hidden_size=WIDTH, intermediate_size=512, num_hidden_layers=2,
-        num_attention_heads=4, num_key_value_heads=2, head_dim=64, max_position_embeddings=LIMIT,
-        rope_parameters={"rope_type": "default", "rope_theta": 1_000_000}, rms_norm_eps=1e-6, tie_word_embeddings=True,
-        attention_bias=False, use_cache=False,
+        vocab_size=vocabulary.VOCABULARY,
+        hidden_size=WIDTH,
+        intermediate_size=512,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=64,
+        max_position_embeddings=LIMIT,
+        rope_parameters={"rope_type": "default", "rope_theta": 1_000_000},
+        rms_norm_eps=1e-6,
+        tie_word_embeddings=True,
+        attention_bias=False,
+        use_cache=False,
     )
     settings.is_causal = False
     settings._attn_implementation = "sdpa"
@@ -174,14 +183,33 @@ def export(student: Student, folder: Path, *, contextual: bool) -> None:
     separator = vocabulary.load().token_to_id(vocabulary.SPECIAL[0])
     settings = {
         "architectures": ["PPLXQwen3ContextualModel" if contextual else "PPLXQwen3Model"],
-        "attention_bias": False, "attention_dropout": 0.0, "attn_implementation": "sdpa", "bos_token_id": separator,
-        "dtype": "float32", "eos_token_id": separator, "head_dim": 64, "hidden_act": "silu", "hidden_size": WIDTH,
-        "initializer_range": 0.02, "intermediate_size": 512, "layer_types": ["full_attention"] * 2,
-        "max_position_embeddings": LIMIT, "max_window_layers": 2, "model_type": "bidirectional_pplx_qwen3",
-        "num_attention_heads": 4, "num_hidden_layers": 2, "num_key_value_heads": 2, "pad_token_id": separator,
-        "rms_norm_eps": 1e-6, "rope_parameters": {"rope_theta": 1_000_000, "rope_type": "default"},
-        "rope_theta": 1_000_000, "sliding_window": None, "tie_word_embeddings": True,
-        "use_bidirectional_attention": True, "use_cache": False, "use_sliding_window": False,
+        "attention_bias": False,
+        "attention_dropout": 0.0,
+        "attn_implementation": "sdpa",
+        "bos_token_id": separator,
+        "dtype": "float32",
+        "eos_token_id": separator,
+        "head_dim": 64,
+        "hidden_act": "silu",
+        "hidden_size": WIDTH,
+        "initializer_range": 0.02,
+        "intermediate_size": 512,
+        "layer_types": ["full_attention"] * 2,
+        "max_position_embeddings": LIMIT,
+        "max_window_layers": 2,
+        "model_type": "bidirectional_pplx_qwen3",
+        "num_attention_heads": 4,
+        "num_hidden_layers": 2,
+        "num_key_value_heads": 2,
+        "pad_token_id": separator,
+        "rms_norm_eps": 1e-6,
+        "rope_parameters": {"rope_theta": 1_000_000, "rope_type": "default"},
+        "rope_theta": 1_000_000,
+        "sliding_window": None,
+        "tie_word_embeddings": True,
+        "use_bidirectional_attention": True,
+        "use_cache": False,
+        "use_sliding_window": False,
         "vocab_size": vocabulary.VOCABULARY,
     }
     (folder / "config.json").write_text(json.dumps(settings, indent=2) + "\n")
@@ -197,9 +225,14 @@ def _sentence_transformers_files(folder: Path) -> None:
     ]
     (folder / "modules.json").write_text(json.dumps(modules, indent=2) + "\n")
     pooling = {
-        "word_embedding_dimension": WIDTH, "pooling_mode_cls_token": False, "pooling_mode_mean_tokens": True,
-        "pooling_mode_max_tokens": False, "pooling_mode_mean_sqrt_len_tokens": False,
-        "pooling_mode_weightedmean_tokens": False, "pooling_mode_lasttoken": False, "include_prompt": True,
+        "word_embedding_dimension": WIDTH,
+        "pooling_mode_cls_token": False,
+        "pooling_mode_mean_tokens": True,
+        "pooling_mode_max_tokens": False,
+        "pooling_mode_mean_sqrt_len_tokens": False,
+        "pooling_mode_weightedmean_tokens": False,
+        "pooling_mode_lasttoken": False,
+        "include_prompt": True,
     }
     (folder / "1_Pooling").mkdir(exist_ok=True)
     (folder / "1_Pooling/config.json").write_text(json.dumps(pooling, indent=2) + "\n")

@@ -65,15 +65,26 @@ def train() -> None:
     names = {"eos_token": separator, "pad_token": separator, "sep_token": separator}
     added = {
         str(tokenizer.token_to_id(token)): {
-            "content": token, "lstrip": False, "normalized": False, "rstrip": False, "single_word": False,
+            "content": token,
+            "lstrip": False,
+            "normalized": False,
+            "rstrip": False,
+            "single_word": False,
             "special": True,
         }
         for token in SPECIAL
     }
     config = {
-        "add_prefix_space": False, "bos_token": None, "clean_up_tokenization_spaces": False, **names,
-        "errors": "replace", "model_max_length": 32768, "split_special_tokens": False,
-        "tokenizer_class": "Qwen2Tokenizer", "unk_token": None, "added_tokens_decoder": added,
+        "add_prefix_space": False,
+        "bos_token": None,
+        "clean_up_tokenization_spaces": False,
+        **names,
+        "errors": "replace",
+        "model_max_length": 32768,
+        "split_special_tokens": False,
+        "tokenizer_class": "Qwen2Tokenizer",
+        "unk_token": None,
+        "added_tokens_decoder": added,
     }
     (FOLDER / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
     (FOLDER / "special_tokens_map.json").write_text(json.dumps(names, indent=2) + "\n")

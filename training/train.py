@@ -156,6 +156,7 @@ def joint(
         ],
         betas=(0.9, 0.98),
     )
+
     def loss(spent: float) -> dict[str, Tensor]:
         ids, mask, target = material.lesson(batch, longest=32)
         parts = {}
