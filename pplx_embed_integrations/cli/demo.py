@@ -116,6 +116,10 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"Answered among the first {TOP} passages:")
     for (framework, mode), count in right.items():
         print(f"  {framework:10}  {mode:10}  {count} of {len(QUESTIONS)}")
+    print(
+        "\nThe questions and the chunk size were picked to show rankings that differ. Of all 39 tried at this "
+        "size,\n12 were answered plain and 13 in context: on these pages, all on one subject, context matters little."
+    )
     print("\nYour own files: pplx-embed index DIR --store ./store --model miniature")
     return 0
 
