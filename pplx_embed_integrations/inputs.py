@@ -5,13 +5,15 @@ Knows the types and limits of arguments; must not know models or frameworks.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Set
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence, Set
 from numbers import Integral
 from typing import Any
 
 from .errors import InputError, InputTypeError
 
-__all__ = ["check_documents", "check_dtype", "check_positive", "check_text", "check_texts"]
+__all__ = ["check_devices", "check_documents", "check_dtype", "check_positive", "check_text", "check_texts"]
 
 
 def check_text(text: object, *, name: str = "the text") -> str:
@@ -108,6 +110,49 @@ def check_positive(name: str, value: object, *, largest: int | None = None) -> i
         allowed = "at least 1" if largest is None else f"1 to {largest}"
         raise InputError(f"{name}={number} is out of range; it must be {allowed}")
     return number
+
+
+def check_devices(device: object, devices: object) -> tuple[str, ...] | None:
+    """Return the names of several devices to be used in place of one, `None` where one is wanted.
+
+    Args:
+        device: What was given for one.
+        devices: What was given for several; the processor at most as often as it has cores, another device at most
+            four times.
+
+    Raises:
+        InputError: Both are given, or there are too few or too many.
+        InputTypeError: It is no list of names.
+
+    Example:
+        >>> check_devices(None, ["cuda:0", "cuda:1"])
+        ('cuda:0', 'cuda:1')
+    """
+    if devices is None:
+        return None
+    if device is not None:
+        raise InputError(f"device={device!r} and devices={devices!r} exclude each other; leave one of them out")
+    if isinstance(devices, str) or not isinstance(devices, Sequence):
+        raise InputTypeError(
+            f'devices={devices!r} must be a list of names, as in devices=["cuda:0", "cuda:1"] or ["cpu", "cpu"]; one '
+            "name is for device="
+        )
+    for position, name in enumerate(devices):
+        check_text(name, name=f"device {position} of devices")
+    if not devices:
+        raise InputError(
+            'devices=[] is empty; name a device for each worker, as in ["cuda:0", "cuda:1"], or leave it out'
+        )
+    for name, count in Counter(devices).items():
+        most = max(2, _cores()) if name.partition(":")[0] == "cpu" else 4
+        if count > most:
+            raise InputError(f"devices has {name!r} {count} times; on this machine {most} times is the most")
+    return tuple(devices)
+
+
+def _cores() -> int:
+    # The first says what this process may use, and is not there on every system.
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def check_dtype(dtype: object) -> str:

@@ -7,26 +7,22 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
-from tqdm.auto import tqdm
 
 from ..checkpoints import CheckpointSpec, resolve
-from ..errors import CheckpointError, InputError, NotContextualError
-from ..inputs import check_documents, check_dtype, check_positive, check_texts
-from ..vectors import Quantization, Vectors, check_dimensions, check_quantization, quantize, vector_dtype
-from .devices import default_batch_tokens, resolve_device
+from ..errors import NotContextualError
+from ..inputs import check_devices, check_documents, check_dtype, check_positive, check_texts
+from ..vectors import Quantization, Vectors
+from .engine import Loading
 from .hub import checkpoint_folder
-from .lane import Pooled, Receive
 from .loaded import LoadedCheckpoint
 from .packing import TokenSequence
+from .results import Options, Result, split
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -34,23 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["PplxEncoder"]
 
 
-@dataclass(frozen=True)
-class _Options:
-    """What is done to pooled vectors, checked."""
-
-    dimensions: int
-    quantization: Quantization | None
-    normalize: bool
-
-    @property
-    def width(self) -> int:
-        return -(-self.dimensions // 8) if self.quantization == "ubinary" else self.dimensions
-
-    def empty(self, rows: int) -> Vectors:
-        return np.empty((rows, self.width), dtype=vector_dtype(self.quantization, normalize=self.normalize))
-
-
-_Build = Callable[[LoadedCheckpoint], list[TokenSequence]]
+_Tokenize = Callable[[LoadedCheckpoint], Iterator[list[TokenSequence]]]
 
 
 class PplxEncoder:
@@ -62,6 +42,9 @@ class PplxEncoder:
     Args:
         model: Name, hub id, or path of a local folder; see `list_checkpoints`.
         device: `"cpu"`, `"cuda"`, `"cuda:1"`, `"mps"`; by default the best there is.
+        devices: Several of them, `["cuda:0", "cuda:1"]` or `["cpu", "cpu"]`, in place of `device`: a worker process
+            each, which loads the weights at first use and keeps them until `close`. For corpus jobs; a query goes to
+            one of them.
         dtype: `"float32"`, `"bfloat16"`, or `"auto"`: bfloat16 where the processor computes in it natively and the
             model is large, else float32. float16 is refused: it overflows.
         max_tokens: Longest sequence, at most the checkpoint's. A longer document is read in overlapping windows.
@@ -90,6 +73,7 @@ class PplxEncoder:
         model: str | Path,
         *,
         device: str | None = None,
+        devices: Sequence[str] | None = None,
         dtype: str | torch.dtype = "auto",
         max_tokens: int | None = None,
         batch_tokens: int | None = None,
@@ -105,6 +89,7 @@ class PplxEncoder:
         self.batch_tokens = None if batch_tokens is None else check_positive("batch_tokens", batch_tokens)
         self.dtype = check_dtype(dtype)
         self.device = device
+        self.devices = check_devices(device, devices)
         self.truncate = truncate
         self._hub: dict[str, Any] = {
             "cache_folder": cache_folder,
@@ -127,7 +112,8 @@ class PplxEncoder:
         self._reset()
 
     def __repr__(self) -> str:
-        return f"PplxEncoder({self.checkpoint.name!r}, device={self.device!r}, dtype={self.dtype!r})"
+        where = f"device={self.device!r}" if self.devices is None else f"devices={list(self.devices)}"
+        return f"PplxEncoder({self.checkpoint.name!r}, {where}, dtype={self.dtype!r})"
 
     @property
     def dimension(self) -> int:
@@ -139,13 +125,18 @@ class PplxEncoder:
         """The same weights as a `SentenceTransformer`, for trainers, evaluators and MTEB; loads the model.
 
         The weights are shared: what a trainer changes, `encode` uses. Train with `dtype="float32"`.
+
+        Raises:
+            InputError: The weights are in the processes of several `devices`.
         """
         loaded = self._load()
         with self._loading:
             if self._sentence_transformer is None:
                 from .modules import compose  # sentence-transformers alone takes seconds to import
 
-                self._sentence_transformer = compose(loaded.folder, loaded.plain_model(), max_tokens=self.max_tokens)
+                self._sentence_transformer = compose(
+                    loaded.loading.folder, loaded.plain_model(), max_tokens=self.max_tokens
+                )
             return self._sentence_transformer
 
     def load(self) -> PplxEncoder:
@@ -157,10 +148,26 @@ class PplxEncoder:
         Raises:
             CheckpointError: The files are damaged or incomplete.
             DownloadError: The hub cannot be reached.
+            EncodingError: No worker process lives long enough.
             InputError: The machine has no such device.
         """
         self._load()
         return self
+
+    def close(self) -> None:
+        """Let go of the weights, and end the worker processes of several `devices`; the next call loads anew.
+
+        Calls that worker processes are computing in other threads fail with an `EncodingError`. Without `close` the
+        same comes about with the last reference to the encoder, or at the end of the program.
+
+        Example:
+            >>> encoder = PplxEncoder("miniature-v1").load()
+            >>> encoder.close()
+        """
+        with self._loading:
+            loaded, self._loaded, self._sentence_transformer = self._loaded, None, None
+        if loaded is not None:
+            loaded.engine.close()
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Return how many tokens each text has; loads the checkpoint.
@@ -203,9 +210,10 @@ class PplxEncoder:
             >>> encoder.encode(["late chunking"], quantization="ubinary").shape
             (1, 32)
         """
-        options = self._options(quantization, dimensions, normalize)
+        options = Options.of(self.checkpoint, quantization, dimensions, normalize)
         checked = check_texts(texts)
-        return self._run(partial(LoadedCheckpoint.text_sequences, texts=checked), len(checked), options, show_progress)
+        tokenize = partial(LoadedCheckpoint.text_instalments, texts=checked)
+        return self._run(tokenize, Result(len(checked), options, show_progress=show_progress))
 
     def encode_documents(
         self,
@@ -243,10 +251,11 @@ class PplxEncoder:
             >>> [matrix.shape for matrix in encoder.encode_documents([["one", "two"], ["three"]])]
             [(2, 256), (1, 256)]
         """
-        options = self._options(quantization, dimensions, normalize)
+        options = Options.of(self.checkpoint, quantization, dimensions, normalize)
         checked = self._check_documents(documents)
-        build = partial(LoadedCheckpoint.document_sequences, documents=checked)
-        return _split(self._run(build, sum(map(len, checked)), options, show_progress), checked)
+        tokenize = partial(LoadedCheckpoint.document_instalments, documents=checked)
+        result = Result(sum(map(len, checked)), options, show_progress=show_progress)
+        return split(self._run(tokenize, result), checked)
 
     async def aencode(
         self,
@@ -263,11 +272,10 @@ class PplxEncoder:
             >>> asyncio.run(PplxEncoder("miniature-v1").aencode(["late chunking"])).shape
             (1, 256)
         """
-        options = self._options(quantization, dimensions, normalize)
+        options = Options.of(self.checkpoint, quantization, dimensions, normalize)
         checked = check_texts(texts)
-        return await self._arun(
-            partial(LoadedCheckpoint.text_sequences, texts=checked), len(checked), options, show_progress
-        )
+        tokenize = partial(LoadedCheckpoint.text_instalments, texts=checked)
+        return await self._arun(tokenize, Result(len(checked), options, show_progress=show_progress))
 
     async def aencode_documents(
         self,
@@ -285,38 +293,29 @@ class PplxEncoder:
             >>> len(asyncio.run(encoder.aencode_documents([["one", "two"], ["three"]])))
             2
         """
-        options = self._options(quantization, dimensions, normalize)
+        options = Options.of(self.checkpoint, quantization, dimensions, normalize)
         checked = self._check_documents(documents)
-        build = partial(LoadedCheckpoint.document_sequences, documents=checked)
-        return _split(await self._arun(build, sum(map(len, checked)), options, show_progress), checked)
+        tokenize = partial(LoadedCheckpoint.document_instalments, documents=checked)
+        result = Result(sum(map(len, checked)), options, show_progress=show_progress)
+        return split(await self._arun(tokenize, result), checked)
 
     def _load(self) -> LoadedCheckpoint:
-        if self._loaded is None:
+        loaded = self._loaded
+        if loaded is None or loaded.engine.closed:
             with self._loading:
-                if self._loaded is None:
-                    device = resolve_device(self.device)
-                    loaded = LoadedCheckpoint(
-                        checkpoint_folder(self.checkpoint, **self._hub),
-                        contextual=self.checkpoint.contextual,
-                        device=device,
-                        dtype=self.dtype,
+                loaded = self._loaded
+                if loaded is None or loaded.engine.closed:
+                    folder = checkpoint_folder(self.checkpoint, **self._hub)
+                    self._loaded = loaded = LoadedCheckpoint(
+                        self.checkpoint,
+                        Loading(folder, contextual=self.checkpoint.contextual, dtype=self.dtype),
+                        device=self.device,
+                        devices=self.devices,
                         max_tokens=self.max_tokens,
-                        batch_tokens=self.batch_tokens or default_batch_tokens(device),
+                        batch_tokens=self.batch_tokens,
                         truncate=self.truncate,
                     )
-                    _check_width(self.checkpoint, loaded.model.config.hidden_size)
-                    self._loaded = loaded
-        return self._loaded
-
-    def _options(self, quantization: Quantization | None, dimensions: int | None, normalize: bool) -> _Options:
-        spec = self.checkpoint
-        if quantization == "ubinary" and normalize:
-            raise InputError('normalize=True has no meaning for packed bits; use quantization="binary"')
-        return _Options(
-            check_dimensions(dimensions, smallest=spec.min_dimension, largest=spec.dimension),
-            check_quantization(quantization),
-            normalize,
-        )
+        return loaded
 
     def _check_documents(self, documents: Sequence[Sequence[str]]) -> list[list[str]]:
         if not self.checkpoint.contextual:
@@ -326,56 +325,20 @@ class PplxEncoder:
             )
         return check_documents(documents)
 
-    def _prepare(self, build: _Build) -> tuple[LoadedCheckpoint, list[TokenSequence]]:
-        loaded = self._load()
-        return loaded, build(loaded)
+    def _run(self, tokenize: _Tokenize, result: Result) -> Vectors:
+        if len(result.vectors):
+            loaded = self._load()
+            try:
+                with result:
+                    loaded.lane.run(result.counted(tokenize(loaded)), result.receive)
+            except KeyboardInterrupt:
+                loaded.engine.interrupt()
+                raise
+        return result.vectors
 
-    def _run(self, build: _Build, rows: int, options: _Options, show_progress: bool) -> Vectors:
-        out = options.empty(rows)
-        if rows:
-            loaded, sequences = self._prepare(build)
-            with _progress(sequences, show_progress) as bar:
-                loaded.lane.run(sequences, _receiver(out, options, bar))
-        return out
-
-    async def _arun(self, build: _Build, rows: int, options: _Options, show_progress: bool) -> Vectors:
-        out = options.empty(rows)
-        if rows:
-            loaded, sequences = await asyncio.to_thread(self._prepare, build)
-            with _progress(sequences, show_progress) as bar:
-                await loaded.lane.arun(sequences, _receiver(out, options, bar))
-        return out
-
-
-def _check_width(checkpoint: CheckpointSpec, width: int) -> None:
-    # Another revision than the pinned one, or a folder changed since it was looked at.
-    if width != checkpoint.dimension:
-        raise CheckpointError(
-            f"{checkpoint.source} at revision {checkpoint.revision} gives {width} dimensions, not the "
-            f"{checkpoint.dimension} of {checkpoint.name}; leave revision out for the known-good one"
-        )
-
-
-def _progress(sequences: list[TokenSequence], shown: bool) -> tqdm[NoReturn]:
-    total = sum(map(len, sequences))
-    return tqdm(total=total, unit="tok", unit_scale=True, desc="Embedding", disable=not shown)
-
-
-def _receiver(out: Vectors, options: _Options, bar: tqdm[NoReturn]) -> Receive:
-    def receive(sequences: list[TokenSequence], pooled: Pooled) -> None:
-        rows = [row for sequence in sequences for row in sequence.rows]
-        out[rows] = quantize(
-            pooled,
-            dimensions=options.dimensions,
-            quantization=options.quantization,
-            normalize=options.normalize,
-            rows=rows,
-        )
-        bar.update(sum(map(len, sequences)))
-
-    return receive
-
-
-def _split(matrix: Vectors, documents: list[list[str]]) -> list[Vectors]:
-    borders = accumulate(map(len, documents), initial=0)
-    return [matrix[start:end] for start, end in pairwise(borders)]
+    async def _arun(self, tokenize: _Tokenize, result: Result) -> Vectors:
+        if len(result.vectors):
+            loaded = await asyncio.to_thread(self._load)
+            with result:
+                await loaded.lane.arun(result.counted(tokenize(loaded)), result.receive)
+        return result.vectors

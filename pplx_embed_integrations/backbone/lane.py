@@ -1,6 +1,6 @@
-"""One lane per model: every call's batches pass through it one at a time, small ones together.
+"""One lane per model: every call's batches pass through it in turn, small ones together.
 
-Knows fairness, gathering, cancellation and what to do when memory runs out; must not know what a model computes.
+Knows fairness, gathering, cancellation and what to do when memory or a worker is lost; must not know what computes.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ import asyncio
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +20,7 @@ import torch
 from ..errors import EncodingError
 from .packing import TokenSequence, plan_batches
 
-__all__ = ["Lane", "Pooled", "Receive", "Run"]
+__all__ = ["Lane", "Pooled", "Receive", "Run", "WorkerLostError"]
 
 logger = logging.getLogger(__name__)
 
@@ -27,25 +28,54 @@ Pooled = npt.NDArray[np.float32]
 Run = Callable[[list[TokenSequence]], Pooled]
 """Runs a batch and returns a row for each span of each sequence, in order."""
 Receive = Callable[[list[TokenSequence], Pooled], None]
-"""Takes what `Run` gave for some of a call's sequences."""
+"""Takes what `Run` gave for some of a call's sequences; with several batches at a time, from several threads."""
+Instalments = Iterable[list[TokenSequence]]
+"""A call's sequences as they become ready: the first are computed while the last are still being made."""
+
+_ATTEMPTS = 3
+"""How many workers may be lost over the batch of one call before the call fails."""
+
+
+class WorkerLostError(EncodingError):
+    """What computed a batch is gone, perhaps through no fault of the batch: it is worth another attempt."""
 
 
 class _Job:
-    """What is left to do of one call; all but the future is touched by the lane's thread alone."""
+    """One call: what is left to do of it, and what is being done. Touched under the lane's lock alone."""
 
-    def __init__(self, sequences: list[TokenSequence], receive: Receive) -> None:
+    def __init__(self, receive: Receive) -> None:
         self.receive = receive
         self.future: Future[None] = Future()
-        self.batches: deque[list[TokenSequence]] = deque([sequences])
-        self.budget = 0
+        self.complete = False
+        self.running = 0
+        self._fresh: list[TokenSequence] = []
+        self._batches: deque[list[TokenSequence]] = deque()
+        self._budget = 0
 
-    def plan(self, budget: int) -> None:
-        """Cut what is left into batches, unless it already is, for this budget."""
-        if budget != self.budget:
-            left = [sequence for batch in self.batches for sequence in batch]
-            batches = plan_batches([len(sequence) for sequence in left], budget=budget)
-            self.batches = deque([left[index] for index in batch] for batch in batches)
-            self.budget = budget
+    def add(self, sequences: list[TokenSequence]) -> None:
+        """Take sequences in; what has come in is cut into batches together when the ones before are used up."""
+        self._fresh += sequences
+
+    def next_size(self, budget: int) -> int:
+        """Return the tokens of the next batch, 0 where there is none, planned for this budget."""
+        if budget != self._budget:
+            self._fresh = [*chain.from_iterable(self._batches), *self._fresh]
+            self._batches.clear()
+            self._budget = budget
+        if not self._batches and self._fresh:
+            plan = plan_batches([len(sequence) for sequence in self._fresh], budget=budget)
+            self._batches.extend([self._fresh[index] for index in batch] for batch in plan)
+            self._fresh = []
+        return sum(map(len, self._batches[0])) if self._batches else 0
+
+    def take(self) -> list[TokenSequence]:
+        self.running += 1
+        return self._batches.popleft()
+
+    def settle(self) -> None:
+        """Finish if nothing is left to come, to do or to wait for."""
+        if self.complete and not (self._fresh or self._batches or self.running):
+            self.finish()
 
     def finish(self, error: BaseException | None = None) -> None:
         try:
@@ -61,87 +91,109 @@ _Parts = list[tuple[_Job, list[TokenSequence]]]
 
 
 class Lane:
-    """Runs the batches of concurrent calls, one batch at a time, in a thread of its own.
+    """Runs the batches of concurrent calls in threads of its own, as many at a time as there are devices.
 
-    While a batch runs, calls queue up; the next batch takes the next piece of each call in turn as far as the token
+    While batches run, calls queue up; the next batch takes the next piece of each call in turn as far as the token
     budget allows. So concurrent queries share a forward pass, a lone query waits for nothing, and a query behind a
     corpus job waits for one batch, not for the job.
 
-    The thread keeps a Ctrl-C, which reaches the main thread only, out of the middle of a batch, and a caller's
-    autocast or default device out of the model; and the processor's threads are set up for one thread, not for each
-    that ever called.
+    A thread of its own keeps a Ctrl-C, which reaches the main thread only, out of the middle of a batch, and a
+    caller's autocast or default device out of the model; and the processor's threads are set up for one thread, not
+    for each that ever called.
 
     Args:
-        run: Computes a batch.
+        run: Computes a batch; `parallel` threads call it.
         budget: Most tokens in a batch; a longer sequence goes alone.
+        parallel: Batches at a time.
     """
 
-    def __init__(self, run: Run, *, budget: int) -> None:
+    def __init__(self, run: Run, *, budget: int, parallel: int = 1) -> None:
         self.budget = budget
+        self.parallel = parallel
         self._run = run
         self._jobs: deque[_Job] = deque()
         self._lock = threading.Lock()
-        self._busy = False
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="pplx-embed")
+        self._driving = 0
+        self._threads = ThreadPoolExecutor(parallel, thread_name_prefix="pplx-embed")
 
-    def run(self, sequences: list[TokenSequence], receive: Receive) -> None:
+    def run(self, instalments: Instalments, receive: Receive) -> None:
         """Run a call's sequences and hand each batch's rows to `receive`; returns when all have been received.
 
+        The instalments are drawn in the calling thread while others compute; what they raise ends the call.
+
         Raises:
-            EncodingError: Memory ran out with a single sequence in the batch.
+            EncodingError: Memory ran out with a single sequence in the batch, or worker after worker was lost.
         """
-        job = self._submit(sequences, receive)
+        job = self._open(receive)
         try:
+            self._feed(job, instalments)
             job.future.result()
         finally:
-            job.future.cancel()  # after a KeyboardInterrupt nobody needs the rest
+            self._drop(job)
 
-    async def arun(self, sequences: list[TokenSequence], receive: Receive) -> None:
+    async def arun(self, instalments: Instalments, receive: Receive) -> None:
         """Like `run`, without blocking the event loop; cancelling the task leaves other calls alone."""
-        await asyncio.wrap_future(self._submit(sequences, receive).future)
+        job = self._open(receive)
+        try:
+            await asyncio.to_thread(self._feed, job, instalments)
+            await asyncio.wrap_future(job.future)
+        finally:
+            self._drop(job)
 
-    def _submit(self, sequences: list[TokenSequence], receive: Receive) -> _Job:
-        job = _Job(sequences, receive)
-        if not sequences:
-            job.finish()
-            return job
+    def _open(self, receive: Receive) -> _Job:
+        job = _Job(receive)
         with self._lock:
             self._jobs.append(job)
-            if not self._busy:
-                self._thread.submit(self._drive)
-                self._busy = True
         return job
 
+    def _feed(self, job: _Job, instalments: Instalments) -> None:
+        for sequences in instalments:
+            if job.future.done():  # it has failed, or its task was cancelled
+                return
+            with self._lock:
+                job.add(sequences)
+                while self._driving < self.parallel:
+                    self._threads.submit(self._drive)
+                    self._driving += 1
+        with self._lock:
+            job.complete = True
+            job.settle()
+
+    def _drop(self, job: _Job) -> None:
+        job.future.cancel()  # after an error or an interrupt nobody needs the rest
+        with self._lock:
+            if job in self._jobs:
+                self._jobs.remove(job)
+
     def _drive(self) -> None:
-        while jobs := self._waiting():
-            parts = self._next_parts(jobs)
+        while parts := self._next_parts():
             try:
                 self._run_parts(parts)
             except BaseException as error:  # noqa: BLE001  (whatever it is, nobody must wait for ever)
                 for job, _ in parts:
                     job.finish(error)
 
-    def _waiting(self) -> list[_Job]:
-        """Return the calls in the order of their turn, which moves on by one; when there are none, rest."""
+    def _next_parts(self) -> _Parts:
+        """Take the next batch, in which calls come in the order of their turn; when there is nothing to do, rest."""
         with self._lock:
-            self._jobs = deque(job for job in self._jobs if not job.future.done())
-            jobs = list(self._jobs)
+            jobs = [job for job in self._jobs if not job.future.done()]
+            self._jobs = deque(jobs)
             self._jobs.rotate(-1)
-            self._busy = bool(jobs)
-        return jobs
+            parts: _Parts = []
+            room = self.budget
+            for job in jobs:
+                size = job.next_size(self.budget)
+                if size and (not parts or size <= room):
+                    parts.append((job, job.take()))
+                    room -= size
+            if not parts:
+                self._driving -= 1
+            return parts
 
-    def _next_parts(self, jobs: list[_Job]) -> _Parts:
-        parts: _Parts = []
-        room = self.budget
-        for job in jobs:
-            job.plan(self.budget)
-            size = sum(map(len, job.batches[0]))
-            if not parts or size <= room:
-                parts.append((job, job.batches.popleft()))
-                room -= size
-        return parts
-
-    def _run_parts(self, parts: _Parts) -> None:
+    def _run_parts(self, parts: _Parts, attempts: int = _ATTEMPTS) -> None:
+        parts = [(job, batch) for job, batch in parts if not job.future.done()]
+        if not parts:
+            return
         try:
             pooled = self._run([sequence for _, batch in parts for sequence in batch])
         except Exception as error:  # noqa: BLE001  (it is handed to the call it belongs to)
@@ -150,19 +202,26 @@ class Lane:
             elif len(parts) > 1:  # one call's failure is no other's
                 for part in parts:
                     self._run_parts([part])
+            elif isinstance(error, WorkerLostError) and attempts > 1:
+                self._run_parts(parts, attempts - 1)
             else:
                 parts[0][0].finish(error)
             return
         start = 0
         for job, batch in parts:
             rows = sum(len(sequence.spans) for sequence in batch)
+            self._hand_over(job, batch, pooled[start : start + rows])
+            start += rows
+
+    def _hand_over(self, job: _Job, batch: list[TokenSequence], pooled: Pooled) -> None:
+        if not job.future.done():
             try:
-                job.receive(batch, pooled[start : start + rows])
+                job.receive(batch, pooled)
             except Exception as error:  # noqa: BLE001  (it is handed to the call it belongs to)
                 job.finish(error)
-            start += rows
-            if not job.batches:
-                job.finish()
+        with self._lock:
+            job.running -= 1
+            job.settle()
 
     def _shrink(self, parts: _Parts, error: Exception) -> None:
         torch.cuda.empty_cache()
@@ -175,15 +234,20 @@ class Lane:
             failure.__cause__ = error
             parts[0][0].finish(failure)
             return
-        self.budget = max(1, min(self.budget, sum(map(len, sequences))) // 2)
-        logger.warning("the device ran out of memory; going on with %d tokens a batch", self.budget)
-        for job, batch in parts:
-            job.batches.appendleft(batch)  # to be planned anew
+        with self._lock:
+            half = max(1, sum(map(len, sequences)) // 2)
+            if half < self.budget:  # else another batch, planned before, has lowered it already
+                self.budget = half
+                logger.warning("the device ran out of memory; going on with %d tokens a batch", half)
+            for job, batch in parts:
+                job.add(batch)
+                job.running -= 1
 
 
 def _is_out_of_memory(error: Exception) -> bool:
     # MPS says it in a plain RuntimeError, and so does the CPU, in other words.
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
         isinstance(error, RuntimeError)
+        and not isinstance(error, EncodingError)
         and any(words in str(error).lower() for words in ("out of memory", "can't allocate memory"))
     )

@@ -1,22 +1,22 @@
-"""One checkpoint in memory: texts and documents become token sequences, batches of them become pooled vectors.
+"""One checkpoint in memory: texts and documents become token sequences, for a lane that has them computed.
 
-Knows tokenizer, model and lane of a folder; must not know quantisation, frameworks or where the folder came from.
+Knows tokenizer, lane and what computes for a folder; must not know quantisation, frameworks or where the folder came
+from.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate, chain, pairwise
-from pathlib import Path
 
-import torch
-
-from ..errors import InputError
-from .lane import Lane, Pooled
-from .modeling import PplxQwen3Model, load_model
+from ..checkpoints import CheckpointSpec
+from ..errors import CheckpointError, InputError
+from .engine import Engine, Loading
+from .lane import Lane
+from .modeling import PplxQwen3Model
 from .packing import TokenSequence, document_sequences, text_sequence
-from .pooling import span_means
+from .pool import WorkerPool
 from .prepacking import unpack
 from .tokenizer import TextTokenizer
 
@@ -24,65 +24,113 @@ __all__ = ["LoadedCheckpoint"]
 
 logger = logging.getLogger(__name__)
 
+_BATCHES = 16
+"""Batches that are tokenised at a time: enough to sort well in, few enough for the first to be soon under way."""
+_CHARACTERS = 4
+"""Characters in a token, roughly."""
+
 
 class LoadedCheckpoint:
     """Tokenizer, weights and lane of a checkpoint.
 
     Args:
-        folder: The checkpoint's files.
-        contextual: Whether it embeds chunks in context.
-        device: Where it runs.
-        dtype: `"auto"`, `"float32"` or `"bfloat16"`.
+        checkpoint: What it should be.
+        loading: What is loaded.
+        device: Where it runs, by default the best there is; without meaning where there are `devices`.
+        devices: Where worker processes run it in place of this one.
         max_tokens: Longest sequence.
-        batch_tokens: Most tokens in a forward pass, unless one sequence alone is longer.
+        batch_tokens: Most tokens in a forward pass, unless one sequence alone is longer; by default what suits the
+            device.
         truncate: Cut what is longer than `max_tokens` instead of refusing it.
+
+    Raises:
+        CheckpointError: The files are damaged or incomplete, or not what the checkpoint should be.
+        EncodingError: No worker process lives long enough.
+        InputError: The machine has no such device.
     """
 
     def __init__(
         self,
-        folder: Path,
+        checkpoint: CheckpointSpec,
+        loading: Loading,
         *,
-        contextual: bool,
-        device: torch.device,
-        dtype: str,
+        device: str | None,
+        devices: Sequence[str] | None,
         max_tokens: int,
-        batch_tokens: int,
+        batch_tokens: int | None,
         truncate: bool,
     ) -> None:
-        self.folder = folder
+        self.loading = loading
         self.max_tokens = max_tokens
         self.truncate = truncate
-        self.tokenizer = TextTokenizer(folder)
-        self.model = load_model(folder, contextual=contextual, dtype=dtype, device=device, prepacked=True)
-        self.lane = Lane(self._pool, budget=batch_tokens)
+        self.tokenizer = TextTokenizer(loading.folder)
+        self.engine = Engine(loading, device) if devices is None else WorkerPool(loading, devices)
+        _check_width(checkpoint, self.engine.width)
+        budget = batch_tokens or self.engine.batch_tokens
+        self.lane = Lane(self.engine.run, budget=budget, parallel=self.engine.parallel)
+        self._slice = max(65_536, _BATCHES * _CHARACTERS * budget * self.engine.parallel)
 
-    def text_sequences(self, texts: list[str]) -> list[TokenSequence]:
-        """Tokenise texts, a sequence each.
+    @property
+    def model(self) -> PplxQwen3Model:
+        """The model.
+
+        Raises:
+            InputError: It is in other processes.
+        """
+        if isinstance(self.engine, WorkerPool):
+            raise InputError("with devices= the weights are in other processes; use device= to have them in this one")
+        return self.engine.model
+
+    def text_instalments(self, texts: list[str]) -> Iterator[list[TokenSequence]]:
+        """Tokenise texts, a sequence each, in slices of many batches, each when it is asked for.
 
         Raises:
             InputError: A text is too long or not Unicode.
         """
-        ids = self._tokenize(texts, "text {}".format)
-        return [text_sequence(tokens, row=row) for row, tokens in enumerate(ids)]
+        for start, end in _slices(map(len, texts), self._slice):
+            yield self.text_sequences(texts[start:end], first=start)
 
-    def document_sequences(self, documents: list[list[str]]) -> list[TokenSequence]:
-        """Tokenise documents, a sequence each, or several windows where one is too long.
+    def document_instalments(self, documents: list[list[str]]) -> Iterator[list[TokenSequence]]:
+        """Tokenise documents in slices of many batches, each when it is asked for; see `document_sequences`.
 
         Raises:
             InputError: A chunk is too long or not Unicode.
         """
+        rows = 0
+        for start, end in _slices((sum(map(len, chunks)) for chunks in documents), self._slice):
+            yield self.document_sequences(documents[start:end], first=start, first_row=rows)
+            rows += sum(map(len, documents[start:end]))
+
+    def text_sequences(self, texts: list[str], *, first: int = 0) -> list[TokenSequence]:
+        """Tokenise texts, a sequence each; `first` is the number of the first."""
+        ids = self._tokenize(texts, lambda row: f"text {first + row}")
+        return [text_sequence(tokens, row=first + row) for row, tokens in enumerate(ids)]
+
+    def document_sequences(
+        self, documents: list[list[str]], *, first: int = 0, first_row: int = 0
+    ) -> list[TokenSequence]:
+        """Tokenise documents, a sequence each, or several windows where one is too long.
+
+        Args:
+            documents: Chunks of each.
+            first: Number of the first document.
+            first_row: Row of the result for its first chunk.
+        """
         borders = list(accumulate(map(len, documents), initial=0))
-        names = [(document, chunk) for document, chunks in enumerate(documents) for chunk in range(len(chunks))]
+        names = [(first + number, chunk) for number, chunks in enumerate(documents) for chunk in range(len(chunks))]
         ids = self._tokenize(list(chain.from_iterable(documents)), lambda row: _chunk_name(*names[row]))
         sequences: list[TokenSequence] = []
-        for document, (start, end) in enumerate(pairwise(borders)):
+        for number, (start, end) in enumerate(pairwise(borders), first):
             windows = document_sequences(
-                ids[start:end], separator=self.tokenizer.separator, max_tokens=self.max_tokens, first_row=start
+                ids[start:end],
+                separator=self.tokenizer.separator,
+                max_tokens=self.max_tokens,
+                first_row=first_row + start,
             )
             if len(windows) > 1:
                 logger.info(
                     "document %d is longer than %d tokens and is read in %d overlapping windows",
-                    document,
+                    number,
                     self.max_tokens,
                     len(windows),
                 )
@@ -106,20 +154,28 @@ class LoadedCheckpoint:
         unpack(self.model)
         return self.model
 
-    @torch.inference_mode()
-    def _pool(self, sequences: list[TokenSequence]) -> Pooled:
-        """Run sequences through the model and return the float32 mean over each span, `[spans, hidden_size]`."""
-        # Gathered from several calls they are in no order, and equal lengths share a kernel call.
-        order = sorted(range(len(sequences)), key=lambda index: len(sequences[index]))
-        hidden = self.model.forward_packed([torch.from_numpy(sequences[index].ids) for index in order])
-        offsets = dict(zip(order, accumulate((len(sequences[index]) for index in order), initial=0), strict=False))
-        spans = [
-            (offsets[index] + start, offsets[index] + end)
-            for index, sequence in enumerate(sequences)
-            for start, end in sequence.spans
-        ]
-        return span_means(hidden, spans).cpu().numpy()
+
+def _check_width(checkpoint: CheckpointSpec, width: int) -> None:
+    # Another revision than the pinned one, or a folder changed since it was looked at.
+    if width != checkpoint.dimension:
+        raise CheckpointError(
+            f"{checkpoint.source} at revision {checkpoint.revision} gives {width} dimensions, not the "
+            f"{checkpoint.dimension} of {checkpoint.name}; leave revision out for the known-good one"
+        )
 
 
 def _chunk_name(document: int, chunk: int) -> str:
     return f"chunk {chunk} of document {document}"
+
+
+def _slices(lengths: Iterable[int], most: int) -> Iterator[tuple[int, int]]:
+    """Yield ranges of neighbours that together reach `most`, the last one excepted."""
+    start = end = total = 0
+    for length in lengths:
+        end += 1
+        total += length
+        if total >= most:
+            yield start, end
+            start, total = end, 0
+    if end > start:
+        yield start, end

@@ -60,12 +60,12 @@ class Call:
 
     def run(self) -> None:
         try:
-            self.lane.run(self.sequences, self.receive)
+            self.lane.run([self.sequences], self.receive)
         except BaseException as error:  # noqa: BLE001  (looked at by the test)
             self.error = error
 
     async def arun(self) -> None:
-        await self.lane.arun(self.sequences, self.receive)
+        await self.lane.arun([self.sequences], self.receive)
 
     def right(self) -> bool:
         return self.got == {s.rows[0]: [float(s.ids[0]), float(len(s))] for s in self.sequences}
@@ -260,7 +260,7 @@ def test_an_interrupt_while_waiting_leaves_the_others_their_vectors() -> None:
         thread = threading.Thread(target=interrupt)
         thread.start()
         with pytest.raises(KeyboardInterrupt):
-            interrupted.lane.run(interrupted.sequences, interrupted.receive)
+            interrupted.lane.run([interrupted.sequences], interrupted.receive)
         thread.join()
         model.go.set()
     assert all(call.error is None and call.right() for call in others)

@@ -1,0 +1,81 @@
+"""A checkpoint's model on one device of this process: a batch of token sequences becomes a row for each span.
+
+Knows how a model is loaded and run; must not know texts, calls or other processes, one of which may run it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+
+import torch
+
+from .devices import default_batch_tokens, resolve_device
+from .lane import Pooled
+from .modeling import load_model
+from .packing import TokenSequence
+from .pooling import span_means
+
+__all__ = ["Engine", "Loading"]
+
+
+@dataclass(frozen=True)
+class Loading:
+    """How a model is loaded, whichever process and device it goes to; picklable, and without secrets.
+
+    Attributes:
+        folder: The checkpoint's files.
+        contextual: Whether it embeds chunks in context.
+        dtype: `"auto"`, `"float32"` or `"bfloat16"`.
+    """
+
+    folder: Path
+    contextual: bool
+    dtype: str
+
+
+class Engine:
+    """A model that is loaded, with what a batch should measure on its device.
+
+    Args:
+        loading: What is loaded.
+        device: Where it goes; by default the best there is.
+
+    Raises:
+        CheckpointError: The files are damaged or incomplete.
+        InputError: The machine has no such device.
+    """
+
+    parallel = 1
+    """Batches it computes at a time."""
+    closed = False
+    """Whether nothing can be computed any more."""
+
+    def __init__(self, loading: Loading, device: str | None) -> None:
+        place = resolve_device(device)
+        self.model = load_model(
+            loading.folder, contextual=loading.contextual, dtype=loading.dtype, device=place, prepacked=True
+        )
+        self.batch_tokens = default_batch_tokens(place)
+        self.width: int = self.model.config.hidden_size
+
+    @torch.inference_mode()
+    def run(self, sequences: list[TokenSequence]) -> Pooled:
+        """Run sequences through the model and return the float32 mean over each span, `[spans, width]`."""
+        # Gathered from several calls they are in no order, and equal lengths share a kernel call.
+        order = sorted(range(len(sequences)), key=lambda index: len(sequences[index]))
+        hidden = self.model.forward_packed([torch.from_numpy(sequences[index].ids) for index in order])
+        offsets = dict(zip(order, accumulate((len(sequences[index]) for index in order), initial=0), strict=False))
+        spans = [
+            (offsets[index] + start, offsets[index] + end)
+            for index, sequence in enumerate(sequences)
+            for start, end in sequence.spans
+        ]
+        return span_means(hidden, spans).cpu().numpy()
+
+    def interrupt(self) -> None:
+        """Do nothing: what is being computed in this process cannot be stopped."""
+
+    def close(self) -> None:
+        """Do nothing: the weights go with the last reference to them."""

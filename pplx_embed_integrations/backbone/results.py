@@ -1,0 +1,136 @@
+"""The result of one call: the form of its vectors, where each goes, and the bar that shows how far it is.
+
+Knows quantisation, rows and tqdm; must not know texts, models or who computes.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from ..checkpoints import CheckpointSpec
+from ..errors import InputError
+from ..vectors import Quantization, Vectors, check_dimensions, check_quantization, quantize, vector_dtype
+from .lane import Pooled
+from .packing import TokenSequence
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["Options", "Result", "split"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is done to pooled vectors, checked."""
+
+    dimensions: int
+    quantization: Quantization | None
+    normalize: bool
+
+    @classmethod
+    def of(
+        cls, checkpoint: CheckpointSpec, quantization: Quantization | None, dimensions: int | None, normalize: bool
+    ) -> Self:
+        """Check what a caller asks of a checkpoint's vectors.
+
+        Raises:
+            InputError: An option is out of range, or two exclude each other.
+        """
+        if quantization == "ubinary" and normalize:
+            raise InputError('normalize=True has no meaning for packed bits; use quantization="binary"')
+        return cls(
+            check_dimensions(dimensions, smallest=checkpoint.min_dimension, largest=checkpoint.dimension),
+            check_quantization(quantization),
+            normalize,
+        )
+
+    @property
+    def width(self) -> int:
+        """Columns of the result."""
+        return -(-self.dimensions // 8) if self.quantization == "ubinary" else self.dimensions
+
+
+class Result:
+    """A matrix that fills as batches come in, in any order and from any thread; closes its bar as a context manager.
+
+    Args:
+        rows: How many vectors there will be.
+        options: What they will look like.
+        show_progress: Whether a bar counts their tokens.
+
+    Attributes:
+        vectors: The matrix, `[rows, width]`.
+    """
+
+    def __init__(self, rows: int, options: Options, *, show_progress: bool) -> None:
+        dtype = vector_dtype(options.quantization, normalize=options.normalize)
+        self.vectors: Vectors = np.empty((rows, options.width), dtype=dtype)
+        self._options = options
+        self._show_progress = show_progress
+        self._bar: tqdm[NoReturn] | None = None
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            if self._bar is not None:
+                self._bar.close()
+                self._bar = None
+
+    def counted(self, instalments: Iterable[list[TokenSequence]]) -> Iterator[list[TokenSequence]]:
+        """Pass a call's sequences on and tell the bar of them.
+
+        What is not tokenised yet is taken to be as long as what is, so the bar's total, and with it the time it says
+        remains, is an estimate that the last instalment makes exact.
+        """
+        tokens = rows = 0
+        for sequences in instalments:
+            tokens += sum(map(len, sequences))
+            rows += sum(len(sequence.rows) for sequence in sequences)
+            if rows and self._show_progress:
+                self._expect(round(tokens * len(self.vectors) / rows))
+            yield sequences
+
+    def receive(self, sequences: list[TokenSequence], pooled: Pooled) -> None:
+        """Put the rows of some sequences where they belong.
+
+        Raises:
+            EncodingError: A row is not finite.
+        """
+        rows = [row for sequence in sequences for row in sequence.rows]
+        self.vectors[rows] = quantize(
+            pooled,
+            dimensions=self._options.dimensions,
+            quantization=self._options.quantization,
+            normalize=self._options.normalize,
+            rows=rows,
+        )
+        with self._lock:
+            if self._bar is not None:
+                self._bar.update(sum(map(len, sequences)))
+
+    def _expect(self, tokens: int) -> None:
+        with self._lock:
+            if self._bar is None:
+                self._bar = tqdm(total=tokens, unit="tok", unit_scale=True, desc="Embedding")
+            self._bar.total = tokens
+
+
+def split(matrix: Vectors, documents: Sequence[Sequence[Any]]) -> list[Vectors]:
+    """Cut a matrix into one for each document, with a row for each of its chunks.
+
+    Example:
+        >>> [part.tolist() for part in split(np.array([[1], [2], [3]]), [["a", "b"], [], ["c"]])]
+        [[[1], [2]], [], [[3]]]
+    """
+    borders = accumulate(map(len, documents), initial=0)
+    return [matrix[start:end] for start, end in pairwise(borders)]

@@ -1,0 +1,115 @@
+"""What a worker process of a pool does: load one model, then turn batches into rows until its parent is gone.
+
+Knows the two pipes to its parent; must not know texts, calls or other workers. Started by `pool`, never by hand.
+
+Messages are pickles, one behind the other. In: an `Order`, then lists of token sequences. Out: a `Ready`, then a matrix
+for each list; in place of either an exception, after which a worker that has no model yet ends.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import threading
+from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import IO, Any
+
+import torch
+
+from ..errors import EncodingError, PplxEmbedError
+from .engine import Engine, Loading
+
+__all__ = ["Order", "Ready", "main", "receive", "send"]
+
+
+@dataclass(frozen=True)
+class Order:
+    """The first message: what to load, where, and with how many of the processor's threads."""
+
+    loading: Loading
+    device: str
+    threads: int
+
+
+@dataclass(frozen=True)
+class Ready:
+    """The first answer: the model is loaded; its width, and the tokens of a batch on its device."""
+
+    width: int
+    batch_tokens: int
+
+
+def send(pipe: IO[bytes], message: object) -> None:
+    """Write a message; arrays go as they are, without a copy in between."""
+    pickle.dump(message, pipe, protocol=5)
+    pipe.flush()
+
+
+def receive(pipe: IO[bytes]) -> Any:
+    """Read a message.
+
+    Raises:
+        EOFError: The other side is gone.
+    """
+    return pickle.load(pipe)
+
+
+def main() -> None:
+    """Work until the parent closes the pipe, however it came to that."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is the parent's to handle
+    messages, answers = _take_pipes()
+    queue: SimpleQueue[Any] = SimpleQueue()
+    threading.Thread(target=_watch, args=(messages, queue), daemon=True).start()
+    order: Order = queue.get()
+    torch.set_num_threads(order.threads)
+    try:
+        engine = Engine(order.loading, order.device)
+    except PplxEmbedError as error:
+        return send(answers, error)
+    except Exception as error:  # noqa: BLE001  (the parent says it to the caller)
+        return send(answers, EncodingError(f"the model could not be loaded on {order.device}: {_describe(error)}"))
+    send(answers, Ready(engine.width, engine.batch_tokens))
+    while True:
+        answer = _answer(engine, queue.get())
+        if isinstance(answer, Exception):
+            torch.cuda.empty_cache()  # the parent tries less at a time where memory ran out
+        send(answers, answer)
+
+
+def _answer(engine: Engine, sequences: Any) -> object:
+    try:
+        return engine.run(sequences)
+    except Exception as error:  # noqa: BLE001  (the parent says it to the caller)
+        try:
+            pickle.loads(pickle.dumps(error))
+        except Exception:  # noqa: BLE001  (an exception that cannot travel)
+            return RuntimeError(_describe(error))
+        return error.with_traceback(None)
+
+
+def _describe(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def _take_pipes() -> tuple[IO[bytes], IO[bytes]]:
+    """Keep standard input and output for messages; what anything prints goes where errors go."""
+    messages, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    try:
+        os.dup2(2, 1)
+    except OSError:  # a parent without standard error
+        os.dup2(null, 1)
+    os.close(null)
+    return messages, answers
+
+
+def _watch(messages: IO[bytes], queue: SimpleQueue[Any]) -> None:
+    """Pass messages on; end the process with the parent, even in the middle of a batch."""
+    try:
+        while True:
+            queue.put(receive(messages))
+    finally:
+        os._exit(0)
