@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 from .checkpoints import CheckpointSpec, resolve, resolve_pair
 from .errors import CheckpointError, InputError
-from .inputs import check_dtype, check_positive, check_text
+from .inputs import check_devices, check_dtype, check_positive, check_text
 from .vectors import Quantization, Vectors, check_dimensions, check_quantization, to_lists
 
 if TYPE_CHECKING:
@@ -52,6 +52,8 @@ class PplxBiEncoder:
             (`"ubinary"`) come from `encode_*` alone.
         normalize: Whether `embed_*` scales to unit length.
         device: Where both sides run.
+        devices: Several devices in place of one, `["cuda:0", "cuda:1"]` or `["cpu", "cpu"]`: each side has a worker
+            process on each, from its first use until `close`.
         dtype: `"auto"`, `"float32"` or `"bfloat16"`.
         max_tokens: Longest sequence.
         batch_tokens: Tokens in a forward pass.
@@ -84,6 +86,7 @@ class PplxBiEncoder:
         quantization: Quantization | None = "int8",
         normalize: bool = True,
         device: str | None = None,
+        devices: Sequence[str] | None = None,
         dtype: str = "auto",
         max_tokens: int | None = None,
         batch_tokens: int | None = None,
@@ -106,6 +109,7 @@ class PplxBiEncoder:
         longest = min(self._query.max_tokens, self._document.max_tokens)
         self._settings: dict[str, Any] = {
             "device": device,
+            "devices": check_devices(device, devices),
             "dtype": check_dtype(dtype),
             "max_tokens": None if max_tokens is None else check_positive("max_tokens", max_tokens, largest=longest),
             "batch_tokens": None if batch_tokens is None else check_positive("batch_tokens", batch_tokens),
@@ -147,6 +151,11 @@ class PplxBiEncoder:
     def document(self) -> PplxEncoder:
         """The encoder of documents, the same object where both sides are one checkpoint."""
         return self._encoder(self._document)
+
+    def close(self) -> None:
+        """Let go of both sides' weights and end their worker processes; the next call loads anew."""
+        for encoder in list(self._encoders.values()):
+            encoder.close()
 
     def _encoder(self, spec: CheckpointSpec) -> PplxEncoder:
         key = spec.source, spec.revision

@@ -50,6 +50,8 @@ class PplxEmbeddings(BaseModel, Embeddings):
         quantization: `"int8"`, `"binary"` (±1) or None. Packed bits: `encode_documents(..., quantization="ubinary")`.
         normalize: Scale vectors to unit length, so that cosine, inner product and L2 all rank the same.
         device: `"cpu"`, `"cuda"`, `"cuda:1"`, `"mps"`; by default the best there is.
+        devices: Several in place of one, `["cuda:0", "cuda:1"]` or `["cpu", "cpu"]`: a worker process each, for corpus
+            jobs; `embeddings.biencoder.close()` ends them.
         dtype: `"auto"`, `"float32"` or `"bfloat16"`.
         max_tokens: Longest sequence; a longer document is read in overlapping windows.
         batch_tokens: Tokens in a forward pass; bounds memory.
@@ -84,6 +86,7 @@ class PplxEmbeddings(BaseModel, Embeddings):
     quantization: Literal["int8", "binary"] | None = "int8"
     normalize: bool = True
     device: str | None = None
+    devices: list[str] | None = None
     dtype: str = "auto"
     max_tokens: int | None = None
     batch_tokens: int | None = None

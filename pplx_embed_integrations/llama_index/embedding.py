@@ -70,6 +70,8 @@ class PplxEmbedding(EmbeddingOptions):
             whose vector is dropped, instead of in front of each chunk: every chunk has read it and none is averaged
             with it.
         device: Where both sides run; by default the best there is.
+        devices: Several in place of one, `["cuda:0", "cuda:1"]` or `["cpu", "cpu"]`: a worker process each, for corpus
+            jobs; `embed_model.biencoder.close()` ends them.
         dtype: `"auto"`, `"float32"` or `"bfloat16"`.
         max_tokens: Longest sequence; longer documents are read in overlapping windows.
         batch_tokens: Tokens in a forward pass.

@@ -6,7 +6,7 @@ Knows the bi-encoder's options and LlamaIndex's, and how they clash; must not kn
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +33,7 @@ _BIENCODER_OPTIONS = (
     "quantization",
     "normalize",
     "device",
+    "devices",
     "dtype",
     "max_tokens",
     "batch_tokens",
@@ -56,6 +57,7 @@ class EmbeddingOptions(BaseEmbedding):
     metadata_mode: MetadataMode = Field(default=MetadataMode.EMBED, description="Metadata embedded with a node.")
     metadata_per_document: bool = Field(default=False, description="Whether shared metadata is read once a document.")
     device: str | None = Field(default=None, description="Where both sides run.")
+    devices: list[str] | None = Field(default=None, description="Several devices, a worker process each.")
     dtype: str = Field(default="auto", description="Precision of the forward pass.")
     max_tokens: int | None = Field(default=None, description="Longest sequence.")
     batch_tokens: int | None = Field(default=None, description="Tokens in a forward pass.")
@@ -80,6 +82,7 @@ class EmbeddingOptions(BaseEmbedding):
         metadata_mode: MetadataMode | str = MetadataMode.EMBED,
         metadata_per_document: bool = False,
         device: str | None = None,
+        devices: Sequence[str] | None = None,
         dtype: str = "auto",
         max_tokens: int | None = None,
         batch_tokens: int | None = None,
@@ -119,6 +122,7 @@ class EmbeddingOptions(BaseEmbedding):
             "embeddings_cache": embeddings_cache,
             "rate_limiter": rate_limiter,
         }
+        given["devices"] = None if devices is None else list(devices)
         super().__init__(**given)
         self._biencoder = biencoder
 
