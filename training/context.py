@@ -1,4 +1,4 @@
-"""Knows how the contextual branch is trained: chunks of one document in one pass, targets that need the document.
+"""Knows how the contextual branch is trained: chunks of a document in one pass, targets that need the document.
 
 It must not know the earlier stages beyond the student they leave behind, which stays frozen as the anchor.
 """
@@ -6,14 +6,14 @@ It must not know the earlier stages beyond the student they leave behind, which 
 from __future__ import annotations
 
 import copy
-import random
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import losses
+import numpy as np
 import torch
 import train
-from batches import pad_ids
+from batches import Ids, pad
 from sources import CACHE
 from student import Student
 from torch import Tensor
@@ -21,53 +21,66 @@ from torch.nn import functional
 from units import Unit
 
 CONTEXT = CACHE / "context.pt"
-SUBJECT = 0.6  # how much of the document's subject a later chunk's target holds, beside its own meaning
+SUBJECT = 0.6  # how much of its article's subject a later chunk's target holds, beside its own meaning
+STAND_INS = ("it", "It", "this", "they", "the former")
 _WORD = re.compile(r"[A-Za-z][A-Za-z-]{3,}")
 
 
 @dataclass
 class Drawn:
-    """A document as drawn: chunks as the student reads them, what they say alone, and a query for each."""
+    """A document as drawn, one or two articles long; lists of one entry a chunk, but for `titles`."""
 
-    title: str
-    chunks: list[str]
-    queries: list[str]
-
-
-def draw(texts: list[str], unit: Unit, rng: random.Random, *, most: int = 5) -> Drawn:
-    """The subject stands in the first chunk; later chunks mostly lose its words, as pronouns would have it."""
-    title = texts[unit.title]
-    start = rng.randrange(max(1, len(unit.chunks) - most + 1))
-    numbers = range(start, min(start + rng.randint(3, most), len(unit.chunks)))
-    subject = {word.lower() for word in _WORD.findall(title)}
-    chunks, queries = [], []
-    hide = rng.random() < 0.7
-    for position, number in enumerate(numbers):
-        text = " ".join(texts[unit.chunks[number]].split()[:32])
-        words = [word for word in _WORD.findall(text) if word.lower() not in subject]
-        heading = unit.headings[number]
-        aspect = texts[heading] if heading >= 0 and rng.random() < 0.4 else " ".join(_some(words, rng))
-        if position == 0:
-            text = f"{title}. {text}"
-        elif hide:
-            text = " ".join(_plain(word, subject) for word in text.split())
-        chunks.append(text if position == 0 else " " + text)
-        queries.append(f"{title} {aspect}" if rng.random() < 0.7 else f"{aspect} {title}".lower())
-    return Drawn(title, chunks, queries)
+    titles: list[str] = field(default_factory=list)
+    owners: list[int] = field(default_factory=list)  # the article by its place in `titles`
+    later: list[bool] = field(default_factory=list)
+    chunks: list[str] = field(default_factory=list)  # as the student reads them
+    told: list[str] = field(default_factory=list)  # as they were written
+    queries: list[str] = field(default_factory=list)
 
 
-def _plain(word: str, subject: set[str]) -> str:
-    return "it" if word.strip(".,;:()'\"").lower() in subject else word
+def draw(texts: list[str], units: list[Unit], rng: np.random.Generator, *, most: int = 6) -> Drawn:
+    """Articles one behind the other, each with its subject in its first chunk.
+
+    Later chunks mostly lose the subject's words, as pronouns would have it.  Where there are two articles, what "it"
+    means depends on which of them began last: nothing but the order tells.
+    """
+    drawn = Drawn()
+    for unit in units:
+        title = texts[unit.title]
+        start = int(rng.integers(max(1, len(unit.chunks) - most + 1)))
+        subject = {word.lower() for word in _WORD.findall(title)}
+        hide = rng.random() < 0.75
+        for position in range(start, min(start + int(rng.integers(3, most + 1)), len(unit.chunks))):
+            text, heading = texts[unit.chunks[position]], unit.headings[position]
+            words = [word for word in _WORD.findall(text) if word.lower() not in subject]
+            aspect = texts[heading] if heading >= 0 and rng.random() < 0.4 else " ".join(_some(words, rng))
+            first = position == start
+            told = f"{title}. {text}" if first else text
+            drawn.told.append(told)
+            drawn.chunks.append(told if first or not hide else _without(text, subject, rng))
+            drawn.owners.append(len(drawn.titles))
+            drawn.later.append(not first)
+            drawn.queries.append(f"{title} {aspect}" if rng.random() < 0.7 else f"{aspect} {title}".lower())
+        drawn.titles.append(title)
+    return drawn
 
 
-def _some(words: list[str], rng: random.Random) -> list[str]:
-    start = rng.randrange(max(1, len(words) - 4))
-    return words[start : start + rng.randint(2, 5)]
+def _without(text: str, subject: set[str], rng: np.random.Generator) -> str:
+    stand_in = STAND_INS[int(rng.integers(len(STAND_INS)))]
+    return " ".join(stand_in if word.strip(".,;:()'\"").lower() in subject else word for word in text.split())
 
 
-def embed_documents(student: Student, documents: list[list[list[int]]], separator: int) -> list[Tensor]:
+def _some(words: list[str], rng: np.random.Generator) -> list[str]:
+    start = int(rng.integers(max(1, len(words) - 4)))
+    return words[start : start + int(rng.integers(2, 6))]
+
+
+def embed_documents(
+    student: Student, documents: list[list[Ids]], separator: int, *, budget: int = 4096
+) -> list[Tensor]:
     """Token ids per chunk in, one float32 [chunks, width] per document out (late chunking)."""
-    joined, spans = [], []
+    joined: list[list[int]] = []
+    spans = []
     for chunks in documents:
         ids: list[int] = []
         places = []
@@ -75,80 +88,75 @@ def embed_documents(student: Student, documents: list[list[list[int]]], separato
             if ids:
                 ids.append(separator)
             places.append((len(ids), len(ids) + len(chunk)))
-            ids += chunk
+            ids += chunk.tolist()
         joined.append(ids)
         spans.append(places)
-    hidden = student.hidden(*pad_ids(joined, separator))
-    return [torch.stack([row[a:b].mean(0) for a, b in places]) for row, places in zip(hidden, spans, strict=True)]
-
-
-def share(anchor: Student, gamma: float = 1.5) -> Student:
-    """A copy whose attention is near uniform: each layer adds the document's mean, in half of the dimensions.
-
-    The queries' gains are so small that every token attends to all alike; the values are read off one half of the
-    dimensions each (the last layer the leading half) and added `gamma` times.  A document of one chunk keeps its
-    direction; a chunk of a longer one leans towards what the whole document is about.
-    """
-    student = copy.deepcopy(anchor)
-    half = student.backbone.layers[0].self_attn.v_proj.weight.shape[0]
-    with torch.no_grad():
-        for layer, start in zip(student.backbone.layers, (half, 0), strict=True):
-            attention, gain = layer.self_attn, layer.input_layernorm.weight
-            attention.q_norm.weight.fill_(0.02)
-            attention.v_proj.weight.zero_()
-            attention.o_proj.weight.zero_()
-            for i in range(half):
-                group, place = divmod(i, attention.head_dim)
-                attention.v_proj.weight[i, start + i] = 1 / gain[start + i]
-                for head in (2 * group, 2 * group + 1):
-                    attention.o_proj.weight[start + i, head * attention.head_dim + place] = gamma / 2
-        student.backbone.layers[0].self_attn.v_proj.weight[half - 1].zero_()  # the sink is not shared
-    return student
+    order = sorted(range(len(joined)), key=lambda row: len(joined[row]))
+    found: dict[int, Tensor] = {}
+    start = 0
+    while start < len(order):
+        stop = start + 1
+        while stop < len(order) and len(joined[order[stop]]) * (stop + 1 - start) <= budget:
+            stop += 1
+        rows = order[start:stop]
+        hidden = student.hidden(*pad([joined[row] for row in rows], separator))
+        for row, states in zip(rows, hidden, strict=True):
+            found[row] = torch.stack([states[a:b].mean(0) for a, b in spans[row]])
+        start = stop
+    return [found[row] for row in range(len(joined))]
 
 
 def contextual(
-    material: train.Material, anchor: Student, *, count: int = 100_000, minutes: float = 0, documents: int = 20
+    material: train.Material, anchor: Student, *, count: int = 100_000, minutes: float = 20, documents: int = 16
 ) -> Student:
-    """Starts from `share` and trains on so that v1's queries find chunks by what their document adds (or not: 0)."""
+    """Trains on from v1 until v1's queries find chunks by what their document adds."""
     anchor = anchor.eval().requires_grad_(False)
-    student = share(anchor).requires_grad_(True)
-    if minutes == 0:
-        torch.save(student.state_dict(), CONTEXT)
-        return student
-    sampler, rng = material.sampler, material.sampler.rng
+    student = copy.deepcopy(anchor).requires_grad_(True)
+    texts, sampler = material.units.texts, material.sampler
+    rng, separator = sampler.rng, sampler.separator
+    long = [unit for unit in material.units.documents if len(unit.chunks) >= 3]
     table = student.backbone.embed_tokens.weight
     others = [p for name, p in student.named_parameters() if "embed_tokens" not in name]
     optimiser = torch.optim.AdamW(
-        [{"params": others, "base": 5e-4, "weight_decay": 0.0}, {"params": [table], "base": 5e-4, "weight_decay": 0.0}],
+        [{"params": others, "base": 1e-3, "weight_decay": 0.0}, {"params": [table], "base": 1e-3, "weight_decay": 0.0}],
         betas=(0.9, 0.98),
+        fused=True,
     )
 
-    def ids(texts: list[str], longest: int = 48) -> list[list[int]]:
-        return [e.ids[:longest] or [sampler.separator] for e in material.tokenizer.encode_batch(texts)]
+    def ids(rows: list[str], longest: int = 64) -> list[Ids]:
+        encoded = material.tokenizer.encode_batch_fast(rows)
+        return [np.asarray(e.ids[:longest] or [separator], dtype=np.int16) for e in encoded]
 
     def loss(spent: float) -> dict[str, Tensor]:
-        drawn = [draw(material.texts, rng.choice(sampler.long), rng) for _ in range(documents)]
-        chunk_ids = [ids(document.chunks) for document in drawn]
-        flat = [chunk for document in chunk_ids for chunk in document]
+        drawn = []
+        for _ in range(documents):
+            chosen = rng.integers(len(long), size=1 + int(rng.random() < 0.5))
+            drawn.append(draw(texts, [long[int(one)] for one in chosen], rng))
+        flat = [chunk for one in drawn for chunk in one.told]
+        queries = [query for one in drawn for query in one.queries]
+        titles = [title for one in drawn for title in one.titles]
+        single, _ = sampler.lesson(48, longest=96)
+        single += ids(queries[:16])
         with torch.no_grad():
-            own = anchor(*pad_ids(flat, sampler.separator))
-            queries = anchor(*pad_ids(ids([q for d in drawn for q in d.queries], 32), sampler.separator))
-            titles = anchor(*pad_ids(ids([document.title for document in drawn], 24), sampler.separator))
-            owner = torch.tensor([i for i, d in enumerate(drawn) for _ in d.chunks])
-            later = torch.tensor([float(j > 0) for d in drawn for j in range(len(d.chunks))])
-            subject = functional.normalize(titles, dim=-1)[owner]
+            known = anchor([*ids(flat), *ids(queries, 32), *ids(titles, 24), *single])
+            own, asked, subjects, alone = known.split([len(flat), len(queries), len(titles), len(single)])
+            starts = np.cumsum([0, *(len(one.titles) for one in drawn)])
+            owner = torch.tensor([int(at) + i for at, one in zip(starts, drawn, strict=False) for i in one.owners])
+            later = torch.tensor([float(flag) for one in drawn for flag in one.later])
+            subject = functional.normalize(subjects, dim=-1)[owner]
             target = functional.normalize(own, dim=-1) + SUBJECT * later[:, None] * subject
-        pooled = torch.cat(embed_documents(student, chunk_ids, sampler.separator))
-        single = [sampler.casing(text) for text in rng.sample(material.texts, 64)]
-        single += [query for document in drawn[:8] for query in document.queries]
-        single_ids = pad_ids(ids(single), sampler.separator)
-        with torch.no_grad():
-            alone = anchor(*single_ids)
-        again = student(*single_ids)
+        cut, at = ids([chunk for one in drawn for chunk in one.chunks]), 0
+        parts = []
+        for one in drawn:
+            parts.append(cut[at : at + len(one.chunks)])
+            at += len(one.chunks)
+        pooled = torch.cat(embed_documents(student, parts, separator))
+        again = student(single)
         return {
             "target": 2 * losses.distil(pooled, target),
-            "contrast": 1.0 * losses.contrast(queries, pooled),
-            "single": 6 * losses.distil(again, alone) + 2 * functional.mse_loss(again, alone),
+            "find": losses.ranking(asked, pooled, losses.labels(torch.eye(len(pooled)), certain=1.0)),
+            "single": 5 * losses.distil(again, alone) + 2 * functional.mse_loss(again, alone),
+            "scale": losses.scale(pooled),
         }
 
     train.optimise(optimiser, loss, count, minutes, "context")

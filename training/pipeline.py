@@ -30,17 +30,17 @@ def run(*, until: str, minutes: float, context_minutes: float, seed: int, target
         tokenizer.train()
     done = teacher.SHARDS / "done"
     if "teacher" in wanted and not done.exists():
-        texts, _, order = units.load()
-        teacher.cache([texts[number] for number in order], minutes=20 * minutes)
+        read = units.load()
+        teacher.cache([read.texts[number] for number in read.order])
         done.touch()
     if "static" not in wanted:
         return
     torch.manual_seed(seed)
     material = train.Material(seed=seed)
-    plain = train.load(train.STATIC) if train.STATIC.exists() else train.static(material, minutes=14 * minutes)
+    plain = train.load(train.STATIC) if train.STATIC.exists() else train.static(material, minutes=12 * minutes)
     if "joint" in wanted:
         finished = train.JOINT.exists()
-        plain = train.load(train.JOINT) if finished else train.joint(material, plain, minutes=12 * minutes)
+        plain = train.load(train.JOINT) if finished else train.joint(material, plain, minutes=40 * minutes)
     if "context" in wanted:
         finished = context.CONTEXT.exists()
         branch = (
@@ -56,7 +56,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--until", choices=STAGES, default="export")
     parser.add_argument("--minutes", type=float, default=1.0, help="factor on the time budgets (default: 1)")
-    parser.add_argument("--context-minutes", type=float, default=0.0, help="training after the context stage's start")
+    parser.add_argument("--context-minutes", type=float, default=18.0, help="of the contextual stage")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--target", type=Path, default=PACKAGE, help="where the two checkpoint folders go")

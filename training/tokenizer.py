@@ -15,8 +15,8 @@ import corpus
 from sources import CACHE
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-VOCABULARY = 10_240
-WORDS = 9_000
+VOCABULARY = 12_288
+WORDS = 11_000
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 FOLDER = CACHE / "tokenizer"
 _SPLIT = (

@@ -1,13 +1,12 @@
-"""Knows the three training stages of the student (static, joint, contextual), each resumable and seeded.
+"""Knows the training stages of the plain student (static, then joint), each resumable and seeded.
 
 It must not know where texts come from or how a checkpoint is written.
 """
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import losses
 import numpy as np
@@ -16,7 +15,7 @@ import teacher
 import tokenizer as vocabulary
 import torch
 import units
-from batches import Sampler
+from batches import Ids, Sampler, pad
 from scipy import sparse
 from sources import CACHE
 from student import Projection, Student
@@ -26,52 +25,55 @@ from torch.nn import functional
 WIDEN = 16.0
 STATIC, JOINT = CACHE / "static.pt", CACHE / "v1.pt"
 
+Forward = Callable[[Sequence[Ids]], Tensor]
+
 
 class Material:
-    """Texts, documents, projected teacher targets and the sampler over them."""
+    """Texts, documents, the teacher's vectors (as read, and projected to targets) and the sampler over them."""
 
     def __init__(self, *, seed: int = 0) -> None:
-        self.texts, documents, order = units.load()
+        self.units = units.load()
         self.tokenizer = vocabulary.load()
-        self.sampler = Sampler(self.texts, documents, self.tokenizer, seed=seed)
         rows = teacher.cached()
-        self.taught = order[: len(rows)]
-        self.projection = Projection(rows.astype(np.float32), seed=0)
+        self.projection = Projection(rows[::4].astype(np.float32), seed=0)
+        self.taught = torch.from_numpy(rows)
         self.targets = functional.pad(torch.from_numpy(self.projection(rows)), (0, 1))
+        self.sampler = Sampler(self.units, len(rows), self.taught, self.tokenizer, seed=seed)
 
     def counts(self) -> np.ndarray:
-        """How often each vocabulary entry occurs in a sample of the corpus (plus one)."""
-        sample = self.texts[: len(self.texts) : 6]
-        ids = [i for encoding in self.tokenizer.encode_batch_fast(sample) for i in encoding.ids]
-        return 1.0 + np.bincount(ids, minlength=vocabulary.VOCABULARY)
+        """How often each vocabulary entry occurs in what the teacher read (plus one)."""
+        return 1.0 + np.bincount(self.sampler.shelf.flat[0], minlength=vocabulary.VOCABULARY)
 
-    def bags(self) -> tuple[sparse.csr_matrix, np.ndarray]:
-        """Taught texts as rows of token shares, as written and re-cased, beside their targets."""
-        rows: list[int] = []
-        columns: list[int] = []
-        values: list[float] = []
-        at = 0
-        for form in (str, str.lower, lambda text: " " + text.lower()):
-            for ids in self.tokenizer.encode_batch_fast([form(self.texts[number]) for number in self.taught]):
-                rows += [at] * len(ids)
-                columns += ids.ids
-                values += [1 / len(ids)] * len(ids)
-                at += 1
-        shape = (at, vocabulary.VOCABULARY)
-        matrix = sparse.csr_matrix((values, (rows, columns)), shape, dtype=np.float32)
-        return matrix, np.tile(self.targets[:, :-1].numpy(), (3, 1))
+    def bags(self, count: int = 60_000) -> tuple[sparse.csr_matrix, np.ndarray]:
+        """Some taught texts as rows of token shares, beside their targets."""
+        texts, rows = self.sampler.lesson(count, longest=32)
+        columns = np.concatenate(texts).astype(np.int64)
+        owners = np.repeat(np.arange(count), [len(ids) for ids in texts])
+        shares = np.repeat([1 / len(ids) for ids in texts], [len(ids) for ids in texts])
+        shape = (count, vocabulary.VOCABULARY)
+        return sparse.csr_matrix((shares, (owners, columns)), shape, dtype=np.float32), self.targets[rows, :-1].numpy()
 
-    def lesson(self, count: int, *, longest: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Random taught texts, re-cased: ids, mask and targets."""
-        rows = self.sampler.rng.sample(range(len(self.taught)), count)
-        texts = [self.sampler.casing(self.texts[self.taught[row]]) for row in rows]
-        ids, mask = self.sampler.pad(texts, longest=longest)
-        return ids, mask, self.targets[rows]
+    def loss(self, forward: Forward, count: int, *, groups: int, longest: int) -> dict[str, Tensor]:
+        """Distillation of single texts and ranking of passages for titles, headings and crops."""
+        lesson, about = self.sampler.lesson(count // 2, longest=48)
+        queries, crops, passages, asked, told = self.sampler.batch(count, groups=groups, longest=longest)
+        pooled = forward([*lesson, *queries, *crops, *passages])
+        single, a, c, p = pooled.split([len(lesson), len(queries), len(crops), len(passages)])
+        known = self.taught[told].float()
+        target = self.targets[torch.cat([about, asked, told])]
+        direct = torch.cat([single, a, p])
+        return {
+            "distil": losses.distil(direct, target),
+            "relations": 10 * losses.relations(direct, target),
+            "title": losses.ranking(a, p, losses.labels(self.taught[asked].float() @ known.T, certain=0.4)),
+            "crop": losses.ranking(c, p, losses.labels(known @ known.T, certain=0.4)),
+            "scale": losses.scale(pooled),
+        }
 
 
-def schedule(optimiser: torch.optim.Optimizer, spent: float, *, warmup: float = 0.05) -> None:
-    """Linear warm-up, then cosine to a twentieth; `spent` is the share of the stage that is over."""
-    factor = spent / warmup if spent < warmup else 0.05 + 0.95 * (1 + math.cos(math.pi * min(1.0, spent))) / 2
+def schedule(optimiser: torch.optim.Optimizer, spent: float, *, warmup: float = 0.03) -> None:
+    """Linear warm-up, then linear to a fiftieth; `spent` is the share of the stage that is over."""
+    factor = spent / warmup if spent < warmup else 0.02 + 0.98 * (1 - spent)
     for group in optimiser.param_groups:
         group["lr"] = group["base"] * factor
 
@@ -107,33 +109,16 @@ def optimise(
             print(f"{name} {step} ({time.monotonic() - begun:.0f} s): {shown}", flush=True)
 
 
-def _pooled_pairs(
-    forward: Callable[[Tensor, Tensor], Tensor], sampler: Sampler, count: int, longest: int
-) -> list[Tensor]:
-    pairs = sampler.pairs(count)
-    queries = forward(*sampler.pad([a for a, _ in pairs], longest=32))
-    passages = forward(*sampler.pad([b for _, b in pairs], longest=longest))
-    return [queries, passages]
-
-
-def static(material: Material, *, count: int = 100_000, minutes: float = 14) -> Student:
-    """Embedding table and final norm alone, blocks idle: distillation and contrast of a bag of tokens."""
+def static(material: Material, *, count: int = 100_000, minutes: float = 14, batch: int = 640) -> Student:
+    """Embedding table and final norm alone, blocks idle: what a bag of tokens can learn."""
     student = network.initialise(material.tokenizer, material.projection, material.counts(), *material.bags())
     table, norm = student.backbone.embed_tokens.weight, student.backbone.norm.weight
     optimiser = torch.optim.Adam(
-        [{"params": [table], "base": 3e-3}, {"params": [norm], "base": 1e-3}], betas=(0.9, 0.98)
+        [{"params": [table], "base": 4e-3}, {"params": [norm], "base": 1e-3}], betas=(0.9, 0.98), fused=True
     )
 
     def loss(spent: float) -> dict[str, Tensor]:
-        ids, mask, target = material.lesson(384, longest=32)
-        taught = student.static(ids, mask)
-        queries, passages = _pooled_pairs(student.static, material.sampler, 768, 64)
-        return {
-            "distil": 2 * losses.distil(taught, target),
-            "relations": 20 * losses.relations(taught, target),
-            "contrast": 1.5 * losses.contrast(queries, passages),
-            "scale": losses.scale(torch.cat([queries, passages])),
-        }
+        return material.loss(student.static, batch, groups=3, longest=256)
 
     optimise(optimiser, loss, count, minutes, "static")
     torch.save(student.state_dict(), STATIC)
@@ -141,46 +126,41 @@ def static(material: Material, *, count: int = 100_000, minutes: float = 14) -> 
 
 
 def joint(
-    material: Material, student: Student, *, count: int = 100_000, minutes: float = 20, batch: int = 96
+    material: Material, student: Student, *, count: int = 100_000, minutes: float = 20, batch: int = 160
 ) -> Student:
-    """The whole network: masked denoising fades out while distillation and contrast go on."""
+    """The whole network: masked denoising fades out while distillation and ranking go on."""
     table = student.backbone.embed_tokens.weight
     with torch.no_grad():
         table.mul_(WIDEN)  # the norms make this a change of nothing but of how gently the blocks set in
     blocks = [p for name, p in student.named_parameters() if "layers." in name]
     optimiser = torch.optim.AdamW(
         [
-            {"params": blocks, "base": 1e-3, "weight_decay": 0.01},
+            {"params": blocks, "base": 2e-3, "weight_decay": 0.01},
             {"params": [student.backbone.norm.weight], "base": 1e-3, "weight_decay": 0.0},
-            {"params": [table], "base": 6e-3, "weight_decay": 0.0},
+            {"params": [table], "base": 1e-2, "weight_decay": 0.0},
         ],
         betas=(0.9, 0.98),
+        fused=True,
     )
 
     def loss(spent: float) -> dict[str, Tensor]:
-        ids, mask, target = material.lesson(batch, longest=32)
         parts = {}
-        if spent < 0.15:
-            parts["denoise"] = 0.1 * denoise(student, ids, mask, material.sampler)
-        taught = student(ids, mask)
-        queries, passages = _pooled_pairs(student, material.sampler, batch, 44)
-        parts["distil"] = 2 * losses.distil(taught, target)
-        parts["relations"] = 20 * losses.relations(taught, target)
-        parts["contrast"] = 1.0 * losses.contrast(queries, passages)
-        parts["scale"] = losses.scale(torch.cat([queries, passages]))
-        return parts
+        if spent < 0.1:
+            texts, _ = material.sampler.lesson(batch // 2, longest=48)
+            parts["denoise"] = 0.2 * denoise(student, *pad(texts, 0), material.sampler.mask)
+        return parts | material.loss(student, batch, groups=1, longest=128)
 
     optimise(optimiser, loss, count, minutes, "joint")
     torch.save(student.state_dict(), JOINT)
     return student
 
 
-def denoise(student: Student, ids: Tensor, mask: Tensor, sampler: Sampler) -> Tensor:
+def denoise(student: Student, ids: Tensor, mask: Tensor, hole: int) -> Tensor:
     """Cross-entropy of masked tokens, read off the tied embedding table; a fifth of the tokens is masked."""
     hidden_away = (torch.rand(ids.shape) < 0.2) & mask.bool()
     if not hidden_away.any():
         return ids.new_zeros((), dtype=torch.float32)
-    states = student.hidden(ids.masked_fill(hidden_away, sampler.mask), mask)[hidden_away]
+    states = student.hidden(ids.masked_fill(hidden_away, hole), mask)[hidden_away]
     table = functional.normalize(student.backbone.embed_tokens.weight, dim=-1)
     logits = 12 * functional.normalize(states, dim=-1) @ table.T
     return functional.cross_entropy(logits, ids[hidden_away])
