@@ -228,9 +228,10 @@ class _Worker:
         with self._lock:
             self.stopped = True
             self._over = self._over or over
-            if self._process is not None:
-                self._process.kill()
-                _reap(self._process)
+            process = self._process  # the thread that uses it may let go of it meanwhile
+            if process is not None:
+                process.kill()
+                _reap(process)
 
     def _tell(self, message: object) -> None:
         process = self._process

@@ -1,18 +1,22 @@
 """One encoder under many threads and tasks: the same vectors, shared passes, a free event loop."""
 
 import asyncio
+import io
+import logging
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from pplx_embed_integrations import PplxBiEncoder, PplxEncoder
+from pplx_embed_integrations.backbone import results
 from pplx_embed_integrations.backbone.lane import Pooled
 from pplx_embed_integrations.backbone.packing import TokenSequence
 from pplx_embed_integrations.errors import InputError
@@ -179,3 +183,81 @@ def test_the_callers_arithmetic_context_does_not_reach_the_model(encoder_v1: Ppl
         np.testing.assert_allclose(encoder_v1.encode(["a text"], quantization=None), expected, atol=SAME)
     with torch.enable_grad():
         assert not encoder_v1.encode(["a text"]).dtype.hasobject
+
+
+@pytest.fixture
+def sliced(replica_context_v1: Path) -> PplxEncoder:
+    """An encoder that tokenises a few texts at a time."""
+    encoder = PplxEncoder(replica_context_v1, dtype="float32", batch_tokens=50, max_tokens=60).load()
+    assert encoder._loaded is not None
+    encoder._loaded._slice = 100
+    return encoder
+
+
+def test_slices_change_no_vector(sliced: PplxEncoder, encoder_context_v1: PplxEncoder) -> None:
+    texts = [f"text {i} " * (1 + i % 9) for i in range(100)]
+    expected = encoder_context_v1.encode(texts, quantization=None)
+    np.testing.assert_allclose(sliced.encode(texts, quantization=None), expected, atol=SAME)
+    documents = [[f"chunk {j} of {i}" for j in range(i % 4)] for i in range(50)]
+    for got, right in zip(
+        asyncio.run(sliced.aencode_documents(documents, quantization=None)),
+        encoder_context_v1.encode_documents(documents, quantization=None),
+        strict=True,
+    ):
+        np.testing.assert_allclose(got, right, atol=SAME)
+
+
+def test_an_error_in_a_late_slice_names_its_text(sliced: PplxEncoder) -> None:
+    texts = [f"text {i}" for i in range(300)]
+    with pytest.raises(InputError, match="text 300 has a lone surrogate"):
+        sliced.encode([*texts, "bad \ud800", *texts])
+    with pytest.raises(InputError, match=r"text 300 has \d+ tokens and the limit is 60"):
+        asyncio.run(sliced.aencode([*texts, "long " * 100, *texts]))
+    with pytest.raises(InputError, match=r"chunk 1 of document 301 has \d+ tokens and the limit is 60"):
+        sliced.encode_documents([[], *([text] for text in texts), ["a", "long " * 100]])
+    assert sliced._loaded is not None
+    assert not sliced._loaded.lane._jobs
+    assert sliced.encode(["again"]).shape == (1, 32)
+
+
+def test_a_long_document_in_a_late_slice_is_named(sliced: PplxEncoder, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, logger="pplx_embed_integrations"):
+        sliced.encode_documents([*([f"text {i}"] for i in range(80)), [f"chunk {i}" for i in range(40)]])
+    assert "document 80 is longer than 60 tokens" in caplog.text
+
+
+class Bar(results.tqdm):  # type: ignore[misc,type-arg]
+    """A bar that remembers what it said."""
+
+    made: list["Bar"]
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options, file=io.StringIO())
+        self.said: list[tuple[float, float]] = []
+        self.made.append(self)
+
+    def update(self, n: float | None = 1) -> bool | None:
+        shown = super().update(n)
+        assert self.total is not None
+        self.said.append((self.n, self.total))
+        return shown
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_progress_counts_tokens(asynchronous: bool, sliced: PplxEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Bar, "made", [], raising=False)
+    monkeypatch.setattr(results, "tqdm", Bar)
+    texts = [f"text {i} " * (1 + i % 9) for i in range(200)]
+    tokens = sum(sliced.count_tokens(texts))
+    if asynchronous:
+        asyncio.run(sliced.aencode(texts, show_progress=True))
+    else:
+        sliced.encode(texts, show_progress=True)
+    [bar] = Bar.made
+    assert bar.said[-1] == (tokens, tokens)
+    # While the last texts wait for the tokenizer the total is an estimate, near what it becomes.
+    assert all(done <= total and tokens / 2 < total < tokens * 2 for done, total in bar.said)
+    assert bar.format_dict["rate"] is None or bar.format_dict["rate"] > 0
+    assert bar.disable or bar.last_print_n == tokens
+    sliced.encode(texts)
+    assert len(Bar.made) == 1

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from pplx_embed_integrations.backbone.lane import Lane, Pooled
+from pplx_embed_integrations.backbone.lane import Lane, Pooled, WorkerLostError
 from pplx_embed_integrations.backbone.packing import TokenSequence, text_sequence
 from pplx_embed_integrations.errors import EncodingError
 
@@ -343,3 +343,169 @@ def test_a_lane_without_work_takes_no_sequences() -> None:
     with started(call):
         pass
     assert call.error is None
+
+
+def test_the_first_instalment_is_computed_while_the_second_is_made() -> None:
+    model = Model()
+    call = Call(Lane(model, budget=10), 4, 9, 5, 3)
+
+    def instalments() -> Iterator[Batch]:
+        yield call.sequences[:2]
+        assert model.started.wait(30)
+        yield []
+        yield call.sequences[2:]
+
+    call.lane.run(instalments(), call.receive)
+    assert call.right()
+    assert model.batches[:2] == [[(1, 9)], [(1, 4)]]
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_an_instalment_that_cannot_be_made_ends_the_call(asynchronous: bool) -> None:
+    model = Model()
+    lane = Lane(model, budget=10)
+    call = Call(lane, *[10] * 20)
+
+    def instalments() -> Iterator[Batch]:
+        yield call.sequences
+        assert model.started.wait(30)
+        raise ValueError("text 20 is bad")
+
+    run = (lambda *given: asyncio.run(lane.arun(*given))) if asynchronous else lane.run
+    with pytest.raises(ValueError, match="text 20 is bad"):
+        run(instalments(), call.receive)
+    again = Call(lane, 3, token=2)
+    again.run()
+    assert again.right()
+    assert model.batches[-1] == [(2, 3)]  # nothing of the first is left to do
+    assert not lane._jobs
+
+
+async def test_no_more_instalments_are_made_for_a_cancelled_task() -> None:
+    made: list[int] = []
+    lane = Lane(Model(), budget=10)
+
+    def instalments() -> Iterator[Batch]:
+        for number in range(10_000):
+            made.append(number)
+            threading.Event().wait(0.001)
+            yield sequences(3)
+
+    task = asyncio.create_task(lane.arun(instalments(), lambda batch, pooled: None))
+    while len(made) < 5:
+        await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await asyncio.sleep(0.1)
+    stopped_at = len(made)
+    await asyncio.sleep(0.1)
+    assert len(made) == stopped_at < 10_000
+
+
+def test_instalments_that_wait_are_cut_into_batches_together() -> None:
+    model = Model()
+    call = Call(Lane(model, budget=10), 10, *[2, 7] * 10)
+
+    def instalments() -> Iterator[Batch]:
+        model.go.clear()
+        yield call.sequences[:1]
+        assert model.started.wait(30)
+        yield from ([sequence] for sequence in call.sequences[1:])
+        model.go.set()
+
+    call.lane.run(instalments(), call.receive)
+    assert call.right()
+    assert len(model.batches) == 1 + 10 + 2  # the long ones, and the short ones five by five
+
+
+def test_two_batches_run_side_by_side_and_a_query_still_waits_for_one() -> None:
+    both = threading.Barrier(2)
+
+    def meet(batch: Batch) -> None:
+        both.wait(30)
+
+    model = Model(meet)
+    lane = Lane(model, budget=10, parallel=2)
+    corpus = Call(lane, *[10] * 40)
+    corpus.run()  # passes no barrier with one batch at a time
+    assert corpus.right()
+    model.fail = lambda batch: None
+    model.batches.clear()
+    model.started.clear()
+    model.go.clear()
+    query = Call(lane, 4, token=2)
+    with started(corpus):
+        assert model.started.wait(30)
+        with started(query):
+            queued(lane, 2)
+            model.go.set()
+    assert query.right()
+    assert [(2, 4)] in model.batches[1:5]
+
+
+def test_calls_on_several_devices_get_what_is_theirs() -> None:
+    lane = Lane(Model(), budget=40, parallel=4)
+    calls = [Call(lane, *range(1, 39), token=token) for token in range(1, 17)]
+    with started(*calls):
+        pass
+    assert all(call.error is None and call.right() for call in calls)
+    assert not lane._jobs
+
+
+def test_a_budget_is_halved_once_by_batches_that_ran_side_by_side() -> None:
+    both = threading.Barrier(2)
+
+    def fail(batch: Batch) -> BaseException | None:
+        if sum(map(len, batch)) <= 10:
+            return None
+        both.wait(30)
+        return torch.OutOfMemoryError()
+
+    lane = Lane(Model(fail), budget=20, parallel=2)
+    call = Call(lane, *[5] * 8)
+    call.run()
+    assert call.error is None
+    assert call.right()
+    assert lane.budget == 10
+
+
+def test_a_batch_whose_worker_is_lost_is_tried_again() -> None:
+    lost = iter([WorkerLostError("gone"), WorkerLostError("gone")])
+    call = Call(Lane(Model(lambda batch: next(lost, None)), budget=10), 5, 5, 5)
+    call.run()
+    assert call.error is None
+    assert call.right()
+
+
+def test_a_batch_that_loses_worker_after_worker_fails_its_call_alone() -> None:
+    model = Model(lambda batch: WorkerLostError("gone") if any(s.ids[0] == 7 for s in batch) else None)
+    lane = Lane(model, budget=100)
+    first, others = Call(lane, 5), [Call(lane, 5, 6, token=token) for token in range(2, 12)]
+    model.go.clear()
+    with started(first):
+        assert model.started.wait(30)
+        with started(*others):
+            queued(lane, 11)
+            model.go.set()
+    for call in [first, *others]:
+        if call.sequences[0].ids[0] == 7:
+            assert isinstance(call.error, EncodingError)
+        else:
+            assert call.right()
+    assert model.batches.count([(7, 6), (7, 5)]) == 3
+
+
+def test_nothing_is_tried_again_for_a_call_that_is_over() -> None:
+    model = Model()
+    lane = Lane(model, budget=10)
+    call = Call(lane, 5)
+
+    def fail(batch: Batch) -> BaseException:
+        for job in list(lane._jobs):
+            job.future.cancel()
+        return WorkerLostError("ended")
+
+    model.fail = fail
+    call.run()
+    assert len(model.batches) == 1
