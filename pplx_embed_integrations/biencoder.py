@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict, cast
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, cast
 
 from .checkpoints import CheckpointSpec, resolve, resolve_pair
 from .errors import CheckpointError, InputError
-from .inputs import check_devices, check_dtype, check_positive, check_text
+from .inputs import check_devices, check_dtype, check_positive, check_text, check_weights
 from .vectors import Quantization, Vectors, check_dimensions, check_quantization, to_lists
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ class PplxBiEncoder:
         devices: Several devices in place of one, `["cuda:0", "cuda:1"]` or `["cpu", "cpu"]`: each side has a worker
             process on each, from its first use until `close`.
         dtype: `"auto"`, `"float32"` or `"bfloat16"`.
+        weights: `"int8"` for linear layers in 8 bits; see `PplxEncoder`.
         max_tokens: Longest sequence.
         batch_tokens: Tokens in a forward pass.
         truncate: Cut what is too long instead of refusing it.
@@ -88,6 +89,7 @@ class PplxBiEncoder:
         device: str | None = None,
         devices: Sequence[str] | None = None,
         dtype: str = "auto",
+        weights: Literal["int8"] | None = None,
         max_tokens: int | None = None,
         batch_tokens: int | None = None,
         truncate: bool = False,
@@ -111,6 +113,7 @@ class PplxBiEncoder:
             "device": device,
             "devices": check_devices(device, devices),
             "dtype": check_dtype(dtype),
+            "weights": check_weights(weights),
             "max_tokens": None if max_tokens is None else check_positive("max_tokens", max_tokens, largest=longest),
             "batch_tokens": None if batch_tokens is None else check_positive("batch_tokens", batch_tokens),
             "truncate": truncate,
@@ -125,7 +128,7 @@ class PplxBiEncoder:
     @property
     def options(self) -> dict[str, str | int | bool | None]:
         """Everything that decides a vector's values, as plain values: the key of any cache."""
-        settings = {name: self._settings[name] for name in ("dtype", "max_tokens", "truncate")}
+        settings = {name: self._settings[name] for name in ("dtype", "weights", "max_tokens", "truncate")}
         return {
             "query_model": self._query.source,
             "query_revision": self._query.revision,

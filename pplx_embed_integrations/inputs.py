@@ -13,7 +13,15 @@ from typing import Any
 
 from .errors import InputError, InputTypeError
 
-__all__ = ["check_devices", "check_documents", "check_dtype", "check_positive", "check_text", "check_texts"]
+__all__ = [
+    "check_devices",
+    "check_documents",
+    "check_dtype",
+    "check_positive",
+    "check_text",
+    "check_texts",
+    "check_weights",
+]
 
 
 def check_text(text: object, *, name: str = "the text") -> str:
@@ -176,3 +184,18 @@ def check_dtype(dtype: object) -> str:
     if name not in ("auto", "float32", "bfloat16"):
         raise InputError(f'dtype={dtype!r} is unknown; use "auto", "float32" or "bfloat16"')
     return name
+
+
+def check_weights(weights: object) -> str | None:
+    """Return the name of a form in which linear layers hold their weights, `None` for that of the dtype.
+
+    Raises:
+        InputError: There is no such form.
+
+    Example:
+        >>> check_weights("int8")
+        'int8'
+    """
+    if weights is not None and weights != "int8":
+        raise InputError(f'weights={weights!r} is unknown; use "int8", or leave it out for weights in dtype')
+    return None if weights is None else "int8"

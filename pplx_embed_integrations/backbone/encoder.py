@@ -10,13 +10,13 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
 from ..checkpoints import CheckpointSpec, resolve
 from ..errors import NotContextualError
-from ..inputs import check_devices, check_documents, check_dtype, check_positive, check_texts
+from ..inputs import check_devices, check_documents, check_dtype, check_positive, check_texts, check_weights
 from ..vectors import Quantization, Vectors
 from .engine import Loading
 from .hub import checkpoint_folder
@@ -47,6 +47,8 @@ class PplxEncoder:
             one of them.
         dtype: `"float32"`, `"bfloat16"`, or `"auto"`: bfloat16 where the processor computes in it natively and the
             model is large, else float32. float16 is refused: it overflows.
+        weights: `"int8"` rounds the weights of the linear layers, and what they multiply, to 8 bits: faster on a CPU
+            with AVX-512 VNNI or the like, at a cost that docs/performance.md states. By default they are in `dtype`.
         max_tokens: Longest sequence, at most the checkpoint's. A longer document is read in overlapping windows.
         batch_tokens: Tokens in a forward pass; bounds memory. A longer sequence goes alone.
         truncate: Cut a text or chunk of more than `max_tokens` tokens instead of refusing it.
@@ -75,6 +77,7 @@ class PplxEncoder:
         device: str | None = None,
         devices: Sequence[str] | None = None,
         dtype: str | torch.dtype = "auto",
+        weights: Literal["int8"] | None = None,
         max_tokens: int | None = None,
         batch_tokens: int | None = None,
         truncate: bool = False,
@@ -88,6 +91,7 @@ class PplxEncoder:
         self.max_tokens = limit if max_tokens is None else check_positive("max_tokens", max_tokens, largest=limit)
         self.batch_tokens = None if batch_tokens is None else check_positive("batch_tokens", batch_tokens)
         self.dtype = check_dtype(dtype)
+        self.weights = check_weights(weights)
         self.device = device
         self.devices = check_devices(device, devices)
         self.truncate = truncate
@@ -113,7 +117,8 @@ class PplxEncoder:
 
     def __repr__(self) -> str:
         where = f"device={self.device!r}" if self.devices is None else f"devices={list(self.devices)}"
-        return f"PplxEncoder({self.checkpoint.name!r}, {where}, dtype={self.dtype!r})"
+        weights = "" if self.weights is None else f", weights={self.weights!r}"
+        return f"PplxEncoder({self.checkpoint.name!r}, {where}, dtype={self.dtype!r}{weights})"
 
     @property
     def dimension(self) -> int:
@@ -127,7 +132,7 @@ class PplxEncoder:
         The weights are shared: what a trainer changes, `encode` uses. Train with `dtype="float32"`.
 
         Raises:
-            InputError: The weights are in the processes of several `devices`.
+            InputError: The weights are in the processes of several `devices`, or rounded to int8.
         """
         loaded = self._load()
         with self._loading:
@@ -149,7 +154,7 @@ class PplxEncoder:
             CheckpointError: The files are damaged or incomplete.
             DownloadError: The hub cannot be reached.
             EncodingError: No worker process lives long enough.
-            InputError: The machine has no such device.
+            InputError: The machine has no such device, or cannot compute with such weights.
         """
         self._load()
         return self
@@ -308,7 +313,7 @@ class PplxEncoder:
                     folder = checkpoint_folder(self.checkpoint, **self._hub)
                     self._loaded = loaded = LoadedCheckpoint(
                         self.checkpoint,
-                        Loading(folder, contextual=self.checkpoint.contextual, dtype=self.dtype),
+                        Loading(folder, self.checkpoint.contextual, self.dtype, self.weights),
                         device=self.device,
                         devices=self.devices,
                         max_tokens=self.max_tokens,

@@ -28,11 +28,13 @@ class Loading:
         folder: The checkpoint's files.
         contextual: Whether it embeds chunks in context.
         dtype: `"auto"`, `"float32"` or `"bfloat16"`.
+        weights: `"int8"`, or None for the dtype's own.
     """
 
     folder: Path
     contextual: bool
     dtype: str
+    weights: str | None = None
 
 
 class Engine:
@@ -44,7 +46,7 @@ class Engine:
 
     Raises:
         CheckpointError: The files are damaged or incomplete.
-        InputError: The machine has no such device.
+        InputError: The machine has no such device, or cannot compute with such weights.
     """
 
     parallel = 1
@@ -55,7 +57,12 @@ class Engine:
     def __init__(self, loading: Loading, device: str | None) -> None:
         place = resolve_device(device)
         self.model = load_model(
-            loading.folder, contextual=loading.contextual, dtype=loading.dtype, device=place, prepacked=True
+            loading.folder,
+            contextual=loading.contextual,
+            dtype=loading.dtype,
+            device=place,
+            prepacked=True,
+            weights=loading.weights,
         )
         self.batch_tokens = default_batch_tokens(place)
         self.width: int = self.model.config.hidden_size

@@ -150,7 +150,16 @@ class LoadedCheckpoint:
         return ids
 
     def plain_model(self) -> PplxQwen3Model:
-        """Return the model with ordinary linear layers, for trainers and for saving; from then on it stays so."""
+        """Return the model with ordinary linear layers, for trainers and for saving; from then on it stays so.
+
+        Raises:
+            InputError: It is in other processes, or its weights are rounded.
+        """
+        if self.loading.weights is not None:
+            raise InputError(
+                f"with weights={self.loading.weights!r} the weights are rounded, and no trainer or file could use them; "
+                "leave weights out to have a SentenceTransformer"
+            )
         unpack(self.model)
         return self.model
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -20,6 +21,7 @@ from ..checkpoints import MODEL_TYPE
 from ..errors import CheckpointError
 from . import attention
 from .devices import resolve_dtype
+from .int8_weights import Int8Linear, TokenCodes, check_int8_weights
 from .prepacking import PrepackedLinear, can_prepack
 
 __all__ = ["PplxQwen3Config", "PplxQwen3ContextualModel", "PplxQwen3Model", "load_model", "register"]
@@ -106,6 +108,7 @@ def load_model(
     device: torch.device,
     implementation: str = attention.PACKED,
     prepacked: bool = False,
+    weights: str | None = None,
 ) -> PplxQwen3Model:
     """Build the model from a folder's `config.json` and safetensors, straight in the wanted dtype and place.
 
@@ -119,19 +122,21 @@ def load_model(
         device: Where the model goes.
         implementation: Attention, by its transformers name.
         prepacked: Hold the linear layers in the processor's own order where that is possible; see `prepacking`.
+        weights: `"int8"` to hold and multiply the linear layers in 8 bits; see `int8_weights`.
 
     Returns:
         The model in evaluation mode.
 
     Raises:
         CheckpointError: A file is missing, damaged, or does not fit the configuration.
+        InputError: This machine has no `weights="int8"`.
     """
     register()
     config, model = _empty_model(folder, contextual=contextual, implementation=implementation)
     expected = dict(model.state_dict())
     parameters = sum(tensor.numel() for tensor in expected.values())
     number_type = resolve_dtype(dtype, device=device, parameters=parameters)
-    prepacked = prepacked and can_prepack(device, number_type)
+    make_linear = _linear_maker(device, number_type, prepacked=prepacked, weights=weights)
     for name, tensor in _tensors(folder):
         if name not in expected:
             raise CheckpointError(f"{str(folder)!r} holds the tensor {name!r}, which its config.json does not foresee")
@@ -145,8 +150,8 @@ def load_model(
                 f"tensor {name!r} in {str(folder)!r} is {tensor.dtype}; quantised weights are not supported, floats are"
             )
         layer = name.rpartition(".")[0]
-        if prepacked and isinstance(model.get_submodule(layer), torch.nn.Linear):
-            model.set_submodule(layer, PrepackedLinear(tensor.to(number_type)))
+        if make_linear is not None and isinstance(model.get_submodule(layer), torch.nn.Linear):
+            model.set_submodule(layer, make_linear(tensor))
         else:
             model.load_state_dict({name: tensor.to(device, number_type, copy=True)}, strict=False, assign=True)
         del expected[name], tensor
@@ -156,6 +161,18 @@ def load_model(
     model.train(False)
     model.requires_grad_(False)
     return model
+
+
+def _linear_maker(
+    device: torch.device, dtype: torch.dtype, *, prepacked: bool, weights: str | None
+) -> Callable[[torch.Tensor], torch.nn.Module] | None:
+    """Return what makes a linear layer of a weight, None where torch's own layer takes it as it is."""
+    if weights == "int8":
+        check_int8_weights(device)
+        return partial(Int8Linear, codes=TokenCodes())
+    if prepacked and can_prepack(device, dtype):
+        return lambda weight: PrepackedLinear(weight.to(dtype))
+    return None
 
 
 def _empty_model(folder: Path, *, contextual: bool, implementation: str) -> tuple[PplxQwen3Config, PplxQwen3Model]:

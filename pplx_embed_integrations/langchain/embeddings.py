@@ -53,6 +53,7 @@ class PplxEmbeddings(BaseModel, Embeddings):
         devices: Several in place of one, `["cuda:0", "cuda:1"]` or `["cpu", "cpu"]`: a worker process each, for corpus
             jobs; `embeddings.biencoder.close()` ends them.
         dtype: `"auto"`, `"float32"` or `"bfloat16"`.
+        weights: `"int8"` for linear layers in 8 bits: faster on a CPU, slightly less exact.
         max_tokens: Longest sequence; a longer document is read in overlapping windows.
         batch_tokens: Tokens in a forward pass; bounds memory.
         truncate: Cut a text of more than `max_tokens` instead of refusing it.
@@ -88,6 +89,7 @@ class PplxEmbeddings(BaseModel, Embeddings):
     device: str | None = None
     devices: list[str] | None = None
     dtype: str = "auto"
+    weights: Literal["int8"] | None = None
     max_tokens: int | None = None
     batch_tokens: int | None = None
     truncate: bool = False

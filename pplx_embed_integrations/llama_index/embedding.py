@@ -73,6 +73,7 @@ class PplxEmbedding(EmbeddingOptions):
         devices: Several in place of one, `["cuda:0", "cuda:1"]` or `["cpu", "cpu"]`: a worker process each, for corpus
             jobs; `embed_model.biencoder.close()` ends them.
         dtype: `"auto"`, `"float32"` or `"bfloat16"`.
+        weights: `"int8"` for linear layers in 8 bits: faster on a CPU, slightly less exact.
         max_tokens: Longest sequence; longer documents are read in overlapping windows.
         batch_tokens: Tokens in a forward pass.
         truncate: Cut a text that is too long instead of refusing it.

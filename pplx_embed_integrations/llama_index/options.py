@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.bridge.pydantic import Field, PrivateAttr
@@ -35,6 +35,7 @@ _BIENCODER_OPTIONS = (
     "device",
     "devices",
     "dtype",
+    "weights",
     "max_tokens",
     "batch_tokens",
     "truncate",
@@ -59,6 +60,7 @@ class EmbeddingOptions(BaseEmbedding):
     device: str | None = Field(default=None, description="Where both sides run.")
     devices: list[str] | None = Field(default=None, description="Several devices, a worker process each.")
     dtype: str = Field(default="auto", description="Precision of the forward pass.")
+    weights: Literal["int8"] | None = Field(default=None, description="int8 for linear layers in 8 bits.")
     max_tokens: int | None = Field(default=None, description="Longest sequence.")
     batch_tokens: int | None = Field(default=None, description="Tokens in a forward pass.")
     truncate: bool = Field(default=False, description="Whether what is too long is cut.")
@@ -84,6 +86,7 @@ class EmbeddingOptions(BaseEmbedding):
         device: str | None = None,
         devices: Sequence[str] | None = None,
         dtype: str = "auto",
+        weights: Literal["int8"] | None = None,
         max_tokens: int | None = None,
         batch_tokens: int | None = None,
         truncate: bool = False,
