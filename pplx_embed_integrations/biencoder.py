@@ -6,7 +6,6 @@ import the backbone before a vector is wanted.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, cast
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, cast
 from .checkpoints import CheckpointSpec, resolve, resolve_pair
 from .errors import CheckpointError, InputError
 from .inputs import check_devices, check_dtype, check_positive, check_text, check_weights
+from .threads import in_thread
 from .vectors import Quantization, Vectors, check_dimensions, check_quantization, to_lists
 
 if TYPE_CHECKING:
@@ -240,16 +240,16 @@ class PplxBiEncoder:
 
     async def aembed_queries(self, texts: Sequence[str]) -> list[list[float]]:
         """`embed_queries` without blocking the event loop."""
-        return await asyncio.to_thread(self._floats, await self.aencode_queries(texts, **self._float_form()))
+        return await in_thread(self._floats, await self.aencode_queries(texts, **self._float_form()))
 
     async def aembed_texts(self, texts: Sequence[str]) -> list[list[float]]:
         """`embed_texts` without blocking the event loop."""
-        return await asyncio.to_thread(self._floats, await self.aencode_texts(texts, **self._float_form()))
+        return await in_thread(self._floats, await self.aencode_texts(texts, **self._float_form()))
 
     async def aembed_documents(self, documents: Sequence[Sequence[str]]) -> list[list[list[float]]]:
         """`embed_documents` without blocking the event loop."""
         matrices = await self.aencode_documents(documents, **self._float_form())
-        return await asyncio.to_thread(lambda: [self._floats(matrix) for matrix in matrices])
+        return await in_thread(lambda: [self._floats(matrix) for matrix in matrices])
 
     def _form(self, form: Form) -> Form:
         return {"dimensions": self.dimension, "quantization": self.quantization, **form}

@@ -5,7 +5,6 @@ Knows the way from text to vector and its options; must not know frameworks, sto
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -17,6 +16,7 @@ import torch
 from ..checkpoints import CheckpointSpec, resolve
 from ..errors import NotContextualError
 from ..inputs import check_devices, check_documents, check_dtype, check_positive, check_texts, check_weights
+from ..threads import in_thread
 from ..vectors import Quantization, Vectors
 from .engine import Loading
 from .hub import checkpoint_folder
@@ -274,6 +274,7 @@ class PplxEncoder:
         """`encode` without blocking the event loop; concurrent calls share forward passes.
 
         Example:
+            >>> import asyncio
             >>> asyncio.run(PplxEncoder("miniature-v1").aencode(["late chunking"])).shape
             (1, 256)
         """
@@ -294,6 +295,7 @@ class PplxEncoder:
         """`encode_documents` without blocking the event loop; concurrent calls share forward passes.
 
         Example:
+            >>> import asyncio
             >>> encoder = PplxEncoder("miniature-context-v1")
             >>> len(asyncio.run(encoder.aencode_documents([["one", "two"], ["three"]])))
             2
@@ -304,12 +306,16 @@ class PplxEncoder:
         result = Result(sum(map(len, checked)), options, show_progress=show_progress)
         return split(await self._arun(tokenize, result), checked)
 
-    def _load(self) -> LoadedCheckpoint:
+    def _ready(self) -> LoadedCheckpoint | None:
         loaded = self._loaded
-        if loaded is None or loaded.engine.closed:
+        return None if loaded is None or loaded.engine.closed else loaded
+
+    def _load(self) -> LoadedCheckpoint:
+        loaded = self._ready()
+        if loaded is None:
             with self._loading:
-                loaded = self._loaded
-                if loaded is None or loaded.engine.closed:
+                loaded = self._ready()
+                if loaded is None:
                     folder = checkpoint_folder(self.checkpoint, **self._hub)
                     self._loaded = loaded = LoadedCheckpoint(
                         self.checkpoint,
@@ -343,7 +349,9 @@ class PplxEncoder:
 
     async def _arun(self, tokenize: _Tokenize, result: Result) -> Vectors:
         if len(result.vectors):
-            loaded = await asyncio.to_thread(self._load)
+            loaded = self._ready()
+            if loaded is None:
+                loaded = await in_thread(self._load)
             with result:
                 await loaded.lane.arun(result.counted(tokenize(loaded)), result.receive)
         return result.vectors

@@ -18,6 +18,7 @@ import numpy.typing as npt
 import torch
 
 from ..errors import EncodingError
+from ..threads import in_thread
 from .packing import TokenSequence, plan_batches
 
 __all__ = ["Lane", "Pooled", "Receive", "Run", "WorkerLostError"]
@@ -135,7 +136,7 @@ class Lane:
         """Like `run`, without blocking the event loop; cancelling the task leaves other calls alone."""
         job = self._open(receive)
         try:
-            await asyncio.to_thread(self._feed, job, instalments)
+            await in_thread(self._feed, job, instalments)
             await asyncio.wrap_future(job.future)
         finally:
             self._drop(job)

@@ -5,7 +5,6 @@ Knows keys, checksums and which checkpoint files decide a vector; must not know 
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import io
 import json
@@ -15,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from langchain_core.stores import ByteStore
+from langchain_core.stores import BaseStore, ByteStore
 
 from ..biencoder import PplxBiEncoder
 from ..documents import content_hash
 from ..errors import DownloadError
+from ..threads import in_thread
 from ..vectors import Vectors
 
 __all__ = ["DocumentCache", "vector_identity"]
@@ -76,13 +76,31 @@ class DocumentCache:
         """`encode` without blocking the event loop."""
         if not documents:
             return []
-        keys = await asyncio.to_thread(self._keys, documents)
-        found = self._read(keys, documents, await self._store.amget(keys))
+        keys = await in_thread(self._keys, documents)
+        found = self._read(keys, documents, await self._amget(keys))
         for piece in _pieces(keys, documents, found):
             matrices = dict(zip(piece, await encode(list(piece.values())), strict=True))
-            await self._store.amset([(key, _pack(key, matrix)) for key, matrix in matrices.items()])
+            await self._amset([(key, _pack(key, matrix)) for key, matrix in matrices.items()])
             found.update(matrices)
         return [found[key] for key in keys]
+
+    @property
+    def loop_bound(self) -> bool:
+        """Whether the store has asynchronous methods of its own, which may need anything that the event loop has."""
+        return not (_inherited(self._store, "amget") and _inherited(self._store, "amset"))
+
+    # The defaults of LangChain's base class need a free thread of the event loop's executor, and all its threads may be
+    # waiting for a document that this call has begun.
+    async def _amget(self, keys: list[str]) -> list[bytes | None]:
+        if _inherited(self._store, "amget"):
+            return await in_thread(self._store.mget, keys)
+        return await self._store.amget(keys)
+
+    async def _amset(self, items: list[tuple[str, bytes]]) -> None:
+        if _inherited(self._store, "amset"):
+            await in_thread(self._store.mset, items)
+        else:
+            await self._store.amset(items)
 
     def _keys(self, documents: list[list[str]]) -> list[str]:
         identity = self._identity()
@@ -95,6 +113,10 @@ class DocumentCache:
             if matrix is not None and matrix.shape == (len(chunks), self._width) and matrix.dtype == self._dtype:
                 found[key] = matrix
         return found
+
+
+def _inherited(store: ByteStore, method: str) -> bool:
+    return getattr(type(store), method) is getattr(BaseStore, method)
 
 
 def _pieces(keys: list[str], documents: list[list[str]], found: dict[str, Vectors]) -> Iterator[dict[str, list[str]]]:

@@ -35,6 +35,19 @@ _open: set[Scope] = set()
 _opening = threading.Lock()
 
 
+class _Claim(Future[None]):
+    """Done when a document has been embedded, or could not be.
+
+    Args:
+        loop_bound: Whether that takes something of an event loop which whoever waits may be keeping from it.
+    """
+
+    def __init__(self, *, loop_bound: bool) -> None:
+        super().__init__()
+        self.loop_bound = loop_bound
+        self.set_running_or_notify_cancel()
+
+
 class Scope:
     """The documents of one `documents(...)` block, and the vectors of those that were asked for.
 
@@ -55,7 +68,7 @@ class Scope:
         self._probed = False
         self._documents = [[texts[index] for index in indices] for indices in groups]
         self._matrices: dict[int, Vectors] = {}
-        self._pending: dict[int, Future[None]] = {}
+        self._pending: dict[int, _Claim] = {}
         self._turns: dict[int | str, int] = {}
         self._places: dict[int | str, list[Place]] = {}
         rows = {index: (number, row) for number, indices in enumerate(groups) for row, index in enumerate(indices)}
@@ -116,36 +129,40 @@ class Scope:
                     store(encode([self._documents[number] for number in mine]))
             elif not others:
                 return self._taken(wanted)
-            elif _on_event_loop():
-                # Whoever has begun may be a task of this very loop, which cannot go on while we wait.
+            elif _on_event_loop() or any(claim.loop_bound for claim in others):
+                # Whoever has begun may be a task of this very loop, or in need of this very thread: it cannot go on
+                # while we wait.
                 chosen = sorted(wanted)
                 return dict(zip(chosen, encode([self._documents[number] for number in chosen]), strict=True))
             else:
                 wait(others)
 
     async def amatrices(
-        self, wanted: set[int], encode: Callable[[list[list[str]]], Awaitable[list[Vectors]]]
+        self,
+        wanted: set[int],
+        encode: Callable[[list[list[str]]], Awaitable[list[Vectors]]],
+        *,
+        loop_bound: bool = False,
     ) -> dict[int, Vectors]:
-        """`matrices` without blocking the event loop."""
+        """`matrices` without blocking the event loop; `loop_bound` if `encode` needs more of it than its attention."""
         while True:
-            mine, others = self._claim(wanted)
+            mine, others = self._claim(wanted, loop_bound=loop_bound)
             if mine:
                 with self._settling(mine) as store:
                     store(await encode([self._documents[number] for number in mine]))
             elif not others:
                 return self._taken(wanted)
             else:
-                await asyncio.wait([asyncio.wrap_future(future) for future in others])
+                await asyncio.wait([asyncio.wrap_future(claim) for claim in others])
 
-    def _claim(self, wanted: set[int]) -> tuple[list[int], list[Future[None]]]:
+    def _claim(self, wanted: set[int], *, loop_bound: bool = False) -> tuple[list[int], list[_Claim]]:
         with self._lock:
             self._refuse_if_closed()
             missing = sorted(number for number in wanted if number not in self._matrices)
             mine = [number for number in missing if number not in self._pending]
-            for number in mine:
-                self._pending[number] = Future()
-                self._pending[number].set_running_or_notify_cancel()
-            return mine, [self._pending[number] for number in missing if number not in mine]
+            others = [self._pending[number] for number in missing if number in self._pending]
+            self._pending.update((number, _Claim(loop_bound=loop_bound)) for number in mine)
+            return mine, others
 
     @contextmanager
     def _settling(self, mine: list[int]) -> Iterator[Callable[[list[Vectors]], None]]:
@@ -158,9 +175,9 @@ class Scope:
             yield store
         finally:  # after a failure those who waited try for themselves, and meet the error in their own call
             with self._lock:
-                futures = [self._pending.pop(number) for number in mine]
-            for future in futures:
-                future.set_result(None)
+                claims = [self._pending.pop(number) for number in mine]
+            for claim in claims:
+                claim.set_result(None)
 
     def _taken(self, wanted: set[int]) -> dict[int, Vectors]:
         with self._lock:

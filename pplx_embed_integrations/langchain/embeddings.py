@@ -6,7 +6,6 @@ checkpoint is run.
 
 from __future__ import annotations
 
-import asyncio
 import difflib
 import threading
 from collections.abc import Iterable, Iterator, Mapping
@@ -24,6 +23,7 @@ from typing_extensions import Self, Unpack
 from ..biencoder import Form, PplxBiEncoder
 from ..errors import InputError, InputTypeError, NotContextualError
 from ..inputs import check_documents, check_texts
+from ..threads import in_thread
 from ..vectors import Vectors, to_lists, vector_dtype
 from .cache import DocumentCache, vector_identity
 from .contextual import OnMiss, Scope, find, open_scope
@@ -273,12 +273,13 @@ class PplxEmbeddings(BaseModel, Embeddings):
             return []
         lookup = find(self, texts)
         if lookup is None:
-            return await asyncio.to_thread(self._floats, await self._aencode_alone(texts))
+            return await in_thread(self._floats, await self._aencode_alone(texts))
+        loop_bound = self._document_cache is not None and self._document_cache.loop_bound
         matrices = {}
         for scope, wanted in lookup.wanted():
-            matrices[scope] = await scope.amatrices(wanted, self._aencode_together)
+            matrices[scope] = await scope.amatrices(wanted, self._aencode_together, loop_bound=loop_bound)
         rows = lookup.rows(matrices, await self._aencode_alone(lookup.misses) if lookup.misses else None)
-        return await asyncio.to_thread(self._floats, rows)
+        return await in_thread(self._floats, rows)
 
     def embed_document_chunks(self, documents: list[list[str]]) -> list[list[list[float]]]:
         """Embed documents of chunks in context, for stores that take ready vectors.
@@ -297,7 +298,7 @@ class PplxEmbeddings(BaseModel, Embeddings):
     async def aembed_document_chunks(self, documents: list[list[str]]) -> list[list[list[float]]]:
         """`embed_document_chunks` without blocking the event loop."""
         matrices = await self._aencode_together(check_documents(documents))
-        return await asyncio.to_thread(lambda: [self._floats(matrix) for matrix in matrices])
+        return await in_thread(lambda: [self._floats(matrix) for matrix in matrices])
 
     def encode_query(self, text: str, **form: Unpack[Form]) -> Vectors:
         """Embed a query in native form: int8 codes, ±1, packed bits or float32; see `PplxBiEncoder.encode_query`."""

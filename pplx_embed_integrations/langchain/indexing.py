@@ -5,7 +5,6 @@ Knows record managers, hashes and cleanup modes; must not know vectors or how a 
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 import uuid
@@ -19,6 +18,7 @@ from langchain_core.vectorstores import VectorStore
 
 from ..documents import content_hash, group
 from ..inputs import check_positive
+from ..threads import in_thread
 from .adding import resolve_embeddings
 from .contextual import OnMiss
 from .embeddings import PplxEmbeddings
@@ -113,7 +113,7 @@ async def aindex_documents(
     given = documents.alazy_load() if isinstance(documents, BaseLoader) else documents
     chunks = [chunk async for chunk in given] if isinstance(given, AsyncIterable) else given
     embedder = resolve_embeddings(store, embeddings)
-    await asyncio.to_thread(embedder.vector_identity)  # may read the weights of a local checkpoint
+    await in_thread(embedder.vector_identity)  # may read the weights of a local checkpoint
     plan = _Plan(check_chunks(chunks), embedder, group_by, cleanup, source_id_key)
     results = []
     with plan.embeddings.documents(plan.chunks, group_by=plan.keys, on_miss=on_miss):

@@ -5,7 +5,6 @@ Knows LlamaIndex's embedding and transformation protocols and their events; must
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
@@ -22,6 +21,7 @@ from llama_index_instrumentation import get_dispatcher
 from ..biencoder import PplxBiEncoder
 from ..errors import ContextWarning
 from ..inputs import check_text, check_texts
+from ..threads import in_thread
 from ..vectors import Vectors
 from .nodes import (
     NodeDocument,
@@ -172,9 +172,7 @@ class PplxEmbedding(EmbeddingOptions):
             kept, texts = self._flat(checked)
             set_embeddings(kept, await self.aget_text_embedding_batch(texts, show_progress=show_progress))
             return nodes
-        for batch in get_tqdm_iterable(
-            await asyncio.to_thread(self._batches, checked), show_progress, "Embedding documents"
-        ):
+        for batch in get_tqdm_iterable(await in_thread(self._batches, checked), show_progress, "Embedding documents"):
             if self.rate_limiter is not None:
                 await self.rate_limiter.async_acquire()
             with self._reported([text for document in batch for text in document.texts]) as embeddings:

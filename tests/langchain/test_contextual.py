@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import gc
 import threading
+import time
 import warnings
 import weakref
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from langchain_core.documents import Document
+from langchain_core.stores import BaseStore, InMemoryByteStore
 from langchain_core.vectorstores import InMemoryVectorStore
 
 from pplx_embed_integrations.errors import ContextWarning, InputError, InputTypeError
@@ -243,6 +245,45 @@ async def test_each_document_is_embedded_once_by_many_tasks(counting):
         found = [vectors[0] for vectors in await asyncio.gather(*mixed)]
     assert sorted(embeddings.encoded) == sorted(map(tuple, documents))
     close(found[:40], found[40:])
+
+
+class SlowStore(InMemoryByteStore):
+    """Takes its time, in a thread of the loop's executor in asynchronous calls, as `BaseStore` does by default."""
+
+    amget, amset = BaseStore.amget, BaseStore.amset
+
+    def mget(self, keys):
+        time.sleep(0.05)
+        return super().mget(keys)
+
+
+class OwnAsyncStore(SlowStore):
+    """Comes to the same, but only it knows that."""
+
+    async def amget(self, keys):
+        return await asyncio.to_thread(self.mget, keys)
+
+    async def amset(self, items):
+        return await asyncio.to_thread(self.mset, items)
+
+
+@pytest.mark.parametrize("store", [None, SlowStore, OwnAsyncStore])
+def test_tasks_go_on_while_every_thread_of_the_loop_waits_for_them(counting, wanted, store):
+    embeddings = counting(cache=store and store())
+    chunks = chunks_of(A, B)
+
+    async def work():
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+        task = asyncio.create_task(embeddings.aembed_documents(texts_of(chunks)))
+        await asyncio.sleep(0)  # it has claimed the documents
+        thread = asyncio.to_thread(embeddings.embed_documents, texts_of(chunks))
+        return await asyncio.wait_for(asyncio.gather(task, thread), 30)
+
+    with embeddings.documents(chunks):
+        for found in asyncio.run(work()):
+            close(found, wanted)
+    # A store with asynchronous methods of its own may need the waiting thread, so there nobody waits.
+    assert len(embeddings.encoded) == 2 or store is OwnAsyncStore
 
 
 async def test_a_synchronous_call_on_the_loop_does_not_wait_for_a_task_of_the_loop(embeddings, wanted):

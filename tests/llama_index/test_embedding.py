@@ -5,6 +5,7 @@ import json
 import pickle
 import subprocess
 import sys
+import threading
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -379,6 +380,29 @@ def test_every_quantization_that_gives_floats_is_taken(make_model):
     for quantization in (*get_args(Quantization), None):
         if quantization != "ubinary":
             assert make_model(quantization=quantization).quantization == quantization
+
+
+def test_no_asynchronous_method_needs_a_thread_of_the_loop(make_model, flat_model):
+    embed_model = make_model()
+    gate = threading.Event()
+
+    async def work():
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(ThreadPoolExecutor(1))
+        busy = loop.run_in_executor(None, gate.wait, 60)
+        try:
+            for model in (embed_model, flat_model):
+                nodes = [TextNode(text=text) for text in TEXTS[:3]]
+                await asyncio.wait_for(model.acall(nodes), 30)
+                assert all(node.embedding for node in nodes)
+            await asyncio.wait_for(embed_model.aget_query_embedding("a river"), 30)
+            await asyncio.wait_for(embed_model.aget_text_embedding("a river"), 30)
+            await asyncio.wait_for(flat_model.aget_text_embedding_batch(TEXTS), 30)
+        finally:
+            gate.set()
+            await busy
+
+    asyncio.run(work())
 
 
 async def test_two_hundred_concurrent_queries_leave_the_loop_free(exact_model):
