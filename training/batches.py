@@ -1,11 +1,11 @@
-"""Knows how taught passages are clustered, drawn, cropped, re-cased and padded into training batches.
+"""Knows how taught passages are clustered, drawn, cropped and re-cased into training batches.
 
 It must not know networks or losses.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -20,22 +20,6 @@ _FORMS = (str, str.lower, lambda text: " " + text.lower())
 _SHARES = (0.5, 0.25, 0.25)
 
 
-class Shelf:
-    """Token ids of many texts in one flat array, in every form."""
-
-    def __init__(self, texts: Sequence[str], tokenizer: Tokenizer) -> None:
-        self.flat, self.starts = [], []
-        for form in _FORMS:
-            encoded = [e.ids or [0] for e in tokenizer.encode_batch_fast([form(text) for text in texts])]
-            self.flat.append(np.concatenate([np.asarray(ids, dtype=np.int16) for ids in encoded]))
-            self.starts.append(np.concatenate([[0], np.cumsum([len(ids) for ids in encoded])]))
-
-    def ids(self, row: int, form: int) -> Ids:
-        """Token ids of one text."""
-        starts = self.starts[form]
-        return self.flat[form][starts[row] : starts[row + 1]]
-
-
 class Sampler:
     """Draws batches of (query, crop, passage); one seeded generator decides everything.
 
@@ -43,32 +27,57 @@ class Sampler:
     (Hofstätter et al. 2021, "topic aware sampling").
     """
 
-    def __init__(self, units: Units, taught: int, targets: Tensor, tokenizer: Tokenizer, *, seed: int = 0) -> None:
+    def __init__(self, units: Units, taught: Tensor, tokenizer: Tokenizer, *, seed: int = 0) -> None:
         self.rng = np.random.default_rng(seed)
-        self.rows = {number: row for row, number in enumerate(units.order[:taught])}
-        self.shelf = Shelf([units.texts[number] for number in units.order[:taught]], tokenizer)
-        self.taught = taught
-        passages = [p for p in units.passages if all(one in self.rows for one in (p.text, *p.queries))]
-        self.passages = np.array([self.rows[p.text] for p in passages])
-        self.queries = [[self.rows[query] for query in p.queries] for p in passages]
-        self.clusters = clusters(targets[torch.from_numpy(self.passages)], seed=seed)
+        self.texts, self.tokenizer = units.texts, tokenizer
+        self.order = units.order[: len(taught)]
+        self.rows = {number: row for row, number in enumerate(self.order)}
+        known = [all(one in self.rows for one in (p.text, *p.queries)) for p in units.passages]
+        self.taught = [p for p, flag in zip(units.passages, known, strict=True) if flag]
+        self.untaught = [p for p, flag in zip(units.passages, known, strict=True) if not flag]
+        vectors = taught[torch.tensor([self.rows[p.text] for p in self.taught])].float()
+        self.known, self.like = clusters(vectors, seed=seed), list[npt.NDArray[np.int64]]()
         self.separator = tokenizer.token_to_id("<|endoftext|>")
         self.mask = tokenizer.token_to_id("<|im_start|>")
         words = [tokenizer.id_to_token(i) for i in range(tokenizer.get_vocab_size())]
         self.begins = np.array([word.startswith("Ġ") for word in words])
 
-    def form(self) -> int:
-        """A form at random."""
-        return int(self.rng.choice(len(_FORMS), p=_SHARES))
+    def encode(self, texts: Sequence[str], longest: int) -> list[Ids]:
+        """Token ids of any texts as they stand."""
+        encoded = self.tokenizer.encode_batch_fast(texts)
+        return [np.asarray(e.ids[:longest] or [self.separator], dtype=np.int16) for e in encoded]
 
-    def pairs(self, count: int, *, groups: int) -> npt.NDArray[np.int64]:
-        """Positions of distinct passages from `groups` clusters, a part from anywhere."""
-        sizes = np.array([len(cluster) for cluster in self.clusters])
+    def read(self, numbers: Iterable[int], longest: int) -> list[Ids]:
+        """Token ids of numbered texts, each in a form at random."""
+        forms = self.rng.choice(len(_FORMS), p=_SHARES, size=len(numbers := list(numbers)))
+        pairs = zip(numbers, forms, strict=True)
+        return self.encode([_FORMS[form](self.texts[number]) for number, form in pairs], longest)
+
+    def group(self, embed: Callable[[Sequence[Ids]], Tensor]) -> None:
+        """Clusters the passages that the teacher did not read by what a student makes of them."""
+        numbers = [p.text for p in self.untaught]
+        parts = [numbers[at : at + 4096] for at in range(0, len(numbers), 4096)]
+        with torch.no_grad():
+            vectors = torch.cat([embed(self.read(part, 128)) for part in parts])
+        self.like = clusters(torch.nn.functional.normalize(vectors, dim=-1), seed=0)
+
+    def draw(self, clusters: Sequence[npt.NDArray[np.int64]], count: int, *, groups: int) -> npt.NDArray[np.int64]:
+        """Distinct positions: three quarters from `groups` clusters, the rest from all."""
+        sizes = np.array([len(cluster) for cluster in clusters])
         chosen = self.rng.choice(len(sizes), size=groups, replace=False, p=sizes / sizes.sum())
-        pool = np.concatenate([self.clusters[one] for one in chosen])
+        pool = np.concatenate([clusters[one] for one in chosen])
         near = self.rng.choice(pool, size=min(len(pool), count * 3 // 4), replace=False)
-        far = self.rng.integers(len(self.passages), size=count)
-        return np.unique(np.concatenate([near, far]))[: count + count // 2]
+        others = self.rng.choice(len(sizes), size=count, p=sizes / sizes.sum())
+        far = np.array([self.rng.choice(clusters[one]) for one in others])
+        return self.rng.permutation(np.unique(np.concatenate([near, np.setdiff1d(far, near)[: count - len(near)]])))
+
+    def pairs(self, count: int, *, groups: int, longest: int) -> tuple[list[Ids], list[Ids], Tensor]:
+        """Untaught queries and passages as ids, and which belong together (those of one title), as shares."""
+        drawn = [self.untaught[position] for position in self.draw(self.like, count, groups=groups)]
+        queries = [int(self.rng.choice(p.queries)) for p in drawn]
+        titles = torch.tensor([p.title for p in drawn])
+        same = (titles[:, None] == titles).float()
+        return self.read(queries, 32), self.read([p.text for p in drawn], longest), same / same.sum(1, keepdim=True)
 
     def crop(self, ids: Ids) -> Ids:
         """Four to ten words in a row, from a word's beginning."""
@@ -80,23 +89,17 @@ class Sampler:
         return ids[starts[first] : starts[first + size]]
 
     def batch(self, count: int, *, groups: int, longest: int) -> tuple[list[Ids], list[Ids], list[Ids], Tensor, Tensor]:
-        """Queries, crops and passages as ids, and the rows of queries' and passages' targets."""
-        queries, crops, passages, asked, told = [], [], [], [], []
-        for position in self.pairs(count, groups=groups)[:count]:
-            row = int(self.passages[position])
-            query = self.queries[position][int(self.rng.integers(len(self.queries[position])))]
-            ids = self.shelf.ids(row, self.form())[:longest]
-            queries.append(self.shelf.ids(query, self.form())[:32])
-            crops.append(self.crop(self.shelf.ids(row, 2)[:longest]))
-            passages.append(ids)
-            asked.append(query)
-            told.append(row)
-        return queries, crops, passages, torch.tensor(asked), torch.tensor(told)
+        """Taught queries, crops and passages as ids, and the rows of queries' and passages' targets."""
+        drawn = [self.taught[position] for position in self.draw(self.known, count, groups=groups)]
+        queries, told = [int(self.rng.choice(p.queries)) for p in drawn], [p.text for p in drawn]
+        crops = [self.crop(ids) for ids in self.encode([_FORMS[2](self.texts[number]) for number in told], longest)]
+        rows = (torch.tensor([self.rows[number] for number in numbers]) for numbers in (queries, told))
+        return self.read(queries, 32), crops, self.read(told, longest), *rows
 
     def lesson(self, count: int, *, longest: int) -> tuple[list[Ids], Tensor]:
         """Taught texts of any kind: ids and the rows of their targets."""
-        rows = self.rng.integers(self.taught, size=count)
-        return [self.shelf.ids(int(row), self.form())[:longest] for row in rows], torch.from_numpy(rows)
+        rows = self.rng.integers(len(self.order), size=count)
+        return self.read([self.order[row] for row in rows], longest), torch.from_numpy(rows)
 
 
 def clusters(vectors: Tensor, *, seed: int, size: int = 200, rounds: int = 8) -> list[npt.NDArray[np.int64]]:
@@ -108,14 +111,3 @@ def clusters(vectors: Tensor, *, seed: int, size: int = 200, rounds: int = 8) ->
         sums = torch.zeros_like(centres).index_add_(0, nearest, vectors)
         centres = torch.nn.functional.normalize(sums, dim=-1)
     return [found for k in range(len(centres)) if len(found := np.flatnonzero(nearest.numpy() == k)) >= 8]
-
-
-def pad(ids: Sequence[Sequence[int] | Ids], padding: int) -> tuple[Tensor, Tensor]:
-    """Rows of ids as one padded tensor and its mask, int64 [rows, tokens]."""
-    width = max(map(len, ids))
-    rows = np.full((len(ids), width), padding, dtype=np.int64)
-    mask = np.zeros((len(ids), width), dtype=np.int64)
-    for row, values in enumerate(ids):
-        rows[row, : len(values)] = values
-        mask[row, : len(values)] = 1
-    return torch.from_numpy(rows), torch.from_numpy(mask)

@@ -5,7 +5,6 @@ It must not know the earlier stages beyond the student they leave behind, which 
 
 from __future__ import annotations
 
-import copy
 import re
 from dataclasses import dataclass, field
 
@@ -13,9 +12,8 @@ import losses
 import numpy as np
 import torch
 import train
-from batches import Ids, pad
 from sources import CACHE
-from student import Student
+from student import LAYERS, Student
 from torch import Tensor
 from torch.nn import functional
 from units import Unit
@@ -38,7 +36,7 @@ class Drawn:
     queries: list[str] = field(default_factory=list)
 
 
-def draw(texts: list[str], units: list[Unit], rng: np.random.Generator, *, most: int = 6) -> Drawn:
+def draw(texts: list[str], units: list[Unit], rng: np.random.Generator, *, most: int) -> Drawn:
     """Articles one behind the other, each with its subject in its first chunk.
 
     Later chunks mostly lose the subject's words, as pronouns would have it.  Where there are two articles, what "it"
@@ -47,11 +45,14 @@ def draw(texts: list[str], units: list[Unit], rng: np.random.Generator, *, most:
     drawn = Drawn()
     for unit in units:
         title = texts[unit.title]
-        start = int(rng.integers(max(1, len(unit.chunks) - most + 1)))
         subject = {word.lower() for word in _WORD.findall(title)}
         hide = rng.random() < 0.75
-        for position in range(start, min(start + int(rng.integers(3, most + 1)), len(unit.chunks))):
-            text, heading = texts[unit.chunks[position]], unit.headings[position]
+        size = int(rng.integers(1, 4))  # passages to a chunk
+        room = size * int(rng.integers(3, most + 1))
+        start = int(rng.integers(max(1, len(unit.chunks) - room + 1)))
+        for position in range(start, min(start + room, len(unit.chunks)), size):
+            text = " ".join(texts[number] for number in unit.chunks[position : position + size])
+            heading = unit.headings[position]
             words = [word for word in _WORD.findall(text) if word.lower() not in subject]
             aspect = texts[heading] if heading >= 0 and rng.random() < 0.4 else " ".join(_some(words, rng))
             first = position == start
@@ -75,83 +76,65 @@ def _some(words: list[str], rng: np.random.Generator) -> list[str]:
     return words[start : start + int(rng.integers(2, 6))]
 
 
-def embed_documents(
-    student: Student, documents: list[list[Ids]], separator: int, *, budget: int = 4096
-) -> list[Tensor]:
-    """Token ids per chunk in, one float32 [chunks, width] per document out (late chunking)."""
-    joined: list[list[int]] = []
-    spans = []
-    for chunks in documents:
-        ids: list[int] = []
-        places = []
-        for chunk in chunks:
-            if ids:
-                ids.append(separator)
-            places.append((len(ids), len(ids) + len(chunk)))
-            ids += chunk.tolist()
-        joined.append(ids)
-        spans.append(places)
-    order = sorted(range(len(joined)), key=lambda row: len(joined[row]))
-    found: dict[int, Tensor] = {}
-    start = 0
-    while start < len(order):
-        stop = start + 1
-        while stop < len(order) and len(joined[order[stop]]) * (stop + 1 - start) <= budget:
-            stop += 1
-        rows = order[start:stop]
-        hidden = student.hidden(*pad([joined[row] for row in rows], separator))
-        for row, states in zip(rows, hidden, strict=True):
-            found[row] = torch.stack([states[a:b].mean(0) for a, b in spans[row]])
-        start = stop
-    return [found[row] for row in range(len(joined))]
+def deepened(anchor: Student) -> Student:
+    """The anchor with one more layer, idle at first, for what the rest of a document adds to a chunk."""
+    student = Student(LAYERS + 1)
+    student.load_state_dict(anchor.state_dict(), strict=False)
+    added = student.backbone.layers[-1]
+    with torch.no_grad():
+        for linear in (added.self_attn.o_proj, added.mlp.down_proj):
+            linear.weight.zero_()
+        value = added.self_attn.v_proj.weight
+        value.copy_(torch.eye(*value.shape))  # the first Matryoshka dimensions, which hold most
+    return student
 
 
-def contextual(
-    material: train.Material, anchor: Student, *, count: int = 100_000, minutes: float = 20, documents: int = 16
-) -> Student:
-    """Trains on from v1 until v1's queries find chunks by what their document adds."""
+def contextual(material: train.Material, anchor: Student, *, minutes: float, documents: int = 16) -> Student:
+    """Trains on from v1 until v1's queries find chunks by what their document adds; the token table stays v1's."""
     anchor = anchor.eval().requires_grad_(False)
-    student = copy.deepcopy(anchor).requires_grad_(True)
+    student = deepened(anchor)
+    student.backbone.embed_tokens.requires_grad_(False)
     texts, sampler = material.units.texts, material.sampler
     rng, separator = sampler.rng, sampler.separator
     long = [unit for unit in material.units.documents if len(unit.chunks) >= 3]
-    table = student.backbone.embed_tokens.weight
-    others = [p for name, p in student.named_parameters() if "embed_tokens" not in name]
+    added = [p for name, p in student.named_parameters() if f"layers.{LAYERS}." in name]
+    others = [p for name, p in student.named_parameters() if p.requires_grad and f"layers.{LAYERS}." not in name]
     optimiser = torch.optim.AdamW(
-        [{"params": others, "base": 1e-3, "weight_decay": 0.0}, {"params": [table], "base": 1e-3, "weight_decay": 0.0}],
+        [{"params": added, "base": 2e-3}, {"params": others, "base": 5e-4}],
         betas=(0.9, 0.98),
+        weight_decay=0.0,
         fused=True,
     )
 
-    def ids(rows: list[str], longest: int = 64) -> list[Ids]:
-        encoded = material.tokenizer.encode_batch_fast(rows)
-        return [np.asarray(e.ids[:longest] or [separator], dtype=np.int16) for e in encoded]
+    ids = sampler.encode
 
     def loss(spent: float) -> dict[str, Tensor]:
         drawn = []
         for _ in range(documents):
             chosen = rng.integers(len(long), size=1 + int(rng.random() < 0.5))
-            drawn.append(draw(texts, [long[int(one)] for one in chosen], rng))
+            most = 8 if len(chosen) == 1 else 5
+            drawn.append(draw(texts, [long[int(one)] for one in chosen], rng, most=most))
         flat = [chunk for one in drawn for chunk in one.told]
         queries = [query for one in drawn for query in one.queries]
         titles = [title for one in drawn for title in one.titles]
-        single, _ = sampler.lesson(48, longest=96)
-        single += ids(queries[:16])
-        with torch.no_grad():
-            known = anchor([*ids(flat), *ids(queries, 32), *ids(titles, 24), *single])
-            own, asked, subjects, alone = known.split([len(flat), len(queries), len(titles), len(single)])
-            starts = np.cumsum([0, *(len(one.titles) for one in drawn)])
-            owner = torch.tensor([int(at) + i for at, one in zip(starts, drawn, strict=False) for i in one.owners])
-            later = torch.tensor([float(flag) for one in drawn for flag in one.later])
-            subject = functional.normalize(subjects, dim=-1)[owner]
-            target = functional.normalize(own, dim=-1) + SUBJECT * later[:, None] * subject
-        cut, at = ids([chunk for one in drawn for chunk in one.chunks]), 0
+        single, _ = sampler.lesson(32, longest=96)
+        single += ids(queries[:16], 32)
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            known = anchor([*ids(flat, 128), *ids(queries, 32), *ids(titles, 24), *single])
+        own, asked, subjects, alone = known.split([len(flat), len(queries), len(titles), len(single)])
+        starts = np.cumsum([0, *(len(one.titles) for one in drawn)])
+        owner = torch.tensor([int(at) + i for at, one in zip(starts, drawn, strict=False) for i in one.owners])
+        later = torch.tensor([float(flag) for one in drawn for flag in one.later])
+        subject = functional.normalize(subjects, dim=-1)[owner]
+        target = functional.normalize(own, dim=-1) + SUBJECT * later[:, None] * subject
+        cut, at = ids([chunk for one in drawn for chunk in one.chunks], 128), 0
         parts = []
         for one in drawn:
             parts.append(cut[at : at + len(one.chunks)])
             at += len(one.chunks)
-        pooled = torch.cat(embed_documents(student, parts, separator))
-        again = student(single)
+        with torch.autocast("cpu", torch.bfloat16):
+            pooled = torch.cat(student.chunks(parts, separator))
+            again = student(single)
         return {
             "target": 2 * losses.distil(pooled, target),
             "find": losses.ranking(asked, pooled, losses.labels(torch.eye(len(pooled)), certain=1.0)),
@@ -159,6 +142,9 @@ def contextual(
             "scale": losses.scale(pooled),
         }
 
-    train.optimise(optimiser, loss, count, minutes, "context")
-    torch.save(student.state_dict(), CONTEXT)
-    return student
+    return train.optimise(student, optimiser, loss, minutes=minutes, path=CONTEXT)
+
+
+def load() -> Student:
+    """The branch that the stage left."""
+    return train.load(CONTEXT, LAYERS + 1)

@@ -1,4 +1,4 @@
-"""Knows the order of the stages and their time budgets; run it to go from nothing to both checkpoints.
+"""Knows the order of the stages and their budgets; run it to go from nothing to both checkpoints.
 
 It must not know how any stage works.  Every finished stage leaves a file in `.cache` and is skipped the next time.
 """
@@ -6,47 +6,57 @@ It must not know how any stage works.  Every finished stage leaves a file in `.c
 from __future__ import annotations
 
 import argparse
+import os
+from datetime import timedelta
 from pathlib import Path
 
 import context
 import corpus
+import sources
 import student
 import teacher
 import tokenizer
 import torch
 import train
 import units
+from torch import distributed, multiprocessing
 
 STAGES = ("collect", "tokenizer", "teacher", "static", "joint", "context", "export")
+MINUTES = {"static": 5.0, "joint": 9.0, "context": 5.0}
 PACKAGE = Path(__file__).parent.parent / "pplx_embed_integrations" / "miniature"
 
 
-def run(*, until: str, minutes: float, context_minutes: float, seed: int, target: Path) -> None:
-    """Runs every stage up to `until`; `minutes` scales the budgets of the timed ones (1 = as published)."""
+def prepare(*, until: str, seed: int, workers: int) -> None:
+    """The stages that need no student: text, vocabulary and the teacher's vectors."""
     wanted = STAGES[: STAGES.index(until) + 1]
-    if "collect" in wanted and not corpus.CORPUS.exists():
+    if not corpus.CORPUS.exists():
         corpus.collect(seed=seed)
     if "tokenizer" in wanted and not (tokenizer.FOLDER / "tokenizer.json").exists():
         tokenizer.train()
-    done = teacher.SHARDS / "done"
-    if "teacher" in wanted and not done.exists():
+    if "teacher" in wanted and len(list(teacher.SHARDS.glob("*.npy"))) < teacher.MOST:
         read = units.load()
-        teacher.cache([read.texts[number] for number in read.order])
-        done.touch()
-    if "static" not in wanted:
-        return
-    torch.manual_seed(seed)
-    material = train.Material(seed=seed)
-    plain = train.load(train.STATIC) if train.STATIC.exists() else train.static(material, minutes=12 * minutes)
+        teacher.cache([read.texts[number] for number in read.order], workers=workers)
+
+
+def fit(rank: int, until: str, factor: float, seed: int, workers: int, target: Path) -> None:
+    """One worker's part of the trained stages; `factor` scales their processor time (1 = as published)."""
+    wanted = STAGES[: STAGES.index(until) + 1]
+    minutes = {stage: factor * budget for stage, budget in MINUTES.items()}
+    torch.set_num_threads(1)
+    torch.manual_seed(seed + rank)
+    if workers > 1:
+        store = distributed.FileStore(str(sources.CACHE / f"workers-{os.getppid()}"), workers)
+        distributed.init_process_group("gloo", store=store, rank=rank, world_size=workers, timeout=timedelta(hours=2))
+    material = train.Material(seed=seed + rank)
+    done = train.STATIC.exists()
+    plain = train.load(train.STATIC) if done else train.static(material, minutes=minutes["static"])
     if "joint" in wanted:
-        finished = train.JOINT.exists()
-        plain = train.load(train.JOINT) if finished else train.joint(material, plain, minutes=40 * minutes)
+        done = train.JOINT.exists()
+        plain = train.load(train.JOINT) if done else train.joint(material, plain, minutes=minutes["joint"])
     if "context" in wanted:
-        finished = context.CONTEXT.exists()
-        branch = (
-            train.load(context.CONTEXT) if finished else context.contextual(material, plain, minutes=context_minutes)
-        )
-    if "export" in wanted:
+        done = context.CONTEXT.exists()
+        branch = context.load() if done else context.contextual(material, plain, minutes=minutes["context"])
+    if "export" in wanted and rank == 0:
         student.export(plain, target / "v1", contextual=False)
         student.export(branch, target / "context-v1", contextual=True)
 
@@ -55,14 +65,15 @@ def main() -> None:
     """Reads the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--until", choices=STAGES, default="export")
-    parser.add_argument("--minutes", type=float, default=1.0, help="factor on the time budgets (default: 1)")
-    parser.add_argument("--context-minutes", type=float, default=18.0, help="of the contextual stage")
+    parser.add_argument("--factor", type=float, default=1.0, help="on the trained stages (default: 1)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=2, help="processes of one thread each (default: 2)")
     parser.add_argument("--target", type=Path, default=PACKAGE, help="where the two checkpoint folders go")
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    run(**{name: value for name, value in vars(arguments).items() if name != "threads"})
+    given = parser.parse_args()
+    prepare(until=given.until, seed=given.seed, workers=given.workers)
+    if given.until in MINUTES or given.until == "export":
+        work = (given.until, given.factor, given.seed, given.workers, given.target)
+        multiprocessing.spawn(fit, work, nprocs=given.workers)  # type: ignore[no-untyped-call]
 
 
 if __name__ == "__main__":

@@ -7,35 +7,57 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tokenizer as vocabulary
 import torch
-from batches import Ids, pad
+from batches import Ids
 from safetensors.torch import save_file
 from scipy import sparse
 from teacher import Teacher
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import Qwen3Config, Qwen3Model
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 WIDTH = 384
 SINK = WIDTH - 1
 LAYERS = 2
-FEED_FORWARD = 192
+FEED_FORWARD = 256
 LIMIT = 8192
+MANTISSA = 5  # bits kept of a token vector's values on disk, of bfloat16's seven: the wheel's compression gains a tenth
 
 
-def config() -> Qwen3Config:
-    """Two thin bidirectional Qwen3 layers over the trained vocabulary, which holds most of the parameters."""
+def _attend(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **options: Any) -> Any:
+    """Scaled dot products in float32 under autocast: torch's backward pass is slow in bfloat16 on processors."""
+    heads = (x.float() for x in (query, key, value))
+    with torch.autocast("cpu", enabled=False):
+        out = nn.functional.scaled_dot_product_attention(
+            *heads,
+            attn_mask=mask,
+            scale=options["scaling"],
+            is_causal=module.is_causal and mask is None,
+            enable_gqa=True,
+        )
+    return out.transpose(1, 2).contiguous(), None
+
+
+ALL_ATTENTION_FUNCTIONS.register("float32", _attend)
+ALL_MASK_ATTENTION_FUNCTIONS.register("float32", ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])
+
+
+def config(layers: int = LAYERS) -> Qwen3Config:
+    """A few thin bidirectional Qwen3 layers over the trained vocabulary, which holds most of the parameters."""
     settings = Qwen3Config(
         vocab_size=vocabulary.VOCABULARY,
         hidden_size=WIDTH,
         intermediate_size=FEED_FORWARD,
-        num_hidden_layers=LAYERS,
+        num_hidden_layers=layers,
         num_attention_heads=4,
         num_key_value_heads=2,
         head_dim=64,
@@ -47,43 +69,60 @@ def config() -> Qwen3Config:
         use_cache=False,
     )
     settings.is_causal = False
-    settings._attn_implementation = "sdpa"
+    settings._attn_implementation = "float32"
     return settings
 
 
 class Student(nn.Module):
-    """Backbone with mean pooling; `spans` pools each chunk of a document over its own tokens."""
+    """Backbone with mean pooling."""
 
-    def __init__(self) -> None:
+    def __init__(self, layers: int = LAYERS) -> None:
         super().__init__()
-        self.backbone = Qwen3Model(config())
-        self.causal(False)
-
-    def causal(self, flag: bool) -> None:
-        """Switches every layer between bidirectional and causal attention (the ablation)."""
-        self.backbone.config.is_causal = flag
+        self.backbone = Qwen3Model(config(layers))
         for layer in self.backbone.layers:
-            layer.self_attn.is_causal = flag
+            layer.self_attn.is_causal = False
 
-    def hidden(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Hidden states after the final norm, float32 [rows, tokens, width]."""
-        full = bool(mask.all())
-        out: Tensor = self.backbone(input_ids=ids, attention_mask=None if full else mask).last_hidden_state
-        return out
+    def hidden(self, texts: Sequence[Ids], *, budget: int = 4096) -> Iterator[tuple[list[int], Tensor, Tensor]]:
+        """Hidden states after the final norm, in batches of texts of like length: numbers, states and mask.
 
-    def forward(self, texts: Sequence[Ids], *, budget: int = 4096) -> Tensor:
-        """Mean over the tokens, float32 [texts, width]; texts of like length go together, so little is padding."""
+        One look-up serves all batches, so that the embedding table's large gradient is written once.
+        """
         order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
-        pooled, start = [], 0
-        while start < len(order):
-            stop = start + 1
-            while stop < len(order) and len(texts[order[stop]]) * (stop + 1 - start) <= budget:
-                stop += 1
-            ids, mask = pad([texts[row] for row in order[start:stop]], 0)
-            hidden, weights = self.hidden(ids, mask), mask[..., None].float()
-            pooled.append((hidden * weights).sum(1) / weights.sum(1))
-            start = stop
+        lengths = [len(texts[row]) for row in order]
+        borders = [0]
+        for stop in range(1, len(order) + 1):
+            if stop == len(order) or lengths[stop] * (stop + 1 - borders[-1]) > budget:
+                borders.append(stop)
+        table = self.backbone.embed_tokens.weight
+        ids = torch.from_numpy(np.concatenate([texts[row] for row in order]).astype(np.int64))
+        parts = nn.functional.embedding(ids, table).split([sum(lengths[a:b]) for a, b in pairwise(borders)])
+        for (start, stop), part in zip(pairwise(borders), parts, strict=True):
+            mask = torch.arange(lengths[stop - 1]) < torch.tensor(lengths[start:stop])[:, None]
+            padded = part.new_zeros(*mask.shape, table.shape[1])
+            padded[mask] = part
+            seen = None if bool(mask.all()) else mask.long()
+            yield order[start:stop], self.backbone(inputs_embeds=padded, attention_mask=seen).last_hidden_state, mask
+
+    def forward(self, texts: Sequence[Ids]) -> Tensor:
+        """Mean over the tokens, float32 [texts, width]."""
+        order, pooled = [], []
+        for rows, states, mask in self.hidden(texts):
+            order += rows
+            pooled.append((states.float() * mask[..., None]).sum(1) / mask.sum(1, keepdim=True))
         return torch.cat(pooled)[torch.tensor(order).argsort()]
+
+    def chunks(self, documents: Sequence[Sequence[Ids]], separator: int) -> list[Tensor]:
+        """Each document's chunks in one pass with separators between them, each pooled over its own tokens."""
+        joined = [
+            np.concatenate([part for chunk in document for part in (chunk, [separator])][:-1]) for document in documents
+        ]
+        found: dict[int, Tensor] = {}
+        for rows, states, _ in self.hidden(joined):
+            for row, tokens in zip(rows, states.float(), strict=True):
+                stops = np.cumsum([len(chunk) + 1 for chunk in documents[row]])
+                starts = [0, *stops[:-1]]
+                found[row] = torch.stack([tokens[a : b - 1].mean(0) for a, b in zip(starts, stops, strict=True)])
+        return [found[row] for row in range(len(documents))]
 
     def static(self, texts: Sequence[Ids]) -> Tensor:
         """What the network gives while its blocks are the identity: embedding, norm, mean."""
@@ -144,7 +183,6 @@ def fit_bags(
 def initialise(
     tokenizer: Tokenizer,
     projection: Projection,
-    counts: np.ndarray,
     bags: sparse.csr_matrix,
     targets: np.ndarray,
     *,
@@ -158,7 +196,8 @@ def initialise(
     torch.manual_seed(seed)
     student = Student()
     content = projection(Teacher().encode(token_texts(tokenizer)))
-    weight = np.sqrt(1e-3 / (1e-3 + counts / counts.sum()))  # smooth inverse frequency (Arora et al. 2017), softened
+    shares = np.asarray(bags.mean(0)).ravel()
+    weight = np.sqrt(1e-3 / (1e-3 + shares))  # smooth inverse frequency (Arora et al. 2017), softened
     fitted = fit_bags((content * weight[:, None]).astype(np.float32), bags, targets, ridge=0.3, rounds=25)
     lengths = np.linalg.norm(fitted, axis=1, keepdims=True)
     fitted = torch.from_numpy(fitted / np.maximum(lengths, np.quantile(lengths, 0.98)))
@@ -177,10 +216,18 @@ def initialise(
     return student
 
 
+def rounded(x: Tensor, bits: int) -> Tensor:
+    """The nearest floating-point numbers with so many bits after the leading one."""
+    mantissa, exponent = torch.frexp(x)
+    return torch.ldexp((mantissa * 2 ** (bits + 1)).round() / 2 ** (bits + 1), exponent)
+
+
 def export(student: Student, folder: Path, *, contextual: bool) -> None:
     """Writes one checkpoint in the published layout, bfloat16 on disk."""
     folder.mkdir(parents=True, exist_ok=True)
+    layers = len(student.backbone.layers)
     state = student.backbone.state_dict()
+    state["embed_tokens.weight"] = rounded(state["embed_tokens.weight"], MANTISSA)
     tensors = {name: tensor.detach().to(torch.bfloat16).contiguous() for name, tensor in state.items()}
     save_file(tensors, str(folder / "model.safetensors"), metadata={"format": "pt"})
     (folder / "model.safetensors").chmod(0o644)
@@ -200,12 +247,12 @@ def export(student: Student, folder: Path, *, contextual: bool) -> None:
         "hidden_size": WIDTH,
         "initializer_range": 0.02,
         "intermediate_size": FEED_FORWARD,
-        "layer_types": ["full_attention"] * LAYERS,
+        "layer_types": ["full_attention"] * layers,
         "max_position_embeddings": LIMIT,
-        "max_window_layers": LAYERS,
+        "max_window_layers": layers,
         "model_type": "bidirectional_pplx_qwen3",
         "num_attention_heads": 4,
-        "num_hidden_layers": LAYERS,
+        "num_hidden_layers": layers,
         "num_key_value_heads": 2,
         "pad_token_id": separator,
         "rms_norm_eps": 1e-6,

@@ -33,7 +33,8 @@ def _texts() -> Iterator[str]:
     for document in corpus.load():
         text = " ".join([document.title, *document.chunks]).lower()
         spread.update(set(re.findall(r"[a-z]+", text)))
-    ranked = [word for word, _ in spread.most_common(WORDS) if len(word) > 1]
+    widespread = sorted(spread.items(), key=lambda item: (-item[1], item[0]))[:WORDS]
+    ranked = [word for word, _ in widespread if len(word) > 1]
     for rank, word in enumerate(ranked):
         times = max(2, int(spread[word] ** 0.5))
         forms = [f" {word}"] * times

@@ -22,8 +22,10 @@ QUESTIONS = """
 what is {}? | what are {}? | what is known about {} | what is the effect of {} on {} | what are the effects of {} and {}
 what is the relation between {} and {} | what are the properties of {} in {} | what causes {} | what does {} mean
 how is {} affected by {} | how does {} work? | how do i {} | how can {} be determined for {} | how to {} with {}
-how is {} measured | how large is {} compared with {} | why is {} used in {} | why does {} depend on {} | when is {} used
-which {} are used for {} | which methods are there for {} | is there any information on {} and {} | can {} be used for {}
+how is {} measured | how large is {} compared with {}
+why is {} used in {} | why does {} depend on {} | when is {} used
+which {} are used for {} | which methods are there for {}
+is there any information on {} and {} | can {} be used for {}
 has anyone investigated {} for {} | have studies of {} been made | are there results on {} | do {} influence {}
 does {} reduce the risk of {} | is it possible to find {} for {} | who uses {} | where is {} found | papers on {} in {}
 what problems arise in {} | what must be considered for {} of {} | find work that describes {} | {} and {} | {} in {}
@@ -99,7 +101,7 @@ def load(*, seed: int = 0) -> Units:
                 queries.append(number(question(document.title, text, rng)))
             passages.append(Passage(number(text), unit.title, tuple(queries)))
             start = stop
-    words = [number(word) for word, _ in spread.most_common(LEXICON)]
+    words = [number(word) for word, _ in sorted(spread.items(), key=lambda item: (-item[1], item[0]))[:LEXICON]]
     rng.shuffle(found.passages)
     read = [*words, *(one for passage in found.passages for one in (passage.text, *passage.queries))]
     found.order = list(dict.fromkeys(read))
