@@ -99,7 +99,7 @@ class Published(_Plain):
 
     def __init__(self, shape: Shape, *, dtype: str) -> None:
         folder = checkpoint(shape)
-        model = load_model(folder, contextual=False, dtype=dtype, device=torch.device("cpu"), implementation="sdpa")
+        model = load_model(folder, contextual=False, dtype=dtype, device=torch.device("cpu"))
         model.__class__ = PublishedModel
         model.config.is_causal = True  # as published: it is the mask function that opens the mask
         self.model = compose(folder, model, max_tokens=32768)

@@ -10,17 +10,11 @@ import inspect
 from collections.abc import Sequence
 from functools import cache
 from itertools import accumulate
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 import torch
-from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
 
-__all__ = ["PACKED", "Kernel", "PackedLayout", "choose_kernel", "packed_attention", "register"]
-
-PACKED = "pplx_packed"
-"""Name under which this attention is registered with transformers."""
+__all__ = ["Kernel", "PackedLayout", "choose_kernel", "packed_attention"]
 
 Kernel = Literal["sdpa", "blocked", "varlen"]
 """torch's fused attention a sequence, plain matrix products in blocks, or torch's FlashAttention over all at once."""
@@ -59,7 +53,7 @@ class PackedLayout:
                 self.runs.append((length, 1))
 
 
-def choose_kernel(*, device: torch.device, dtype: torch.dtype, length: int, grad: bool = False) -> Kernel:
+def choose_kernel(*, device: torch.device, dtype: torch.dtype, length: int) -> Kernel:
     """Return the fastest exact kernel for a sequence; this is the one place where that is decided.
 
     The choice rests on docs/performance.md: on CPUs sdpa leads in float32 at every length, and blocks lead in
@@ -69,7 +63,6 @@ def choose_kernel(*, device: torch.device, dtype: torch.dtype, length: int, grad
         device: Where the model runs.
         dtype: What it computes in.
         length: Tokens of the sequence.
-        grad: Whether gradients are wanted.
 
     Example:
         >>> choose_kernel(device=torch.device("cpu"), dtype=torch.float32, length=500)
@@ -79,8 +72,6 @@ def choose_kernel(*, device: torch.device, dtype: torch.dtype, length: int, grad
     """
     if device.type == "cuda" and dtype in (torch.bfloat16, torch.float16) and _has_varlen(device.index or 0):
         return "varlen"
-    if grad:
-        return "sdpa"
     if device.type == "cpu" and dtype == torch.bfloat16 and length >= _BLOCKED_FROM:
         return "blocked"
     if device.type == "mps" and length >= _MPS_BLOCKED_FROM:
@@ -129,10 +120,9 @@ def packed_attention(
         >>> packed_attention(q, q, q, layout=layout, scaling=8**-0.5).shape
         torch.Size([1, 5, 4, 8])
     """
-    grad = torch.is_grad_enabled() and query.requires_grad
 
     def chosen(length: int) -> Kernel:
-        return kernel or choose_kernel(device=query.device, dtype=query.dtype, length=length, grad=grad)
+        return kernel or choose_kernel(device=query.device, dtype=query.dtype, length=length)
 
     if chosen(layout.longest) == "varlen":
         return _varlen(query, key, value, layout, scaling)
@@ -197,27 +187,3 @@ def _varlen(
         enable_gqa=q.shape[1] != k.shape[1],
     )
     return cast("torch.Tensor", output)[None]  # a tuple only where statistics are asked for
-
-
-def _forward(
-    module: torch.nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    *,
-    scaling: float,
-    layout: PackedLayout | None = None,
-    **kwargs: Any,
-) -> tuple[torch.Tensor, None]:
-    if layout is not None:
-        return packed_attention(query, key, value, layout=layout, scaling=scaling), None
-    # A padded batch, as SentenceTransformer makes them.
-    kwargs["is_causal"] = False
-    return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
-
-
-def register() -> None:
-    """Make the packed attention known to transformers under the name in `PACKED`; may be called again."""
-    AttentionInterface.register(PACKED, _forward)
-    AttentionMaskInterface.register(PACKED, sdpa_mask)

@@ -71,11 +71,6 @@ class Int8Linear(torch.nn.Module):
     Args:
         weight: `[out_features, in_features]` floats on the CPU; rounded to the nearest of 255 steps, never kept.
         codes: What rounds the inputs; one for all layers of a model, so that what they share is rounded once.
-
-    Example:
-        >>> layer = Int8Linear(torch.tensor([[1.0, -0.5]]), codes=TokenCodes())
-        >>> layer(torch.tensor([[2.0, 2.0]]))
-        tensor([[0.9921]])
     """
 
     def __init__(self, weight: torch.Tensor, *, codes: TokenCodes) -> None:
@@ -90,13 +85,37 @@ class Int8Linear(torch.nn.Module):
         self._zeros = torch.zeros(self.out_features, dtype=torch.int64)
         self._codes = codes
 
-    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Multiply `[..., in_features]` to `[..., out_features]`, in the dtype that comes in."""
+    def forward(
+        self,
+        hidden: torch.Tensor,
+        *,
+        silu: bool = False,
+        times: torch.Tensor | None = None,
+        plus: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Multiply `[..., in_features]` to `[..., out_features]`, in the dtype that comes in.
+
+        Args:
+            hidden: What is multiplied.
+            silu: Apply x · sigmoid(x) to the product.
+            times: Multiply the result by this, of its shape.
+            plus: Add this to the result, of its shape.
+        """
         codes, step = self._codes(hidden)
         product: torch.Tensor = torch.ops.onednn.qlinear_pointwise(
             codes, 1.0, _ZERO, self._weight, self._step, self._zeros, None, 1.0, 0, hidden.dtype, "none", [], ""
         )
-        return product.mul_(step).view(*hidden.shape[:-1], self.out_features)
+        if plus is not None and not silu and times is None:
+            product = torch.addcmul(plus.reshape(product.shape), product, step)
+        else:
+            product.mul_(step)
+            if silu:
+                torch.nn.functional.silu(product, inplace=True)
+            if times is not None:
+                product.mul_(times.reshape(product.shape))
+            if plus is not None:
+                product.add_(plus.reshape(product.shape))
+        return product.view(*hidden.shape[:-1], self.out_features)
 
 
 def check_int8_weights(device: torch.device) -> None:
@@ -125,7 +144,9 @@ def _failure() -> str | None:
     weight[1::2] = torch.sin(torch.arange(1.0, 3073.0))
     hidden = torch.ones(5, 3072)
     hidden[1::2] = torch.cos(torch.arange(3072.0) / 7)
-    rows, codes = ((each.double() / each.double().amax(1, keepdim=True) * _LARGEST).round() for each in (weight, hidden))
+    rows, codes = (
+        (each.double() / each.double().amax(1, keepdim=True) * _LARGEST).round() for each in (weight, hidden)
+    )
     exact = codes @ rows.T * weight.double().amax(1) * hidden.double().amax(1, keepdim=True) / _LARGEST**2
     try:
         with torch.inference_mode():

@@ -157,7 +157,7 @@ class LoadedCheckpoint:
         """
         if self.loading.weights is not None:
             raise InputError(
-                f"with weights={self.loading.weights!r} the weights are rounded, and no trainer or file could use them; "
+                f"with weights={self.loading.weights!r} the weights are rounded, of no use to a trainer or in a file; "
                 "leave weights out to have a SentenceTransformer"
             )
         unpack(self.model)

@@ -19,8 +19,8 @@ from transformers.models.qwen3.modeling_qwen3 import Qwen3Attention
 
 from ..checkpoints import MODEL_TYPE
 from ..errors import CheckpointError
-from . import attention
 from .devices import resolve_dtype
+from .forward import packed_forward
 from .int8_weights import Int8Linear, TokenCodes, check_int8_weights
 from .prepacking import PrepackedLinear, can_prepack
 
@@ -59,10 +59,7 @@ class PplxQwen3Model(Qwen3Model):
                 module.is_causal = False
 
     def forward_packed(self, sequences: list[torch.Tensor]) -> torch.Tensor:
-        """Run sequences one behind the other, without padding and without a mask.
-
-        Under any attention implementation other than this package's own, sequences run one at a time: others do not
-        know where a sequence ends.
+        """Run sequences one behind the other, without padding, without a mask and without gradients.
 
         Args:
             sequences: Token ids, `[tokens]` integers each; on the CPU all move to the device together. Attention
@@ -71,22 +68,8 @@ class PplxQwen3Model(Qwen3Model):
         Returns:
             Final hidden states of all tokens in order, `[sum of tokens, hidden_size]`.
         """
-        packed = self.config._attn_implementation == attention.PACKED
-        if not packed and len(sequences) > 1:
-            return torch.cat([self.forward_packed([sequence]) for sequence in sequences])
-        lengths = [len(sequence) for sequence in sequences]
-        positions = torch.cat([torch.arange(length) for length in lengths])
-        extra = {"layout": attention.PackedLayout(lengths, device=self.device)} if packed else {}
-        output = self(
-            input_ids=torch.cat(sequences).to(self.device, torch.int64)[None],
-            # Already "prepared": keeps transformers from guessing at sequence borders from the positions.
-            attention_mask={"full_attention": None},
-            position_ids=positions.to(self.device)[None],
-            use_cache=False,
-            **extra,
-        )
-        hidden: torch.Tensor = output.last_hidden_state[0]
-        return hidden
+        ids = torch.cat(sequences).to(self.device, torch.int64)
+        return packed_forward(self, ids, [len(sequence) for sequence in sequences])
 
 
 class PplxQwen3ContextualModel(PplxQwen3Model):
@@ -95,7 +78,6 @@ class PplxQwen3ContextualModel(PplxQwen3Model):
 
 def register() -> None:
     """Register the classes with transformers, so that no checkpoint ever asks to run its own code; idempotent."""
-    attention.register()
     AutoConfig.register(MODEL_TYPE, PplxQwen3Config, exist_ok=True)
     AutoModel.register(PplxQwen3Config, PplxQwen3Model, exist_ok=True)
 
@@ -106,7 +88,6 @@ def load_model(
     contextual: bool,
     dtype: str,
     device: torch.device,
-    implementation: str = attention.PACKED,
     prepacked: bool = False,
     weights: str | None = None,
 ) -> PplxQwen3Model:
@@ -120,7 +101,6 @@ def load_model(
         contextual: Whether it embeds chunks in context.
         dtype: `"float32"`, `"bfloat16"` or `"auto"`.
         device: Where the model goes.
-        implementation: Attention, by its transformers name.
         prepacked: Hold the linear layers in the processor's own order where that is possible; see `prepacking`.
         weights: `"int8"` to hold and multiply the linear layers in 8 bits; see `int8_weights`.
 
@@ -132,7 +112,7 @@ def load_model(
         InputError: This machine has no `weights="int8"`.
     """
     register()
-    config, model = _empty_model(folder, contextual=contextual, implementation=implementation)
+    config, model = _empty_model(folder, contextual=contextual)
     expected = dict(model.state_dict())
     parameters = sum(tensor.numel() for tensor in expected.values())
     number_type = resolve_dtype(dtype, device=device, parameters=parameters)
@@ -175,13 +155,13 @@ def _linear_maker(
     return None
 
 
-def _empty_model(folder: Path, *, contextual: bool, implementation: str) -> tuple[PplxQwen3Config, PplxQwen3Model]:
+def _empty_model(folder: Path, *, contextual: bool) -> tuple[PplxQwen3Config, PplxQwen3Model]:
     try:
         settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         # What names code is dropped, so that a model saved from here does not ask for it either.
         settings = {key: value for key, value in settings.items() if key not in ("is_causal", "auto_map")}
         config = PplxQwen3Config.from_dict(settings)
-        config._attn_implementation = implementation
+        config._attn_implementation = "sdpa"  # of padded batches, which a SentenceTransformer makes
         with torch.device("meta"):
             model = (PplxQwen3ContextualModel if contextual else PplxQwen3Model)(config)
     except Exception as error:  # whatever transformers, or torch under it, says of a value that cannot be
@@ -189,6 +169,11 @@ def _empty_model(folder: Path, *, contextual: bool, implementation: str) -> tupl
         raise CheckpointError(f"config.json in {str(folder)!r} cannot be used ({reason})") from error
     if set(config.layer_types or ()) != {"full_attention"}:
         raise CheckpointError(f"config.json in {str(folder)!r} asks for sliding attention, which pplx-embed never uses")
+    if config.attention_bias or config.hidden_act != "silu":
+        raise CheckpointError(
+            f"config.json in {str(folder)!r} asks for attention_bias={config.attention_bias!r} and "
+            f"hidden_act={config.hidden_act!r}; pplx-embed has no bias, and silu"
+        )
     return config, model
 
 

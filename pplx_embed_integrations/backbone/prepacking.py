@@ -36,9 +36,29 @@ class PrepackedLinear(torch.nn.Module):
         # No parameter: nothing that walks over a model's tensors could make sense of it.
         self._weight = torch.ops.mkldnn._reorder_linear_weight(weight.detach())
 
-    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Multiply `[..., in_features]` to `[..., out_features]`."""
-        product: torch.Tensor = torch.ops.mkldnn._linear_pointwise(hidden, self._weight, None, "none", [], "")
+    def forward(
+        self,
+        hidden: torch.Tensor,
+        *,
+        silu: bool = False,
+        times: torch.Tensor | None = None,
+        plus: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Multiply `[..., in_features]` to `[..., out_features]`, and go on with the product before it is rounded.
+
+        Args:
+            hidden: What is multiplied.
+            silu: Apply x · sigmoid(x) to the product.
+            times: Multiply the product by this, of its shape.
+            plus: Add this to the product, of its shape. At most one of the three is given.
+        """
+        product: torch.Tensor
+        if times is not None or plus is not None:
+            other, name = (times, "mul") if times is not None else (plus, "add")
+            product = torch.ops.mkldnn._linear_pointwise.binary(hidden, other, self._weight, None, name)
+        else:
+            name = "swish" if silu else "none"
+            product = torch.ops.mkldnn._linear_pointwise(hidden, self._weight, None, name, [], "")
         return product
 
     def plain(self) -> torch.nn.Linear:
@@ -80,11 +100,17 @@ def _works(dtype: torch.dtype) -> bool:
             return False
         for tokens in (1, 8, 300):
             hidden = torch.cos(torch.arange(tokens * 256.0)).view(tokens, 256).to(dtype)
+            other = torch.cos(torch.arange(tokens * 96.0)).view(tokens, 96).to(dtype)
             with torch.inference_mode():
-                expected = torch.nn.functional.linear(hidden, weight).float()
-                difference = (packed(hidden).float() - expected).abs().max()
-            if not difference <= _TOLERANCE[dtype] * expected.abs().max():
-                return False
+                product = torch.nn.functional.linear(hidden.float(), weight.float())
+                for found, expected in (
+                    (packed(hidden), product),
+                    (packed(hidden, silu=True), torch.nn.functional.silu(product)),
+                    (packed(hidden, times=other), product * other),
+                    (packed(hidden, plus=other), product + other),
+                ):
+                    if not (found.float() - expected).abs().max() <= _TOLERANCE[dtype] * expected.abs().max():
+                        return False
     except (AttributeError, RuntimeError) as error:  # no such operator, or none for this dtype
         logger.debug("prepacked linear layers are not available: %s", error)
         return False

@@ -98,16 +98,6 @@ def test_the_kernel_that_is_chosen(device, dtype, length, kernel) -> None:
     assert choose_kernel(device=torch.device(device), dtype=dtype, length=length) == kernel
 
 
-def test_gradients_flow_through_the_packed_path() -> None:
-    q, k, v = (side.requires_grad_() for side in operands([4, 6], kv_heads=1, groups=2, width=8))
-    layout = PackedLayout([4, 6], device=CPU)
-    packed_attention(q, k, v, layout=layout, scaling=0.5).square().sum().backward()
-    found = q.grad.clone()
-    q.grad = None
-    naive(q, k, v, [4, 6], 0.5).square().sum().backward()
-    torch.testing.assert_close(found, q.grad, atol=1e-5, rtol=1e-4)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("kernel", ["sdpa", "blocked"])
 def test_memory_grows_with_the_length_not_with_its_square(kernel) -> None:

@@ -9,15 +9,10 @@ import numpy as np
 import pytest
 
 from pplx_embed_integrations import PplxEncoder
+from pplx_embed_integrations.backbone import forward
 from pplx_embed_integrations.vectors import Quantization
 
-IMPLEMENTATIONS = ["pplx_packed", "sdpa", "eager"]
-FORMS: list[tuple[str, Quantization | None]] = [
-    *(("pplx_packed", form) for form in ("int8", "binary", "ubinary", None)),
-    ("sdpa", None),
-    ("eager", None),
-]
-BUDGETS = [*(("pplx_packed", budget) for budget in (1, 40, 300, 10_000)), ("sdpa", 300), ("eager", 300)]
+FORMS: list[Quantization | None] = ["int8", "binary", "ubinary", None]
 
 
 def assert_rows(got: np.ndarray, expected: Any, rows: slice | list[int], form: Quantization | None) -> None:
@@ -38,26 +33,21 @@ def assert_rows(got: np.ndarray, expected: Any, rows: slice | list[int], form: Q
 
 
 @cache
-def encoder(folder: Path, implementation: str = "pplx_packed", batch_tokens: int | None = None) -> PplxEncoder:
-    made = PplxEncoder(folder, dtype="float32", batch_tokens=batch_tokens).load()
-    if implementation != "pplx_packed":
-        made.sentence_transformer[0].model.set_attn_implementation(implementation)
-    return made
+def encoder(folder: Path, batch_tokens: int | None = None) -> PplxEncoder:
+    return PplxEncoder(folder, dtype="float32", batch_tokens=batch_tokens)
 
 
-@pytest.mark.parametrize(("implementation", "form"), FORMS)
-def test_texts(implementation: str, form: Quantization | None, replica_v1: Path, expected_v1: Any) -> None:
-    made = encoder(replica_v1, implementation)
+@pytest.mark.parametrize("form", FORMS)
+def test_texts(form: Quantization | None, replica_v1: Path, expected_v1: Any) -> None:
+    made = encoder(replica_v1)
     assert_rows(made.encode(expected_v1.inputs, quantization=form), expected_v1, slice(None), form)
     alone = [made.encode([text], quantization=form)[0] for text in expected_v1.inputs]
     assert_rows(np.array(alone), expected_v1, slice(None), form)
 
 
-@pytest.mark.parametrize(("implementation", "form"), FORMS)
-def test_documents(
-    implementation: str, form: Quantization | None, replica_context_v1: Path, expected_context_v1: Any
-) -> None:
-    made = encoder(replica_context_v1, implementation)
+@pytest.mark.parametrize("form", FORMS)
+def test_documents(form: Quantization | None, replica_context_v1: Path, expected_context_v1: Any) -> None:
+    made = encoder(replica_context_v1)
     matrices = made.encode_documents(expected_context_v1.inputs, quantization=form)
     assert [len(matrix) for matrix in matrices] == [len(chunks) for chunks in expected_context_v1.inputs]
     assert_rows(np.concatenate(matrices), expected_context_v1, slice(None), form)
@@ -65,9 +55,8 @@ def test_documents(
     assert_rows(np.concatenate(alone), expected_context_v1, slice(None), form)
 
 
-@pytest.mark.parametrize(("implementation", "budget"), BUDGETS)
+@pytest.mark.parametrize("budget", [1, 40, 300, 10_000])
 def test_the_order_and_the_token_budget_change_nothing(
-    implementation: str,
     budget: int,
     replica_v1: Path,
     replica_context_v1: Path,
@@ -75,12 +64,12 @@ def test_the_order_and_the_token_budget_change_nothing(
     expected_context_v1: Any,
 ) -> None:
     rng = np.random.default_rng(budget)
-    texts = encoder(replica_v1, implementation, budget)
+    texts = encoder(replica_v1, budget)
     order = rng.permutation(len(expected_v1.inputs)).tolist()
     got = texts.encode([expected_v1.inputs[i] for i in order], quantization=None)
     assert_rows(got, expected_v1, order, None)
 
-    documents = encoder(replica_context_v1, implementation, budget)
+    documents = encoder(replica_context_v1, budget)
     borders = list(pairwise(accumulate(map(len, expected_context_v1.inputs), initial=0)))
     order = rng.permutation(len(borders)).tolist()
     matrices = documents.encode_documents([expected_context_v1.inputs[i] for i in order], quantization=None)
@@ -109,9 +98,10 @@ def test_token_ids(
     ] == expected_context_v1.input_ids
 
 
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize("implementation", ["sdpa", "eager"])
 def test_texts_through_sentence_transformers(implementation: str, replica_v1: Path, expected_v1: Any) -> None:
-    model = encoder(replica_v1, implementation).sentence_transformer
+    model = PplxEncoder(replica_v1, dtype="float32").sentence_transformer
+    model[0].model.set_attn_implementation(implementation)
     got = model.encode(expected_v1.inputs, quantization=None, batch_size=4)  # padded
     assert_rows(got, expected_v1, slice(None), None)
     short = [row for row, ids in enumerate(expected_v1.input_ids) if len(ids) < 200]
@@ -129,3 +119,14 @@ def test_bfloat16_is_close(replica_v1: Path, expected_v1: Any) -> None:
         (got * expected_v1.pooled).sum(1) / np.linalg.norm(got, axis=1) / np.linalg.norm(expected_v1.pooled, axis=1)
     )
     assert cosines.min() > 0.999
+
+
+def test_plain_layers_and_odd_blocks_give_the_same(
+    replica_context_v1: Path, expected_context_v1: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forward, "_FLOATS_AT_ONCE", 100)
+    monkeypatch.setattr(forward, "_ROWS_AT_ONCE", 7)
+    made = PplxEncoder(replica_context_v1, dtype="float32")
+    assert made.sentence_transformer is not None  # from here on the linear layers are torch's own
+    matrices = made.encode_documents(expected_context_v1.inputs, quantization=None)
+    assert_rows(np.concatenate(matrices), expected_context_v1, slice(None), None)

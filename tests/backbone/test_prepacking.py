@@ -41,6 +41,25 @@ def test_the_product_is_the_same(tokens: int) -> None:
 
 
 @needs_packing
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("tokens", [1, 12, 300])
+def test_what_comes_next_is_done_to_the_product(tokens: int, dtype: torch.dtype) -> None:
+    if not can_prepack(CPU, dtype):
+        pytest.skip(f"this processor has no prepacked layers in {dtype}")
+    torch.manual_seed(1)
+    weight, hidden, other = (torch.randn(*shape).to(dtype) for shape in ((96, 48), (tokens, 48), (tokens, 96)))
+    packed, product = PrepackedLinear(weight), hidden.double() @ weight.double().T
+    tolerance = {"atol": 2e-2, "rtol": 1e-2} if dtype == torch.bfloat16 else {"atol": 1e-5, "rtol": 1e-5}
+    for found, expected in (
+        (packed(hidden, silu=True), product * product.sigmoid()),
+        (packed(hidden, times=other), product * other.double()),
+        (packed(hidden, plus=other), product + other.double()),
+    ):
+        assert found.dtype == dtype
+        torch.testing.assert_close(found.double(), expected, **tolerance)
+
+
+@needs_packing
 def test_unpacking_gives_the_very_weights_back() -> None:
     plain, packed = layers(), packed_layers()
     assert not list(packed.parameters())  # the plain weights are gone
@@ -56,14 +75,19 @@ def test_devices_and_dtypes_without_prepacked_layers() -> None:
 
 
 def test_a_kernel_that_is_wrong_or_missing_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    def wrong(self: PrepackedLinear, hidden: torch.Tensor) -> torch.Tensor:
-        return hidden @ self.plain().weight.T * 1.001
+    right = PrepackedLinear.forward
 
-    def missing(self: PrepackedLinear, hidden: torch.Tensor) -> torch.Tensor:
+    def wrong(self: PrepackedLinear, hidden: torch.Tensor, **then: torch.Tensor) -> torch.Tensor:
+        return right(self, hidden, **then) * 1.001
+
+    def wrong_only_then(self: PrepackedLinear, hidden: torch.Tensor, **then: torch.Tensor) -> torch.Tensor:
+        return right(self, hidden, **then) * (1.001 if "plus" in then else 1)
+
+    def missing(self: PrepackedLinear, hidden: torch.Tensor, **then: torch.Tensor) -> torch.Tensor:
         raise NotImplementedError
 
     prepacking._works.cache_clear()
-    for forward in (wrong, missing):
+    for forward in (wrong, wrong_only_then, missing):
         monkeypatch.setattr(PrepackedLinear, "forward", forward)
         assert not can_prepack(CPU, torch.float32)
         prepacking._works.cache_clear()

@@ -47,7 +47,7 @@ def test_packed_bits_are_refused_with_the_way_to_them(encoder_v1: PplxEncoder) -
 def test_every_attention_is_bidirectional(replica_v1: Path, encoder_v1: PplxEncoder) -> None:
     model = PplxEncoder(replica_v1, dtype="float32").sentence_transformer
     expected = encoder_v1.encode(TEXTS, quantization=None)
-    for implementation in ("sdpa", "eager", "pplx_packed"):
+    for implementation in ("sdpa", "eager"):
         model[0].model.set_attn_implementation(implementation)
         np.testing.assert_allclose(model.encode(TEXTS, quantization=None), expected, atol=2e-5)
 
@@ -63,7 +63,9 @@ def test_what_is_saved_is_recognised(
     assert "auto_map" not in (tmp_path / "saved" / "config.json").read_text()
     assert "processor_class" not in (tmp_path / "saved" / "tokenizer_config.json").read_text()
     assert saved.checkpoint.dimension == 32
-    np.testing.assert_array_equal(saved.encode(TEXTS, quantization=None), encoder.encode(TEXTS, quantization=None))
+    # The one's layers are prepacked, the other's are torch's own: rounding in another order, no more.
+    expected = encoder.encode(TEXTS, quantization=None)
+    np.testing.assert_allclose(saved.encode(TEXTS, quantization=None), expected, atol=1e-5)
     if contextual:
         documents = [["one", "two"], ["three"]]
         for left, right in zip(saved.encode_documents(documents), encoder.encode_documents(documents), strict=True):
