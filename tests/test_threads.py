@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pplx_embed_integrations import PplxBiEncoder
+from pplx_embed_integrations import PplxBiEncoder, threads
 from pplx_embed_integrations.threads import in_thread
 
 WORD: contextvars.ContextVar[str] = contextvars.ContextVar("word", default="none")
@@ -41,9 +41,23 @@ async def test_who_is_cancelled_does_not_wait_for_the_thread() -> None:
     gate.set()
 
 
-async def test_a_thousand_at_once() -> None:
-    barrier = threading.Barrier(50)  # none waits for a thread that another holds
+async def test_work_does_not_wait_for_other_work_that_does_not_end() -> None:
+    barrier = threading.Barrier(50)  # lets go of the first when the fiftieth is there
     await asyncio.wait_for(asyncio.gather(*(in_thread(barrier.wait) for _ in range(1000))), 60)
+
+
+async def test_much_short_work_takes_few_threads() -> None:
+    names = await asyncio.gather(*(in_thread(lambda: threading.current_thread().name) for _ in range(1000)))
+    assert len(set(names)) < 100
+
+
+async def test_a_system_without_more_threads_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threads._threads(os.getpid())._threads, "submit", refuse)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        await in_thread(sum, [1])
 
 
 def test_no_asynchronous_method_needs_a_thread_of_the_loop(replica_v1: Path, replica_context_v1: Path) -> None:

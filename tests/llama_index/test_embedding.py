@@ -421,7 +421,8 @@ async def test_two_hundred_concurrent_queries_leave_the_loop_free(exact_model):
     beat.cancel()
     np.testing.assert_allclose(found, expected, atol=1e-5)
     assert gaps
-    assert max(gaps) < 0.5
+    assert np.median(gaps) < 0.06
+    assert max(gaps) < 2  # a full garbage collection stops every thread
 
 
 def test_thirty_two_threads_get_the_same_vectors(exact_model):
