@@ -78,6 +78,13 @@ def test_bfloat16_stays_near_the_formula(kernel) -> None:
     torch.testing.assert_close(result.double(), naive(q, k, v, lengths, 128**-0.5), atol=1.5e-2, rtol=2e-2)
 
 
+def test_a_cpu_takes_the_softmax_of_bfloat16_in_float32() -> None:
+    # The blocks rely on it: no float32 copy of the scores is made.
+    scores = (torch.randn(64, 999, generator=torch.Generator().manual_seed(0)) * 4).bfloat16()
+    precise = torch.softmax(scores, dim=-1, dtype=torch.float32).bfloat16()
+    torch.testing.assert_close(torch.softmax(scores, dim=-1), precise, atol=0, rtol=2**-7)
+
+
 def test_neighbours_of_one_length_share_a_call() -> None:
     assert PackedLayout([3, 3, 5, 3], device=CPU).runs == [(3, 2), (5, 1), (3, 1)]
     assert PackedLayout([3, 3, 5, 3], device=CPU).borders.tolist() == [0, 3, 6, 11, 14]
@@ -88,7 +95,7 @@ def test_neighbours_of_one_length_share_a_call() -> None:
     [
         ("cpu", torch.float32, 32768, "sdpa"),
         ("cpu", torch.bfloat16, 12, "sdpa"),
-        ("cpu", torch.bfloat16, 128, "blocked"),
+        ("cpu", torch.bfloat16, 32, "blocked"),
         ("mps", torch.float32, 500, "sdpa"),
         ("mps", torch.float32, 8192, "blocked"),
         ("cuda", torch.float32, 500, "sdpa"),
