@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, cast
 from .checkpoints import CheckpointSpec, resolve, resolve_pair
 from .errors import CheckpointError, InputError
 from .inputs import check_devices, check_dtype, check_positive, check_text, check_weights
+from .query_cache import QueryCache
 from .threads import in_thread
 from .vectors import Quantization, Vectors, check_dimensions, check_quantization, to_lists
 
@@ -65,6 +66,7 @@ class PplxBiEncoder:
         local_files_only: Never touch the network.
         token: Access token for the hub.
         show_progress: Show a bar while documents are embedded.
+        query_cache: How many vectors of `embed_query` are kept for queries that come again; `close` lets go of them.
 
     Raises:
         CheckpointError: A name is unknown, or the two sides cannot be compared.
@@ -99,6 +101,7 @@ class PplxBiEncoder:
         local_files_only: bool = False,
         token: str | bool | None = None,
         show_progress: bool = False,
+        query_cache: int = 0,
     ) -> None:
         pair = resolve_pair(model) if query_model is None or document_model is None else ("", "")
         self._query = resolve(query_model if query_model is not None else pair[0], revision=query_revision)
@@ -107,6 +110,7 @@ class PplxBiEncoder:
         self.quantization = check_quantization(quantization)
         self.normalize = normalize
         self.show_progress = show_progress
+        self._query_cache = QueryCache(check_positive("query_cache", query_cache, smallest=0))
         self._encoders: dict[tuple[str, str | None], PplxEncoder] = {}
         longest = min(self._query.max_tokens, self._document.max_tokens)
         self._settings: dict[str, Any] = {
@@ -157,6 +161,7 @@ class PplxBiEncoder:
 
     def close(self) -> None:
         """Let go of both sides' weights and end their worker processes; the next call loads anew."""
+        self._query_cache.clear()
         for encoder in list(self._encoders.values()):
             encoder.close()
 
@@ -219,7 +224,11 @@ class PplxBiEncoder:
 
     def embed_query(self, text: str) -> list[float]:
         """Embed a query: `dimension` Python floats."""
-        return self.embed_queries([check_text(text, name="the query")])[0]
+        vector = self._query_cache.get(check_text(text, name="the query"))
+        if vector is None:
+            [vector] = self.embed_queries([text])
+            self._query_cache.put(text, vector)
+        return vector
 
     def embed_queries(self, texts: Sequence[str]) -> list[list[float]]:
         """Embed queries, each to `dimension` Python floats."""
@@ -235,8 +244,11 @@ class PplxBiEncoder:
 
     async def aembed_query(self, text: str) -> list[float]:
         """`embed_query` without blocking the event loop."""
-        codes = await self.aencode_queries([check_text(text, name="the query")], **self._float_form())
-        return self._floats(codes)[0]
+        vector = self._query_cache.get(check_text(text, name="the query"))
+        if vector is None:
+            [vector] = self._floats(await self.aencode_queries([text], **self._float_form()))
+            self._query_cache.put(text, vector)
+        return vector
 
     async def aembed_queries(self, texts: Sequence[str]) -> list[list[float]]:
         """`embed_queries` without blocking the event loop."""

@@ -100,8 +100,8 @@ def _items(values: object, wanted: str) -> list[Any]:
     return list(values)
 
 
-def check_positive(name: str, value: object, *, largest: int | None = None) -> int:
-    """Return `value` if it is an integer of at least 1 and at most `largest`.
+def check_positive(name: str, value: object, *, smallest: int = 1, largest: int | None = None) -> int:
+    """Return `value` if it is an integer of at least `smallest` and at most `largest`.
 
     Raises:
         InputError: It is out of range.
@@ -114,8 +114,8 @@ def check_positive(name: str, value: object, *, largest: int | None = None) -> i
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise InputTypeError(f"{name} must be an integer, not {type(value).__name__}")
     number = int(value)
-    if number < 1 or (largest is not None and number > largest):
-        allowed = "at least 1" if largest is None else f"1 to {largest}"
+    if number < smallest or (largest is not None and number > largest):
+        allowed = f"at least {smallest}" if largest is None else f"{smallest} to {largest}"
         raise InputError(f"{name}={number} is out of range; it must be {allowed}")
     return number
 

@@ -63,6 +63,7 @@ class PplxEmbeddings(BaseModel, Embeddings):
         local_files_only: Never touch the network.
         token: Access token for the hub.
         show_progress: Show a bar while documents are embedded.
+        query_cache: How many query vectors are kept for queries that come again.
         cache: A `ByteStore` in which document vectors are kept; a document found there is not embedded again.
 
     Raises:
@@ -99,6 +100,7 @@ class PplxEmbeddings(BaseModel, Embeddings):
     local_files_only: bool = False
     token: SecretStr | bool | None = Field(default=None, repr=False)
     show_progress: bool = False
+    query_cache: int = 0
     cache: ByteStore | None = Field(default=None, exclude=True, repr=False)
 
     _biencoder: PplxBiEncoder = PrivateAttr()

@@ -82,6 +82,7 @@ class PplxEmbedding(EmbeddingOptions):
         cache_folder: The hub's cache folder.
         local_files_only: Never touch the network.
         token: Access token for the hub; never part of `to_dict()`.
+        query_cache: How many query vectors are kept for queries that come again; no part of `to_dict()`.
         embed_batch_size: Texts a call hands to the encoder, at most 2048. The encoder packs them to a token budget by
             itself, so this sets only how often progress and events are reported; LlamaIndex's own default of 10
             would starve it.

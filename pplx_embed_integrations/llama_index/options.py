@@ -44,6 +44,7 @@ _BIENCODER_OPTIONS = (
     "cache_folder",
     "local_files_only",
     "token",
+    "query_cache",
 )
 
 
@@ -70,6 +71,9 @@ class EmbeddingOptions(BaseEmbedding):
     local_files_only: bool = Field(default=False, description="Whether the network is never touched.")
     token: str | bool | None = Field(default=None, exclude=True, repr=False, description="Access token for the hub.")
 
+    # Excluded, since what is in `to_dict()` is part of an ingestion cache's key, and this changes no vector.
+    query_cache: int = Field(default=0, exclude=True, description="Query vectors that are kept.")
+
     _biencoder: PplxBiEncoder = PrivateAttr()
 
     def __init__(
@@ -95,6 +99,7 @@ class EmbeddingOptions(BaseEmbedding):
         cache_folder: str | Path | None = None,
         local_files_only: bool = False,
         token: str | bool | None = None,
+        query_cache: int = 0,
         embed_batch_size: int = 256,
         callback_manager: CallbackManager | None = None,
         num_workers: int | None = None,
