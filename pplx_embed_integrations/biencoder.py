@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, cast
 
 from .checkpoints import CheckpointSpec, resolve, resolve_pair
 from .errors import CheckpointError, InputError
-from .inputs import check_devices, check_dtype, check_positive, check_text, check_weights
+from .inputs import check_backend, check_devices, check_dtype, check_positive, check_text, check_weights
 from .query_cache import QueryCache
 from .threads import in_thread
 from .vectors import Quantization, Vectors, check_dimensions, check_quantization, to_lists
@@ -57,6 +57,7 @@ class PplxBiEncoder:
             process on each, from its first use until `close`.
         dtype: `"auto"`, `"float32"` or `"bfloat16"`.
         weights: `"int8"` for linear layers in 8 bits; see `PplxEncoder`.
+        backend: `"torch"` or `"openvino"`; see `PplxEncoder`.
         max_tokens: Longest sequence.
         batch_tokens: Tokens in a forward pass.
         truncate: Cut what is too long instead of refusing it.
@@ -92,6 +93,7 @@ class PplxBiEncoder:
         devices: Sequence[str] | None = None,
         dtype: str = "auto",
         weights: Literal["int8"] | None = None,
+        backend: Literal["torch", "openvino"] = "torch",
         max_tokens: int | None = None,
         batch_tokens: int | None = None,
         truncate: bool = False,
@@ -118,6 +120,7 @@ class PplxBiEncoder:
             "devices": check_devices(device, devices),
             "dtype": check_dtype(dtype),
             "weights": check_weights(weights),
+            "backend": check_backend(backend),
             "max_tokens": None if max_tokens is None else check_positive("max_tokens", max_tokens, largest=longest),
             "batch_tokens": None if batch_tokens is None else check_positive("batch_tokens", batch_tokens),
             "truncate": truncate,
@@ -132,7 +135,7 @@ class PplxBiEncoder:
     @property
     def options(self) -> dict[str, str | int | bool | None]:
         """Everything that decides a vector's values, as plain values: the key of any cache."""
-        settings = {name: self._settings[name] for name in ("dtype", "weights", "max_tokens", "truncate")}
+        settings = {name: self._settings[name] for name in ("dtype", "weights", "backend", "max_tokens", "truncate")}
         return {
             "query_model": self._query.source,
             "query_revision": self._query.revision,

@@ -14,6 +14,7 @@ from typing import Any
 from .errors import InputError, InputTypeError
 
 __all__ = [
+    "check_backend",
     "check_devices",
     "check_documents",
     "check_dtype",
@@ -199,3 +200,18 @@ def check_weights(weights: object) -> str | None:
     if weights is not None and weights != "int8":
         raise InputError(f'weights={weights!r} is unknown; use "int8", or leave it out for weights in dtype')
     return None if weights is None else "int8"
+
+
+def check_backend(backend: object) -> str:
+    """Return the name of what runs a model.
+
+    Raises:
+        InputError: There is no such backend.
+
+    Example:
+        >>> check_backend("torch")
+        'torch'
+    """
+    if backend not in ("torch", "openvino"):
+        raise InputError(f'backend={backend!r} is unknown; use "torch" or "openvino"')
+    return str(backend)

@@ -15,7 +15,15 @@ import torch
 
 from ..checkpoints import CheckpointSpec, resolve
 from ..errors import NotContextualError
-from ..inputs import check_devices, check_documents, check_dtype, check_positive, check_texts, check_weights
+from ..inputs import (
+    check_backend,
+    check_devices,
+    check_documents,
+    check_dtype,
+    check_positive,
+    check_texts,
+    check_weights,
+)
 from ..threads import in_thread
 from ..vectors import Quantization, Vectors
 from .engine import Loading
@@ -49,6 +57,7 @@ class PplxEncoder:
             model is large, else float32. float16 is refused: it overflows.
         weights: `"int8"` rounds the weights of the linear layers, and what they multiply, to 8 bits: faster on a CPU
             with AVX-512 VNNI or the like, at a cost that docs/performance.md states. By default they are in `dtype`.
+        backend: `"torch"`, or `"openvino"`, which is faster on a CPU and needs the extra of that name.
         max_tokens: Longest sequence, at most the checkpoint's. A longer document is read in overlapping windows.
         batch_tokens: Tokens in a forward pass; bounds memory. A longer sequence goes alone.
         truncate: Cut a text or chunk of more than `max_tokens` tokens instead of refusing it.
@@ -78,6 +87,7 @@ class PplxEncoder:
         devices: Sequence[str] | None = None,
         dtype: str | torch.dtype = "auto",
         weights: Literal["int8"] | None = None,
+        backend: Literal["torch", "openvino"] = "torch",
         max_tokens: int | None = None,
         batch_tokens: int | None = None,
         truncate: bool = False,
@@ -92,6 +102,7 @@ class PplxEncoder:
         self.batch_tokens = None if batch_tokens is None else check_positive("batch_tokens", batch_tokens)
         self.dtype = check_dtype(dtype)
         self.weights = check_weights(weights)
+        self.backend = check_backend(backend)
         self.device = device
         self.devices = check_devices(device, devices)
         self.truncate = truncate
@@ -118,7 +129,8 @@ class PplxEncoder:
     def __repr__(self) -> str:
         where = f"device={self.device!r}" if self.devices is None else f"devices={list(self.devices)}"
         weights = "" if self.weights is None else f", weights={self.weights!r}"
-        return f"PplxEncoder({self.checkpoint.name!r}, {where}, dtype={self.dtype!r}{weights})"
+        backend = "" if self.backend == "torch" else f", backend={self.backend!r}"
+        return f"PplxEncoder({self.checkpoint.name!r}, {where}, dtype={self.dtype!r}{weights}{backend})"
 
     @property
     def dimension(self) -> int:
@@ -132,7 +144,7 @@ class PplxEncoder:
         The weights are shared: what a trainer changes, `encode` uses. Train with `dtype="float32"`.
 
         Raises:
-            InputError: The weights are in the processes of several `devices`, or rounded to int8.
+            InputError: The weights are in the processes of several `devices`, rounded to int8, or OpenVINO's.
         """
         loaded = self._load()
         with self._loading:
@@ -319,7 +331,7 @@ class PplxEncoder:
                     folder = checkpoint_folder(self.checkpoint, **self._hub)
                     self._loaded = loaded = LoadedCheckpoint(
                         self.checkpoint,
-                        Loading(folder, self.checkpoint.contextual, self.dtype, self.weights),
+                        Loading(folder, self.checkpoint.contextual, self.dtype, self.weights, self.backend),
                         device=self.device,
                         devices=self.devices,
                         max_tokens=self.max_tokens,

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -17,7 +18,10 @@ from .modeling import load_model
 from .packing import TokenSequence
 from .pooling import span_means
 
-__all__ = ["Engine", "Loading"]
+if TYPE_CHECKING:
+    from .openvino_engine import OpenVinoEngine
+
+__all__ = ["Engine", "Loading", "start_engine"]
 
 
 @dataclass(frozen=True)
@@ -29,12 +33,14 @@ class Loading:
         contextual: Whether it embeds chunks in context.
         dtype: `"auto"`, `"float32"` or `"bfloat16"`.
         weights: `"int8"`, or None for the dtype's own.
+        backend: `"torch"` or `"openvino"`.
     """
 
     folder: Path
     contextual: bool
     dtype: str
     weights: str | None = None
+    backend: str = "torch"
 
 
 class Engine:
@@ -86,3 +92,18 @@ class Engine:
 
     def close(self) -> None:
         """Do nothing: the weights go with the last reference to them."""
+
+
+def start_engine(loading: Loading, device: str | None) -> Engine | OpenVinoEngine:
+    """Load a model into this process, for the backend that is asked for.
+
+    Raises:
+        CheckpointError: The files are damaged or incomplete.
+        InputError: The machine has no such device, or cannot compute with such weights.
+        MissingDependencyError: The backend is not installed.
+    """
+    if loading.backend == "torch":
+        return Engine(loading, device)
+    from .openvino_engine import OpenVinoEngine
+
+    return OpenVinoEngine(loading, device)

@@ -12,7 +12,7 @@ from itertools import accumulate, chain, pairwise
 
 from ..checkpoints import CheckpointSpec
 from ..errors import CheckpointError, InputError
-from .engine import Engine, Loading
+from .engine import Engine, Loading, start_engine
 from .lane import Lane
 from .modeling import PplxQwen3Model
 from .packing import TokenSequence, document_sequences, text_sequence
@@ -64,7 +64,7 @@ class LoadedCheckpoint:
         self.max_tokens = max_tokens
         self.truncate = truncate
         self.tokenizer = TextTokenizer(loading.folder)
-        self.engine = Engine(loading, device) if devices is None else WorkerPool(loading, devices)
+        self.engine = start_engine(loading, device) if devices is None else WorkerPool(loading, devices)
         _check_width(checkpoint, self.engine.width)
         budget = batch_tokens or self.engine.batch_tokens
         self.lane = Lane(self.engine.run, budget=budget, parallel=self.engine.parallel)
@@ -75,10 +75,12 @@ class LoadedCheckpoint:
         """The model.
 
         Raises:
-            InputError: It is in other processes.
+            InputError: It is in other processes, or OpenVINO's.
         """
         if isinstance(self.engine, WorkerPool):
             raise InputError("with devices= the weights are in other processes; use device= to have them in this one")
+        if not isinstance(self.engine, Engine):
+            raise InputError('with backend="openvino" there is no torch model; leave backend out to have one')
         return self.engine.model
 
     def text_instalments(self, texts: list[str]) -> Iterator[list[TokenSequence]]:

@@ -1,19 +1,17 @@
-"""Qwen3 with bidirectional attention, as a native transformers class, and how its weights are read from a folder.
+"""Qwen3 with bidirectional attention, as a native transformers class, and how it is built from a folder.
 
-Knows transformers' Qwen3, the published tensor layout and safetensors; must not know texts, batches or frameworks.
+Knows transformers' Qwen3 and in what its weights are held; must not know texts, batches or frameworks.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModel, Qwen3Config, Qwen3Model
 from transformers.models.qwen3.modeling_qwen3 import Qwen3Attention
 
@@ -23,8 +21,9 @@ from .devices import resolve_dtype
 from .forward import packed_forward
 from .int8_weights import Int8Linear, TokenCodes, check_int8_weights
 from .prepacking import PrepackedLinear, can_prepack
+from .tensors import read_tensors
 
-__all__ = ["PplxQwen3Config", "PplxQwen3ContextualModel", "PplxQwen3Model", "load_model", "register"]
+__all__ = ["PplxQwen3Config", "PplxQwen3ContextualModel", "PplxQwen3Model", "empty_model", "load_model", "register"]
 
 
 class PplxQwen3Config(Qwen3Config):
@@ -112,31 +111,18 @@ def load_model(
         InputError: This machine has no `weights="int8"`.
     """
     register()
-    config, model = _empty_model(folder, contextual=contextual)
-    expected = dict(model.state_dict())
-    parameters = sum(tensor.numel() for tensor in expected.values())
+    config, model = empty_model(folder, contextual=contextual)
+    expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    parameters = sum(map(math.prod, expected.values()))
     number_type = resolve_dtype(dtype, device=device, parameters=parameters)
     make_linear = _linear_maker(device, number_type, prepacked=prepacked, weights=weights)
-    for name, tensor in _tensors(folder):
-        if name not in expected:
-            raise CheckpointError(f"{str(folder)!r} holds the tensor {name!r}, which its config.json does not foresee")
-        if tensor.shape != expected[name].shape:
-            raise CheckpointError(
-                f"tensor {name!r} in {str(folder)!r} has shape {tuple(tensor.shape)}; config.json asks for "
-                f"{tuple(expected[name].shape)}"
-            )
-        if not tensor.is_floating_point():
-            raise CheckpointError(
-                f"tensor {name!r} in {str(folder)!r} is {tensor.dtype}; quantised weights are not supported, floats are"
-            )
+    for name, tensor in read_tensors(folder, expected):
         layer = name.rpartition(".")[0]
         if make_linear is not None and isinstance(model.get_submodule(layer), torch.nn.Linear):
             model.set_submodule(layer, make_linear(tensor))
         else:
             model.load_state_dict({name: tensor.to(device, number_type, copy=True)}, strict=False, assign=True)
-        del expected[name], tensor
-    if expected:
-        raise CheckpointError(f"{str(folder)!r} lacks {len(expected)} tensors, {next(iter(expected))!r} the first")
+        del tensor
     model.rotary_emb = type(model.rotary_emb)(config).to(device)
     model.train(False)
     model.requires_grad_(False)
@@ -155,7 +141,12 @@ def _linear_maker(
     return None
 
 
-def _empty_model(folder: Path, *, contextual: bool) -> tuple[PplxQwen3Config, PplxQwen3Model]:
+def empty_model(folder: Path, *, contextual: bool) -> tuple[PplxQwen3Config, PplxQwen3Model]:
+    """Build the model that a folder's `config.json` describes, with shapes and no weights.
+
+    Raises:
+        CheckpointError: There is no such file, or it describes no pplx-embed model.
+    """
     try:
         settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         # What names code is dropped, so that a model saved from here does not ask for it either.
@@ -175,47 +166,3 @@ def _empty_model(folder: Path, *, contextual: bool) -> tuple[PplxQwen3Config, Pp
             f"hidden_act={config.hidden_act!r}; pplx-embed has no bias, and silu"
         )
     return config, model
-
-
-def _tensors(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
-    """Yield each tensor as a view into its memory-mapped file, the largest first.
-
-    A tensor's pages count as this process's memory for as long as its map is open, so each has a map of its own,
-    which goes with the view. Largest first, because the map of the last one comes on top of all that is loaded.
-    """
-    sizes = {}
-    for path in _weight_files(folder):
-        with _readable(path), safe_open(path, framework="pt") as file:
-            for name in file.keys():  # noqa: SIM118  (no mapping: it has keys() alone)
-                sizes[path, name] = math.prod(file.get_slice(name).get_shape())
-    for path, name in sorted(sizes, key=lambda key: -sizes[key]):
-        with _readable(path), safe_open(path, framework="pt") as file:
-            tensor = file.get_tensor(name)
-        yield name, tensor
-        del tensor
-
-
-@contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(
-            f"{str(path)!r} is damaged or incomplete ({error}); delete it and download it again"
-        ) from error
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
-    if single.is_file():
-        return [single]
-    if not index.is_file():
-        raise CheckpointError(f"{str(folder)!r} has no model.safetensors and no model.safetensors.index.json")
-    try:
-        names: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        paths = [folder / name for name in sorted(set(names.values()))]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{str(index)!r} cannot be read: {error!r}") from error
-    if missing := [path.name for path in paths if not path.is_file()]:
-        raise CheckpointError(f"{str(folder)!r} lacks {', '.join(missing)}, which {index.name} names")
-    return paths

@@ -14,12 +14,15 @@ import signal
 import threading
 from dataclasses import dataclass
 from queue import SimpleQueue
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import torch
 
 from ..errors import EncodingError, PplxEmbedError
-from .engine import Engine, Loading
+from .engine import Engine, Loading, start_engine
+
+if TYPE_CHECKING:
+    from .openvino_engine import OpenVinoEngine
 
 __all__ = ["Order", "Ready", "main", "receive", "send"]
 
@@ -65,7 +68,7 @@ def main() -> None:
     order: Order = queue.get()
     torch.set_num_threads(order.threads)
     try:
-        engine = Engine(order.loading, order.device)
+        engine = start_engine(order.loading, order.device)
     except PplxEmbedError as error:
         return send(answers, error)
     except Exception as error:  # noqa: BLE001  (the parent says it to the caller)
@@ -78,7 +81,7 @@ def main() -> None:
         send(answers, answer)
 
 
-def _answer(engine: Engine, sequences: Any) -> object:
+def _answer(engine: Engine | OpenVinoEngine, sequences: Any) -> object:
     try:
         return engine.run(sequences)
     except Exception as error:  # noqa: BLE001  (the parent says it to the caller)

@@ -54,6 +54,7 @@ class PplxEmbeddings(BaseModel, Embeddings):
             jobs; `embeddings.biencoder.close()` ends them.
         dtype: `"auto"`, `"float32"` or `"bfloat16"`.
         weights: `"int8"` for linear layers in 8 bits: faster on a CPU, slightly less exact.
+        backend: `"torch"`, or `"openvino"`: faster on a CPU, needs the extra of that name.
         max_tokens: Longest sequence; a longer document is read in overlapping windows.
         batch_tokens: Tokens in a forward pass; bounds memory.
         truncate: Cut a text of more than `max_tokens` instead of refusing it.
@@ -91,6 +92,7 @@ class PplxEmbeddings(BaseModel, Embeddings):
     devices: list[str] | None = None
     dtype: str = "auto"
     weights: Literal["int8"] | None = None
+    backend: Literal["torch", "openvino"] = "torch"
     max_tokens: int | None = None
     batch_tokens: int | None = None
     truncate: bool = False

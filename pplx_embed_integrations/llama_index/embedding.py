@@ -74,6 +74,7 @@ class PplxEmbedding(EmbeddingOptions):
             jobs; `embed_model.biencoder.close()` ends them.
         dtype: `"auto"`, `"float32"` or `"bfloat16"`.
         weights: `"int8"` for linear layers in 8 bits: faster on a CPU, slightly less exact.
+        backend: `"torch"`, or `"openvino"`: faster on a CPU, needs the extra of that name.
         max_tokens: Longest sequence; longer documents are read in overlapping windows.
         batch_tokens: Tokens in a forward pass.
         truncate: Cut a text that is too long instead of refusing it.

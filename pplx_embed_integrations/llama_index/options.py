@@ -36,6 +36,7 @@ _BIENCODER_OPTIONS = (
     "devices",
     "dtype",
     "weights",
+    "backend",
     "max_tokens",
     "batch_tokens",
     "truncate",
@@ -62,6 +63,7 @@ class EmbeddingOptions(BaseEmbedding):
     devices: list[str] | None = Field(default=None, description="Several devices, a worker process each.")
     dtype: str = Field(default="auto", description="Precision of the forward pass.")
     weights: Literal["int8"] | None = Field(default=None, description="int8 for linear layers in 8 bits.")
+    backend: Literal["torch", "openvino"] = Field(default="torch", description="What runs the models.")
     max_tokens: int | None = Field(default=None, description="Longest sequence.")
     batch_tokens: int | None = Field(default=None, description="Tokens in a forward pass.")
     truncate: bool = Field(default=False, description="Whether what is too long is cut.")
@@ -91,6 +93,7 @@ class EmbeddingOptions(BaseEmbedding):
         devices: Sequence[str] | None = None,
         dtype: str = "auto",
         weights: Literal["int8"] | None = None,
+        backend: Literal["torch", "openvino"] = "torch",
         max_tokens: int | None = None,
         batch_tokens: int | None = None,
         truncate: bool = False,
