@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, cast
 
 from .checkpoints import CheckpointSpec, resolve, resolve_pair
 from .errors import CheckpointError, InputError
-from .inputs import check_backend, check_devices, check_dtype, check_positive, check_text, check_weights
+from .inputs import (
+    check_attention,
+    check_backend,
+    check_devices,
+    check_dtype,
+    check_positive,
+    check_text,
+    check_weights,
+)
 from .query_cache import QueryCache
 from .threads import in_thread
 from .vectors import Quantization, Vectors, check_dimensions, check_quantization, to_lists
@@ -58,6 +66,7 @@ class PplxBiEncoder:
         dtype: `"auto"`, `"float32"` or `"bfloat16"`.
         weights: `"int8"` for linear layers in 8 bits; see `PplxEncoder`.
         backend: `"torch"` or `"openvino"`; see `PplxEncoder`.
+        attention: A kernel in place of the fastest; see `PplxEncoder`.
         max_tokens: Longest sequence.
         batch_tokens: Tokens in a forward pass.
         truncate: Cut what is too long instead of refusing it.
@@ -94,6 +103,7 @@ class PplxBiEncoder:
         dtype: str = "auto",
         weights: Literal["int8"] | None = None,
         backend: Literal["torch", "openvino"] = "torch",
+        attention: Literal["sdpa", "blocked", "varlen"] | None = None,
         max_tokens: int | None = None,
         batch_tokens: int | None = None,
         truncate: bool = False,
@@ -121,6 +131,7 @@ class PplxBiEncoder:
             "dtype": check_dtype(dtype),
             "weights": check_weights(weights),
             "backend": check_backend(backend),
+            "attention": check_attention(attention, backend=backend),
             "max_tokens": None if max_tokens is None else check_positive("max_tokens", max_tokens, largest=longest),
             "batch_tokens": None if batch_tokens is None else check_positive("batch_tokens", batch_tokens),
             "truncate": truncate,

@@ -14,6 +14,7 @@ from typing import Any
 from .errors import InputError, InputTypeError
 
 __all__ = [
+    "check_attention",
     "check_backend",
     "check_devices",
     "check_documents",
@@ -215,3 +216,24 @@ def check_backend(backend: object) -> str:
     if backend not in ("torch", "openvino"):
         raise InputError(f'backend={backend!r} is unknown; use "torch" or "openvino"')
     return str(backend)
+
+
+def check_attention(attention: object, *, backend: str) -> str | None:
+    """Return the name of the kernel that attention is computed with, `None` for the fastest of the device.
+
+    Raises:
+        InputError: There is no such kernel, or the backend has its own.
+
+    Example:
+        >>> check_attention("sdpa", backend="torch")
+        'sdpa'
+    """
+    if attention is None:
+        return None
+    if attention not in ("sdpa", "blocked", "varlen"):
+        raise InputError(
+            f'attention={attention!r} is unknown; use "sdpa", "blocked" or "varlen", or leave it out for the fastest'
+        )
+    if backend != "torch":
+        raise InputError(f"attention={attention!r} is for torch, and backend={backend!r} has its own; leave it out")
+    return str(attention)

@@ -14,7 +14,9 @@ from typing import Literal, cast
 
 import torch
 
-__all__ = ["Kernel", "PackedLayout", "choose_kernel", "packed_attention"]
+from ..errors import InputError
+
+__all__ = ["Kernel", "PackedLayout", "check_kernel", "choose_kernel", "packed_attention"]
 
 Kernel = Literal["sdpa", "blocked", "varlen"]
 """torch's fused attention a sequence, plain matrix products in blocks, or torch's FlashAttention over all at once."""
@@ -77,6 +79,20 @@ def choose_kernel(*, device: torch.device, dtype: torch.dtype, length: int) -> K
     if device.type == "mps" and length >= _MPS_BLOCKED_FROM:
         return "blocked"
     return "sdpa"
+
+
+def check_kernel(kernel: str | None, *, device: torch.device, dtype: torch.dtype) -> Kernel | None:
+    """Return a kernel that is asked for in place of `choose_kernel`'s, if this device has it.
+
+    Raises:
+        InputError: It does not.
+    """
+    if kernel == "varlen" and choose_kernel(device=device, dtype=dtype, length=1) != "varlen":
+        raise InputError(
+            f"attention='varlen' needs torch 2.10, a CUDA card of capability 8.0 and bfloat16, and the model is "
+            f"on {device} in {str(dtype).removeprefix('torch.')}; leave attention out"
+        )
+    return cast("Kernel | None", kernel)
 
 
 @cache

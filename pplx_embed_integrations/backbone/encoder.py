@@ -16,6 +16,7 @@ import torch
 from ..checkpoints import CheckpointSpec, resolve
 from ..errors import NotContextualError
 from ..inputs import (
+    check_attention,
     check_backend,
     check_devices,
     check_documents,
@@ -58,6 +59,7 @@ class PplxEncoder:
         weights: `"int8"` rounds the weights of the linear layers, and what they multiply, to 8 bits: faster on a CPU
             with AVX-512 VNNI or the like, at a cost that docs/performance.md states. By default they are in `dtype`.
         backend: `"torch"`, or `"openvino"`, which is faster on a CPU and needs the extra of that name.
+        attention: `"sdpa"`, `"blocked"` or `"varlen"` in place of the kernel that is fastest on the device.
         max_tokens: Longest sequence, at most the checkpoint's. A longer document is read in overlapping windows.
         batch_tokens: Tokens in a forward pass; bounds memory. A longer sequence goes alone.
         truncate: Cut a text or chunk of more than `max_tokens` tokens instead of refusing it.
@@ -88,6 +90,7 @@ class PplxEncoder:
         dtype: str | torch.dtype = "auto",
         weights: Literal["int8"] | None = None,
         backend: Literal["torch", "openvino"] = "torch",
+        attention: Literal["sdpa", "blocked", "varlen"] | None = None,
         max_tokens: int | None = None,
         batch_tokens: int | None = None,
         truncate: bool = False,
@@ -103,6 +106,7 @@ class PplxEncoder:
         self.dtype = check_dtype(dtype)
         self.weights = check_weights(weights)
         self.backend = check_backend(backend)
+        self.attention = check_attention(attention, backend=self.backend)
         self.device = device
         self.devices = check_devices(device, devices)
         self.truncate = truncate
@@ -331,7 +335,14 @@ class PplxEncoder:
                     folder = checkpoint_folder(self.checkpoint, **self._hub)
                     self._loaded = loaded = LoadedCheckpoint(
                         self.checkpoint,
-                        Loading(folder, self.checkpoint.contextual, self.dtype, self.weights, self.backend),
+                        Loading(
+                            folder,
+                            self.checkpoint.contextual,
+                            self.dtype,
+                            self.weights,
+                            self.backend,
+                            self.attention,
+                        ),
                         device=self.device,
                         devices=self.devices,
                         max_tokens=self.max_tokens,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from .attention import check_kernel
 from .devices import default_batch_tokens, resolve_device
 from .lane import Pooled
 from .modeling import load_model
@@ -34,6 +35,7 @@ class Loading:
         dtype: `"auto"`, `"float32"` or `"bfloat16"`.
         weights: `"int8"`, or None for the dtype's own.
         backend: `"torch"` or `"openvino"`.
+        attention: A kernel's name, or None for the fastest.
     """
 
     folder: Path
@@ -41,6 +43,7 @@ class Loading:
     dtype: str
     weights: str | None = None
     backend: str = "torch"
+    attention: str | None = None
 
 
 class Engine:
@@ -52,7 +55,7 @@ class Engine:
 
     Raises:
         CheckpointError: The files are damaged or incomplete.
-        InputError: The machine has no such device, or cannot compute with such weights.
+        InputError: The machine has no such device, or cannot compute with such weights or such a kernel.
     """
 
     parallel = 1
@@ -70,6 +73,7 @@ class Engine:
             prepacked=True,
             weights=loading.weights,
         )
+        self.attention = check_kernel(loading.attention, device=place, dtype=self.model.dtype)
         self.batch_tokens = default_batch_tokens(place)
         self.width: int = self.model.config.hidden_size
 
@@ -78,7 +82,8 @@ class Engine:
         """Run sequences through the model and return the float32 mean over each span, `[spans, width]`."""
         # Gathered from several calls they are in no order, and equal lengths share a kernel call.
         order = sorted(range(len(sequences)), key=lambda index: len(sequences[index]))
-        hidden = self.model.forward_packed([torch.from_numpy(sequences[index].ids) for index in order])
+        ids = [torch.from_numpy(sequences[index].ids) for index in order]
+        hidden = self.model.forward_packed(ids, kernel=self.attention)
         offsets = dict(zip(order, accumulate((len(sequences[index]) for index in order), initial=0), strict=False))
         spans = [
             (offsets[index] + start, offsets[index] + end)

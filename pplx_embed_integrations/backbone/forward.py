@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch.nn import functional
 
-from .attention import PackedLayout, packed_attention
+from .attention import Kernel, PackedLayout, packed_attention
 from .int8_weights import Int8Linear
 from .prepacking import PrepackedLinear
 
@@ -35,7 +35,9 @@ Rotation = tuple[torch.Tensor, torch.Tensor]
 """Cosine and sine of each token's angles, `[tokens, 1, head_dim / 2]` float32."""
 
 
-def packed_forward(model: Qwen3Model, ids: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
+def packed_forward(
+    model: Qwen3Model, ids: torch.Tensor, lengths: Sequence[int], *, kernel: Kernel | None = None
+) -> torch.Tensor:
     """Run sequences that lie one behind the other; each token attends to all of its own sequence.
 
     Hooks on layers are not called, and there are no gradients.
@@ -44,6 +46,7 @@ def packed_forward(model: Qwen3Model, ids: torch.Tensor, lengths: Sequence[int])
         model: The model; its linear layers may be torch's own, prepacked or int8.
         ids: Token ids of all sequences, `[tokens]` int64 on the model's device.
         lengths: Tokens of each.
+        kernel: How attention is computed; by default the fastest way for each sequence.
 
     Returns:
         Hidden states after the final norm, `[tokens, hidden_size]`, in the model's dtype.
@@ -52,7 +55,7 @@ def packed_forward(model: Qwen3Model, ids: torch.Tensor, lengths: Sequence[int])
     rotation = _rotation(model, lengths)
     hidden = model.embed_tokens(ids)
     for layer in model.layers:
-        hidden = _layer(cast("Qwen3DecoderLayer", layer), hidden, rotation, layout)
+        hidden = _layer(cast("Qwen3DecoderLayer", layer), hidden, rotation, layout, kernel)
     return _rms_norm(hidden, model.norm)
 
 
@@ -64,7 +67,9 @@ def _rotation(model: Qwen3Model, lengths: Sequence[int]) -> Rotation:
     return cos[0, :, None, :half], sin[0, :, None, :half]
 
 
-def _layer(layer: Qwen3DecoderLayer, hidden: torch.Tensor, rotation: Rotation, layout: PackedLayout) -> torch.Tensor:
+def _layer(
+    layer: Qwen3DecoderLayer, hidden: torch.Tensor, rotation: Rotation, layout: PackedLayout, kernel: Kernel | None
+) -> torch.Tensor:
     attention, mlp = layer.self_attn, layer.mlp
     normed = _rms_norm(hidden, layer.input_layernorm)
     heads = (len(hidden), -1, attention.head_dim)
@@ -72,7 +77,7 @@ def _layer(layer: Qwen3DecoderLayer, hidden: torch.Tensor, rotation: Rotation, l
     key = _norm_and_rotate(attention.k_proj(normed).view(heads), attention.k_norm, rotation)
     value = attention.v_proj(normed).view(heads).transpose(0, 1)[None]
     del normed
-    mixed = packed_attention(query, key, value, layout=layout, scaling=attention.scaling)[0].flatten(1)
+    mixed = packed_attention(query, key, value, layout=layout, scaling=attention.scaling, kernel=kernel)[0].flatten(1)
     del query, key, value
     hidden = _linear(attention.o_proj, mixed, plus=hidden)
     del mixed

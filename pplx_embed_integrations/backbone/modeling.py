@@ -17,6 +17,7 @@ from transformers.models.qwen3.modeling_qwen3 import Qwen3Attention
 
 from ..checkpoints import MODEL_TYPE
 from ..errors import CheckpointError
+from .attention import Kernel
 from .devices import resolve_dtype
 from .forward import packed_forward
 from .int8_weights import Int8Linear, TokenCodes, check_int8_weights
@@ -57,18 +58,19 @@ class PplxQwen3Model(Qwen3Model):
             if isinstance(module, Qwen3Attention):
                 module.is_causal = False
 
-    def forward_packed(self, sequences: list[torch.Tensor]) -> torch.Tensor:
+    def forward_packed(self, sequences: list[torch.Tensor], *, kernel: Kernel | None = None) -> torch.Tensor:
         """Run sequences one behind the other, without padding, without a mask and without gradients.
 
         Args:
             sequences: Token ids, `[tokens]` integers each; on the CPU all move to the device together. Attention
                 is fastest where sequences of one length are neighbours.
+            kernel: How attention is computed; by default the fastest way for each sequence.
 
         Returns:
             Final hidden states of all tokens in order, `[sum of tokens, hidden_size]`.
         """
         ids = torch.cat(sequences).to(self.device, torch.int64)
-        return packed_forward(self, ids, [len(sequence) for sequence in sequences])
+        return packed_forward(self, ids, [len(sequence) for sequence in sequences], kernel=kernel)
 
 
 class PplxQwen3ContextualModel(PplxQwen3Model):

@@ -69,6 +69,9 @@ class Hit:
         return self.source == question.source and question.answer in " ".join(self.text.split())
 
 
+SHOWN = 5
+"""So many of the questions are printed with their rankings; all are counted."""
+
 QUESTIONS = [
     Question(
         "Is a fine-tuned copy of a checkpoint recognised?", "choosing-a-model.md", "a renamed or fine-tuned copy works"
@@ -89,7 +92,25 @@ QUESTIONS = [
         "binary costs 2 to 4.4",
     ),
     Question("How do I test my application offline with pytest?", "testing-offline.md", "run `pytest test_search.py`"),
+    Question("What happens to a text of too many tokens?", "errors.md", "`truncate=True` embeds its beginning"),
+    Question("How do I turn the warning about context into an error?", "errors.md", "To make it an error:"),
+    Question("Which folder layout does evaluate read?", "evaluate.md", "It wants a folder in the BEIR layout"),
+    Question(
+        "Why must the chunks of a document reach the model together?",
+        "contextual-langchain.md",
+        "give each chunk a vector that knows the others",
+    ),
+    Question(
+        "Can threads share one LangChain embeddings object?", "langchain.md", "It can be shared by threads and tasks"
+    ),
+    Question(
+        "Does embed_documents know which texts belong together?",
+        "langchain.md",
+        "A flat list is a list of independent texts, always",
+    ),
+    Question("Which weights does the miniature come from?", "miniature.md", "that **this project trained itself**"),
 ]
+"""Fixed before the present miniature pair was trained; the first five were picked on an earlier pair's rankings."""
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -105,20 +126,22 @@ def run(arguments: argparse.Namespace) -> int:
     indexes = rankings(pages)
     print(f"Done in {time.perf_counter() - start:.0f} s, imports included. ✓ marks the passage that answers.\n")
     right = dict.fromkeys(indexes, 0)
-    for question in QUESTIONS:
-        print(f"{question.text}\n")
+    for number, question in enumerate(QUESTIONS):
         found = {name: rank(question.text) for name, rank in indexes.items()}
         for name, hits in found.items():
             right[name] += any(hit.answers(question) for hit in hits[:TOP])
+        if number >= SHOWN:
+            continue
+        print(f"{question.text}\n")
         for framework in ("LangChain", "LlamaIndex"):
             plain, contextual = (found[framework, mode] for mode in ("plain", "in context"))
             print(_side_by_side(plain, contextual, (f"{framework}, plain", f"{framework}, in context"), question))
-    print(f"Answered among the first {TOP} passages:")
+    print(f"Answered among the first {TOP} passages, of {len(QUESTIONS)} questions in all:")
     for (framework, mode), count in right.items():
         print(f"  {framework:10}  {mode:10}  {count} of {len(QUESTIONS)}")
     print(
-        "\nThe questions and the chunk size were picked to show rankings that differ. Of all 39 tried at this "
-        "size,\n12 were answered plain and 13 in context: on these pages, all on one subject, context matters little."
+        "\nThe questions stood before the pair was trained. These pages are all on one subject and name it often, so "
+        "context\nhas little to add here; it adds most where passages leave their subject unnamed (docs/miniature.md)."
     )
     print("\nYour own files: pplx-embed index DIR --store ./store --model miniature")
     return 0

@@ -55,6 +55,7 @@ class PplxEmbeddings(BaseModel, Embeddings):
         dtype: `"auto"`, `"float32"` or `"bfloat16"`.
         weights: `"int8"` for linear layers in 8 bits: faster on a CPU, slightly less exact.
         backend: `"torch"`, or `"openvino"`: faster on a CPU, needs the extra of that name.
+        attention: A kernel in place of the fastest; see `PplxEncoder`.
         max_tokens: Longest sequence; a longer document is read in overlapping windows.
         batch_tokens: Tokens in a forward pass; bounds memory.
         truncate: Cut a text of more than `max_tokens` instead of refusing it.
@@ -93,6 +94,7 @@ class PplxEmbeddings(BaseModel, Embeddings):
     dtype: str = "auto"
     weights: Literal["int8"] | None = None
     backend: Literal["torch", "openvino"] = "torch"
+    attention: Literal["sdpa", "blocked", "varlen"] | None = None
     max_tokens: int | None = None
     batch_tokens: int | None = None
     truncate: bool = False

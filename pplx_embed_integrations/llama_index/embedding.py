@@ -75,6 +75,7 @@ class PplxEmbedding(EmbeddingOptions):
         dtype: `"auto"`, `"float32"` or `"bfloat16"`.
         weights: `"int8"` for linear layers in 8 bits: faster on a CPU, slightly less exact.
         backend: `"torch"`, or `"openvino"`: faster on a CPU, needs the extra of that name.
+        attention: A kernel in place of the fastest; see `PplxEncoder`.
         max_tokens: Longest sequence; longer documents are read in overlapping windows.
         batch_tokens: Tokens in a forward pass.
         truncate: Cut a text that is too long instead of refusing it.

@@ -37,6 +37,7 @@ _BIENCODER_OPTIONS = (
     "dtype",
     "weights",
     "backend",
+    "attention",
     "max_tokens",
     "batch_tokens",
     "truncate",
@@ -64,6 +65,9 @@ class EmbeddingOptions(BaseEmbedding):
     dtype: str = Field(default="auto", description="Precision of the forward pass.")
     weights: Literal["int8"] | None = Field(default=None, description="int8 for linear layers in 8 bits.")
     backend: Literal["torch", "openvino"] = Field(default="torch", description="What runs the models.")
+    attention: Literal["sdpa", "blocked", "varlen"] | None = Field(
+        default=None, exclude=True, description="A kernel in place of the fastest."
+    )
     max_tokens: int | None = Field(default=None, description="Longest sequence.")
     batch_tokens: int | None = Field(default=None, description="Tokens in a forward pass.")
     truncate: bool = Field(default=False, description="Whether what is too long is cut.")
@@ -94,6 +98,7 @@ class EmbeddingOptions(BaseEmbedding):
         dtype: str = "auto",
         weights: Literal["int8"] | None = None,
         backend: Literal["torch", "openvino"] = "torch",
+        attention: Literal["sdpa", "blocked", "varlen"] | None = None,
         max_tokens: int | None = None,
         batch_tokens: int | None = None,
         truncate: bool = False,

@@ -4,13 +4,16 @@ import inspect
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pplx_embed_integrations import PplxEncoder
 from pplx_embed_integrations.backbone import attention
 from pplx_embed_integrations.backbone.attention import PackedLayout, choose_kernel, packed_attention
+from pplx_embed_integrations.errors import InputError
 
 CPU = torch.device("cpu")
 
@@ -141,3 +144,26 @@ def test_the_call_of_variable_length_attention_is_one_that_torch_takes() -> None
         result = packed_attention(q, k, v, layout=layout, scaling=0.25, kernel="varlen")
     assert result.shape == (1, 10, 4, 16)
     assert result.dtype == torch.bfloat16
+
+
+def test_a_kernel_of_the_users_choice(replica_v1, monkeypatch) -> None:
+    texts = ["late chunking", "a somewhat longer text about embeddings " * 9]
+    expected = PplxEncoder(replica_v1, dtype="float32").encode(texts, quantization=None)
+    used = []
+    for name in ("_sdpa", "_blocked"):
+        honest = getattr(attention, name)
+        monkeypatch.setattr(attention, name, lambda *given, f=honest, n=name: used.append(n) or f(*given))
+    for kernel in ("blocked", "sdpa"):
+        used.clear()
+        encoder = PplxEncoder(replica_v1, dtype="float32", attention=kernel)
+        np.testing.assert_allclose(encoder.encode(texts, quantization=None), expected, atol=1e-5)
+        assert set(used) == {f"_{kernel}"}
+
+
+def test_kernels_that_are_not_there_are_refused(replica_v1) -> None:
+    with pytest.raises(InputError, match=r"attention='flash' is unknown; use \"sdpa\", \"blocked\" or \"varlen\""):
+        PplxEncoder(replica_v1, attention="flash")
+    with pytest.raises(InputError, match=r"attention='sdpa' is for torch, and backend='openvino' has its own"):
+        PplxEncoder(replica_v1, attention="sdpa", backend="openvino")
+    with pytest.raises(InputError, match=r"attention='varlen' needs torch 2.10, a CUDA card.*the model is on cpu"):
+        PplxEncoder(replica_v1, attention="varlen", device="cpu").encode(["a"])
