@@ -9,7 +9,7 @@ import torch
 
 from ..errors import InputError
 
-__all__ = ["default_batch_tokens", "resolve_device", "resolve_dtype"]
+__all__ = ["default_batch_tokens", "release_memory", "resolve_device", "resolve_dtype"]
 
 _SMALL = 50_000_000
 """Parameters under which `"auto"` stays with float32: such a model is fast anyway, and then exact anywhere."""
@@ -80,3 +80,10 @@ def default_batch_tokens(device: torch.device) -> int:
         2048
     """
     return {"cpu": 2048, "mps": 8192}.get(device.type, 32768)
+
+
+def release_memory() -> None:
+    """Give back what torch keeps of an accelerator's memory for later, so that a smaller batch finds room."""
+    torch.cuda.empty_cache()
+    if torch.backends.mps.is_available():
+        torch.mps.empty_cache()

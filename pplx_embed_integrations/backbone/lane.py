@@ -19,6 +19,7 @@ import torch
 
 from ..errors import EncodingError
 from ..threads import in_thread
+from .devices import release_memory
 from .packing import TokenSequence, plan_batches
 
 __all__ = ["Lane", "Pooled", "Receive", "Run", "WorkerLostError"]
@@ -225,7 +226,7 @@ class Lane:
             job.settle()
 
     def _shrink(self, parts: _Parts, error: Exception) -> None:
-        torch.cuda.empty_cache()
+        release_memory()
         sequences = [sequence for _, batch in parts for sequence in batch]
         if len(sequences) == 1:
             failure = EncodingError(

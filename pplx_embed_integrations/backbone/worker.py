@@ -19,6 +19,7 @@ from typing import IO, TYPE_CHECKING, Any
 import torch
 
 from ..errors import EncodingError, PplxEmbedError
+from .devices import release_memory
 from .engine import Engine, Loading, start_engine
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def main() -> None:
     while True:
         answer = _answer(engine, queue.get())
         if isinstance(answer, Exception):
-            torch.cuda.empty_cache()  # the parent tries less at a time where memory ran out
+            release_memory()  # the parent tries less at a time where memory ran out
         send(answers, answer)
 
 

@@ -18,10 +18,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from pplx_embed_integrations import PplxBiEncoder, PplxEncoder
-from pplx_embed_integrations.backbone.packing import text_sequence
+from pplx_embed_integrations.backbone.lane import Pooled
+from pplx_embed_integrations.backbone.packing import TokenSequence, text_sequence
 from pplx_embed_integrations.backbone.pool import WorkerPool
+from pplx_embed_integrations.backbone.worker import _answer
 from pplx_embed_integrations.errors import EncodingError, InputError, InputTypeError, PplxEmbedError
 
 pytestmark = [
@@ -163,6 +166,49 @@ def test_one_callers_error_is_no_other_callers(pooled: PplxEncoder) -> None:
         pooled.encode(["good", "bad \ud800"])
 
 
+def test_memory_that_runs_out_in_a_worker_halves_the_budget(
+    replica_v1: Path, encoder_v1: PplxEncoder, caplog: pytest.LogCaptureFixture
+) -> None:
+    encoder = PplxEncoder(replica_v1, dtype="float32", devices=["cpu", "cpu"], batch_tokens=400).load()
+    before = pids(encoder)
+    for each in pool_of(encoder)._workers:
+        each.compute = partial(_compute_in_little_memory, each.compute)  # type: ignore[method-assign]
+    got = encoder.encode(TEXTS, quantization=None)
+    np.testing.assert_allclose(got, encoder_v1.encode(TEXTS, quantization=None), atol=SAME)
+    assert "the device ran out of memory; going on with" in caplog.text
+    assert encoder._loaded is not None
+    assert encoder._loaded.lane.budget <= 100
+    assert pids(encoder) == before
+    encoder.close()
+
+
+def _compute_in_little_memory(compute: Callable[..., Pooled], sequences: list[TokenSequence]) -> Pooled:
+    if sum(map(len, sequences)) > 100:
+        error = _answer(_Full(), sequences)  # type: ignore[arg-type]
+        raise pickle.loads(pickle.dumps(error))  # as it comes through the pipe
+    return compute(sequences)
+
+
+class _Full:
+    """What stands in a worker for a model on a device that is full."""
+
+    def run(self, sequences: list[TokenSequence]) -> Pooled:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+
+def test_an_error_that_cannot_travel_is_told_in_words() -> None:
+    class OddError(Exception):
+        """Known in one process only."""
+
+    class Engine:
+        def run(self, sequences: list[TokenSequence]) -> Pooled:
+            raise OddError("unheard of")
+
+    answer = _answer(Engine(), [])  # type: ignore[arg-type]
+    assert type(answer) is RuntimeError
+    assert str(answer) == "OddError: unheard of"
+
+
 def test_workers_leave_a_ctrl_c_to_their_parent(pooled: PplxEncoder) -> None:
     before = pids(pooled)
     for pid in before:
@@ -271,6 +317,42 @@ def test_an_interrupt_ends_the_workers_and_hangs_nothing(replica_v1: Path) -> No
     assert done.stderr.rstrip().endswith("KeyboardInterrupt")
     assert done.returncode != 0
     assert gone(int(last))
+
+
+INTERRUPTED_ELSEWHERE = """
+import asyncio, os, signal, sys, threading
+from pplx_embed_integrations import PplxEncoder
+from pplx_embed_integrations.backbone.pool import WorkerPool, _Worker
+
+def interrupt():
+    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+
+def halt_and_interrupt(worker):
+    launch(worker)
+    print(worker._process.pid, flush=True)
+    os.kill(worker._process.pid, signal.SIGSTOP)  # it never becomes ready
+    interrupt()
+
+encoder = PplxEncoder({folder!r}, dtype="float32", devices=["cpu"])
+if sys.argv[1] == "loading":
+    launch, _Worker.launch = _Worker.launch, halt_and_interrupt
+    encoder.load()
+else:
+    print(encoder.load()._loaded.engine._workers[0]._process.pid, flush=True)
+    interrupt()
+    asyncio.run(encoder.aencode(["word " * 50] * 100_000))
+"""
+
+
+@pytest.mark.parametrize("during", ["loading", "a task"])
+def test_an_interrupt_ends_the_program_and_its_workers(during: str, replica_v1: Path) -> None:
+    script = INTERRUPTED_ELSEWHERE.format(folder=str(replica_v1))
+    command = [sys.executable, "-c", script, during]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.stderr.rstrip().endswith("KeyboardInterrupt")
+    assert done.returncode != 0
+    [pid] = done.stdout.split()
+    until(lambda: gone(int(pid)))
 
 
 KILLED = """
