@@ -73,6 +73,7 @@ def test_changing_one_chunk_embeds_its_document_alone_again(counting, byte_store
         {"quantization": "binary"},
         {"quantization": None},
         {"dtype": "bfloat16"},
+        {"backend": "openvino"},
         {"max_tokens": 64},
         {"truncate": True},
     ],
@@ -87,7 +88,7 @@ def test_every_option_that_changes_a_vector_has_its_own_entries(counting, byte_s
 
 def test_what_changes_no_document_vector_shares_entries(counting, byte_store, replica_context_v1):
     counting(cache=byte_store).embed_document_chunks(DOCUMENTS)
-    for options in ({"normalize": False}, {"query_model": replica_context_v1}, {"batch_tokens": 64}):
+    for options in ({"normalize": False}, {"query_model": replica_context_v1}, {"batch_tokens": 64}, {"attention": "blocked"}):
         other = counting(cache=byte_store, **options)
         assert other.embed_document_chunks(DOCUMENTS) == counting(**options).embed_document_chunks(DOCUMENTS)
         assert other.encoded == []
