@@ -5,7 +5,9 @@ Knows the formulas of the published quantisers and numpy; must not know models, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import gc
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal, cast, get_args
 
 import numpy as np
@@ -194,7 +196,7 @@ def to_lists(codes: Vectors, *, normalize: bool = False) -> list[list[float]]:
 
     A row of int8 codes has at most 255 distinct values, also after division by its norm. So one float object a
     value is shared by the whole row instead of made anew for every element: less time and less memory than
-    `ndarray.tolist()`.
+    `ndarray.tolist()`. Python's cycle collector pauses meanwhile.
 
     Args:
         codes: `[n, d]` int8 (codes or ±1) or float32.
@@ -222,15 +224,28 @@ def to_lists(codes: Vectors, *, normalize: bool = False) -> list[list[float]]:
     # Index a table by the code's byte: 0..127, then -128..-1.
     values = np.arange(256, dtype=np.uint8).view(np.int8).astype(np.float32)
     rows = np.ascontiguousarray(codes).view(np.uint8)
-    if not normalize:
-        table = values.astype(object)
-        return [table[row].tolist() for row in rows]
-    lists = []
-    for start in range(0, len(codes), _ROWS_AT_ONCE):
-        norms = _norms(codes[start : start + _ROWS_AT_ONCE], range(start, len(codes)))
-        block = rows[start : start + _ROWS_AT_ONCE]
-        lists += [(values / norm).astype(object)[row].tolist() for row, norm in zip(block, norms, strict=True)]
-    return lists
+    with _no_cycle_collection():
+        if not normalize:
+            table = values.astype(object)
+            return [table[row].tolist() for row in rows]
+        lists: list[list[float]] = []
+        for start in range(0, len(codes), _ROWS_AT_ONCE):
+            norms = _norms(codes[start : start + _ROWS_AT_ONCE], range(start, len(codes)))
+            block = rows[start : start + _ROWS_AT_ONCE]
+            lists += [(values / norm).astype(object)[row].tolist() for row, norm in zip(block, norms, strict=True)]
+        return lists
+
+
+@contextmanager
+def _no_cycle_collection() -> Iterator[None]:
+    """Keep Python from looking for cycles, again and again, in ever more lists of numbers: half of the time."""
+    enabled = gc.isenabled()
+    try:
+        gc.disable()
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def pack_bits(signs: npt.ArrayLike) -> npt.NDArray[np.uint8]:

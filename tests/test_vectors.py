@@ -1,5 +1,7 @@
 """Quantising, packing and comparing, against the published formulas in torch, naive loops and bytes made by hand."""
 
+import gc
+
 import numpy as np
 import pytest
 import torch
@@ -291,6 +293,21 @@ def test_lists_of_any_number_of_rows_and_any_layout(rows: int) -> None:
             np.array(expected).reshape(rows, 16),
             rtol=1e-6,
         )
+
+
+@pytest.mark.parametrize("collecting", [True, False])
+@pytest.mark.parametrize("normalize", [True, False])
+def test_lists_leave_the_cycle_collector_as_it_was(collecting, normalize) -> None:
+    was = gc.isenabled()
+    try:
+        (gc.enable if collecting else gc.disable)()
+        to_lists(np.array([[3, 4]], dtype=np.int8), normalize=normalize)
+        assert gc.isenabled() == collecting
+        with pytest.raises(EncodingError):
+            to_lists(np.zeros((1, 4), dtype=np.int8), normalize=True)
+        assert gc.isenabled() == collecting
+    finally:
+        (gc.enable if was else gc.disable)()
 
 
 def test_lists_of_floats_are_floats() -> None:
