@@ -324,7 +324,10 @@ class PplxEncoder:
 
     def _ready(self) -> LoadedCheckpoint | None:
         loaded = self._loaded
-        return None if loaded is None or loaded.engine.closed else loaded
+        if loaded is None or loaded.engine.closed:
+            return None
+        loaded.check_process()
+        return loaded
 
     def _load(self) -> LoadedCheckpoint:
         loaded = self._ready()

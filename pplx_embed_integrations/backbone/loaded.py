@@ -7,11 +7,12 @@ from.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate, chain, pairwise
 
 from ..checkpoints import CheckpointSpec
-from ..errors import CheckpointError, InputError
+from ..errors import CheckpointError, EncodingError, InputError
 from .engine import Engine, Loading, start_engine
 from .lane import Lane
 from .modeling import PplxQwen3Model
@@ -61,6 +62,7 @@ class LoadedCheckpoint:
         truncate: bool,
     ) -> None:
         self.loading = loading
+        self._process = os.getpid()
         self.max_tokens = max_tokens
         self.truncate = truncate
         self.tokenizer = TextTokenizer(loading.folder)
@@ -69,6 +71,18 @@ class LoadedCheckpoint:
         budget = batch_tokens or self.engine.batch_tokens
         self.lane = Lane(self.engine.run, budget=budget, parallel=self.engine.parallel)
         self._slice = max(65_536, _BATCHES * _CHARACTERS * budget * self.engine.parallel)
+
+    def check_process(self) -> None:
+        """Refuse to work in a process that was forked from the one that loaded the model.
+
+        Raises:
+            EncodingError: It was. Its copies of torch's threads, and of this model's, do not run, and it would hang.
+        """
+        if os.getpid() != self._process:
+            raise EncodingError(
+                "this process was forked from one that had loaded the model, whose threads are not here; start "
+                'processes with multiprocessing.get_context("spawn"), or load the model after the fork'
+            )
 
     @property
     def model(self) -> PplxQwen3Model:

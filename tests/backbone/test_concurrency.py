@@ -3,6 +3,7 @@
 import asyncio
 import io
 import logging
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from pplx_embed_integrations import PplxBiEncoder, PplxEncoder
 from pplx_embed_integrations.backbone import results
 from pplx_embed_integrations.backbone.lane import Pooled
 from pplx_embed_integrations.backbone.packing import TokenSequence
-from pplx_embed_integrations.errors import InputError
+from pplx_embed_integrations.errors import EncodingError, InputError
 
 SAME = 2e-5
 
@@ -261,3 +262,23 @@ def test_progress_counts_tokens(asynchronous: bool, sliced: PplxEncoder, monkeyp
     assert bar.disable or bar.last_print_n == tokens
     sliced.encode(texts)
     assert len(Bar.made) == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_forked_process_is_told_why_it_cannot_go_on(encoder_v1: PplxEncoder) -> None:
+    encoder_v1.encode(["loaded before the fork"])
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            encoder_v1.encode(["in the child"])
+        except EncodingError as error:
+            os.write(writer, str(error).encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    os.waitpid(child, 0)
+    with os.fdopen(reader, "rb") as told:
+        assert b'multiprocessing.get_context("spawn")' in told.read()
+    assert encoder_v1.encode(["the parent goes on"]).shape == (1, 32)
