@@ -27,7 +27,7 @@ __all__ = ["Engine", "Loading", "start_engine"]
 
 _LARGEST_RECYCLED = 31 * 2**20
 """Bytes of an array that is made and dropped once. glibc hands larger blocks than it ever saw freed back to the system,
-up to 32 MB; after this one the arrays of a batch are recycled, which saves the clearing of some hundred thousand pages."""
+up to 32 MB; after this one the arrays of a batch are recycled, and some hundred thousand pages need not be cleared."""
 
 
 @dataclass(frozen=True)

@@ -88,7 +88,12 @@ def test_every_option_that_changes_a_vector_has_its_own_entries(counting, byte_s
 
 def test_what_changes_no_document_vector_shares_entries(counting, byte_store, replica_context_v1):
     counting(cache=byte_store).embed_document_chunks(DOCUMENTS)
-    for options in ({"normalize": False}, {"query_model": replica_context_v1}, {"batch_tokens": 64}, {"attention": "blocked"}):
+    for options in (
+        {"normalize": False},
+        {"query_model": replica_context_v1},
+        {"batch_tokens": 64},
+        {"attention": "blocked"},
+    ):
         other = counting(cache=byte_store, **options)
         assert other.embed_document_chunks(DOCUMENTS) == counting(**options).embed_document_chunks(DOCUMENTS)
         assert other.encoded == []
