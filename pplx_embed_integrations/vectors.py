@@ -231,8 +231,10 @@ def to_lists(codes: Vectors, *, normalize: bool = False) -> list[list[float]]:
         lists: list[list[float]] = []
         for start in range(0, len(codes), _ROWS_AT_ONCE):
             norms = _norms(codes[start : start + _ROWS_AT_ONCE], range(start, len(codes)))
-            block = rows[start : start + _ROWS_AT_ONCE]
-            lists += [(values / norm).astype(object)[row].tolist() for row, norm in zip(block, norms, strict=True)]
+            # Divided in float32 as everywhere; float objects are made fastest from float64.
+            tables = (values / norms[:, None]).astype(np.float64)
+            block = rows[start : start + _ROWS_AT_ONCE].astype(np.intp)
+            lists += [table.astype(object).take(row).tolist() for table, row in zip(tables, block, strict=True)]
         return lists
 
 
