@@ -7,52 +7,62 @@ import argparse
 import json
 import sys
 import time
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from . import measure, report
-from .checkpoints import SHAPES, checkpoint, stock_checkpoint
-from .contenders import BASELINE, contenders
+from . import agreement, measure, report, targets
+from .checkpoints import SHAPES, Shape, checkpoint, stock_checkpoint
+from .contenders import BASELINE, ENTRIES, contenders
 from .machine import describe, gemm_peak, native_bfloat16
-from .workloads import Writer, workloads
+from .workloads import Workload, Writer, workloads
 
 RESULTS = Path(__file__).parent / "results"
-SECTIONS = ["workloads", "memory", "attention", "hand-over", "cold"]
+SECTIONS = ["workloads", "memory", "attention", "hand-over", "cold", "agreement"]
+ON_REQUEST = ["memory-published"]
+FEW_LAYERS = 2
 
 
 def main() -> int:
     options = _options()
     shape = SHAPES[options.shape or ("quarter" if options.quick else "0.6b")]
+    shape = replace(shape, layers=options.layers or shape.layers)
     result: dict[str, Any] = {
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M"),
         "command": "python -m benchmarks " + " ".join(sys.argv[1:]),
         "machine": describe(),
-        "shape": shape.name,
+        "shape": shape.folder,
+        "clock": "processor time" if options.processor_time else "wall clock",
     }
     RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{result['machine']['commit']}-{shape.name}{'-quick' if options.quick else ''}.json"
-    if path.exists():  # sections measured earlier at the same commit stay
+    kind = ("-quick" if options.quick else "") + ("-processor-time" if options.processor_time else "")
+    path = RESULTS / f"{result['machine']['commit']}-{shape.folder}{kind}.json"
+    if path.exists():  # what was measured earlier at the same commit stays
         earlier = json.loads(path.read_text())
         result = earlier | result | {"command": f"{earlier['command']}; {result['command']}"}
     report.say(f"making or finding the checkpoint {checkpoint(shape)}")
+
+    def keep() -> None:
+        path.write_text(json.dumps(result, indent=2) + "\n")
+
     sections = {
-        "workloads": lambda: _workloads(shape, options),
+        "workloads": lambda: _workloads(shape, options, result.setdefault("workloads", {}), keep),
         "memory": lambda: _memory(shape, quick=options.quick),
+        "memory-published": lambda: _memory_published(shape, quick=options.quick),
         "attention": lambda: _attention(quick=options.quick),
         "hand-over": lambda: measure.hand_over(20_000 if options.quick else 100_000),
-        "cold": lambda: measure.interleaved_processes(
-            "cold", {"ours": ("ours", checkpoint(shape)), "sentence-transformers": ("other", stock_checkpoint(shape))}
-        ),
+        "cold": lambda: _cold(shape),
+        "agreement": lambda: _agreement(shape, options),
     }
     started = time.perf_counter()
     for name in options.only or SECTIONS:
         report.say(f"{name} ({time.perf_counter() - started:.0f} s so far)")
         result[name] = sections[name]()
-        path.write_text(json.dumps(result, indent=2) + "\n")
-    report.say(report.table(result))
+        keep()
+    report.say(report.table(result, targets.lines(result) if shape.name == "0.6b" else []))
     if "workloads" in result:
         report.plot(result, path.with_suffix(".png"))
     report.say(f"written: {path}")
@@ -63,64 +73,145 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a quarter-size model and fewer texts")
     parser.add_argument("--shape", choices=SHAPES, help="the model's shape (default: 0.6b, with --quick quarter)")
-    parser.add_argument("--only", nargs="+", choices=SECTIONS, help="these sections alone")
+    parser.add_argument("--layers", type=int, help="so many of its layers, which all cost the same: for long documents")
+    parser.add_argument("--only", nargs="+", choices=SECTIONS + ON_REQUEST, help="these sections alone")
+    parser.add_argument("--workloads", nargs="+", help="workloads whose key contains one of these")
     parser.add_argument("--contenders", nargs="+", help="contenders whose name contains one of these")
     parser.add_argument("--rounds", type=int, help="rounds of each workload, in place of its own number")
-    return parser.parse_args()
+    parser.add_argument("--patience", type=float, default=measure.PATIENCE, help="seconds a workload and contender")
+    parser.add_argument("--collections", nargs="+", type=Path, default=[], help="folders in the BEIR layout")
+    parser.add_argument(
+        "--processor-time", action="store_true", help="count processor time, on a busy machine; for a single thread"
+    )
+    options = parser.parse_args()
+    if options.processor_time:
+        if torch.get_num_threads() != 1:
+            parser.error("--processor-time is for a single thread: OMP_NUM_THREADS=1")
+        measure.clock = time.process_time
+    measure.PATIENCE = options.patience
+    return options
 
 
-def _workloads(shape: Any, options: argparse.Namespace) -> dict[str, Any]:
-    ready, missing = contenders(shape, options.contenders)
-    writer = Writer(checkpoint(shape))
-    rows: list[dict[str, Any]] = []
-    planned = workloads(writer, quick=options.quick)
-    for workload in planned:
+def _workloads(shape: Shape, options: argparse.Namespace, found: dict[str, Any], keep: Any) -> dict[str, Any]:
+    planned = workloads(Writer(checkpoint(shape)), quick=options.quick)
+    chosen = [each for each in planned if not options.workloads or any(p in each.key for p in options.workloads)]
+    for workload in chosen:
         workload.rounds = options.rounds or workload.rounds
-        seconds = measure.run_workload(workload, ready)
-        rows.append({"name": workload.name, "tokens": workload.tokens, "seconds": seconds})
-        report.say(report.row(rows[-1]))
-    found: dict[str, Any] = {"rows": rows, "not_run": missing}
-    peaks = {"float32": gemm_peak(torch.float32)}
+    peaks = found["gemm_peak_gflops"] = {"float32": gemm_peak(torch.float32, clock=measure.clock)}
     if native_bfloat16():
-        peaks["bfloat16"] = gemm_peak(torch.bfloat16)
-    found["gemm_peak_gflops"] = peaks
-    found["linear_gflop_per_token"] = _linear_flop(shape) / 1e9
-    if BASELINE in ready:
-        found["agreement"] = measure.agreement(planned[0].calls[0][:16], ready[BASELINE], ready)
+        peaks["bfloat16"] = gemm_peak(torch.bfloat16, clock=measure.clock)
+    report.say("GEMM peaks: " + ", ".join(f"{dtype} {peak:.0f} GFLOP/s" for dtype, peak in peaks.items()))
+    names = [
+        entry.name for entry in ENTRIES if not options.contenders or any(p in entry.name for p in options.contenders)
+    ]
+    report.say(f"about {_estimate(shape, chosen, names, peaks) / 60:.0f} minutes if this machine is idle")
+    ready, missing = contenders(shape, options.contenders)
+    found["not_run"] = missing
+    rows = found.setdefault("rows", {})
+    for workload in chosen:
+        able = {
+            entry.name: ready[entry.name]
+            for entry in ENTRIES
+            if entry.name in ready and entry.longest >= workload.longest
+        }
+        times = measure.run_workload(workload, able)
+        rows[workload.key] = {
+            "name": workload.name,
+            "tokens": workload.tokens,
+            "seconds": measure.medians(times),
+            "rounds": {name: len(taken) for name, taken in times.items()},
+        }
+        report.say(report.row(rows[workload.key]))
+        keep()
+    if "chunks" in rows:
+        found["roofline"] = _roofline(shape, rows["chunks"], peaks)
     return found
 
 
-def _linear_flop(shape: Any) -> float:
-    attention = shape.hidden * 128 * (2 * shape.heads + 2 * shape.kv_heads)
-    return 2.0 * shape.layers * (attention + 3 * shape.hidden * shape.ffn)
+def _estimate(shape: Shape, planned: list[Workload], names: list[str], peaks: dict[str, float]) -> float:
+    seconds = 60.0  # loading
+    for entry in ENTRIES:
+        peak = peaks.get(str(entry.dtype).removeprefix("torch."))
+        if peak is None or entry.name not in names:
+            continue
+        for workload in planned:
+            if workload.longest <= entry.longest:
+                flop = workload.tokens * (shape.linear_flop + 1.5 * shape.attention_flop(workload.longest))
+                once = flop / (peak * entry.share * 1e9)
+                seconds += once * min(workload.rounds, 1 + measure.PATIENCE // once)
+    return seconds
 
 
-def _memory(shape: Any, *, quick: bool) -> dict[str, Any]:
+def _roofline(shape: Shape, row: dict[str, Any], peaks: dict[str, float]) -> dict[str, float]:
+    """What part of the measured matrix product the linear layers alone amount to, whatever else took time."""
+    dtypes = {entry.name: str(entry.dtype).removeprefix("torch.") for entry in ENTRIES}
+    return {
+        name: row["tokens"] * shape.linear_flop / seconds / 1e9 / peaks[dtypes[name]]
+        for name, seconds in row["seconds"].items()
+        if "int8" not in name
+    }
+
+
+def _memory(shape: Shape, *, quick: bool) -> dict[str, Any]:
     folder = checkpoint(shape)
     found: dict[str, Any] = {
         f"loading, {dtype}": measure.in_process("load", folder, dtype) for dtype in ("float32", "bfloat16")
     }
     dtype = "bfloat16" if native_bfloat16() else "float32"
     tokens = 2048 if quick else 32768
-    found[f"document of {tokens} tokens, ours, {dtype}"] = measure.in_process(
-        "document", shape.name, dtype, "ours", tokens
+    found[f"document of {tokens} tokens, ours, {dtype}, {FEW_LAYERS} layers"] = measure.in_process(
+        "document", shape.name, dtype, "ours", tokens, FEW_LAYERS
     )
-    if quick:
-        found[f"document of {tokens} tokens, published way, float32"] = measure.in_process(
-            "document", shape.name, "float32", "published", tokens
-        )
     return found
+
+
+def _memory_published(shape: Shape, *, quick: bool) -> dict[str, Any]:
+    tokens = 2048 if quick else 32768
+    return {
+        f"document of {tokens} tokens, published way, float32, {FEW_LAYERS} layers": measure.in_process(
+            "document", shape.name, "float32", "published", tokens, FEW_LAYERS
+        )
+    }
 
 
 def _attention(*, quick: bool) -> dict[str, Any]:
     dtypes = ["float32", "bfloat16"] if native_bfloat16() else ["float32"]
-    lengths = [12, 64, 128, 256, 1024] if quick else [12, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192]
+    lengths = [12, 64, 128, 256, 1024] if quick else [12, 32, 64, 128, 256, 512, 1024, 2048, 4096]
     threads = torch.get_num_threads()
     return {
         f"{dtype}, {length} tokens": measure.in_process("attention", length, dtype, threads)
         for dtype in dtypes
         for length in lengths
     }
+
+
+def _cold(shape: Shape) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for dtype in ["float32", "bfloat16"] if native_bfloat16() else ["float32"]:
+        found |= measure.interleaved_processes(
+            "cold",
+            {
+                f"ours, LangChain, {dtype}": ("langchain", checkpoint(shape), dtype),
+                f"ours, LlamaIndex, {dtype}": ("llama-index", checkpoint(shape), dtype),
+                f"sentence-transformers, {dtype}": ("other", stock_checkpoint(shape), dtype),
+            },
+        )
+    return found
+
+
+def _agreement(shape: Shape, options: argparse.Namespace) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    ready, _ = contenders(shape, ["ours", BASELINE])
+    if BASELINE in ready:
+        texts = Writer(checkpoint(shape)).log_normal(16)
+        for name, figures in agreement.with_baseline(texts, ready[BASELINE], ready).items():
+            found[f"{name} (random weights)"] = figures
+    for collection in options.collections:
+        if collection.is_dir():
+            found |= agreement.trained(collection)
+        else:
+            report.say(f"{collection} is not there: agreement on trained weights is not measured")
+    return found
 
 
 if __name__ == "__main__":

@@ -29,6 +29,20 @@ class Shape:
     layers: int = 28
 
     @property
+    def folder(self) -> str:
+        return self.name if self.layers == 28 else f"{self.name}-{self.layers}-layers"
+
+    @property
+    def linear_flop(self) -> float:
+        """Operations for a token in all linear layers."""
+        attention = self.hidden * 128 * (2 * self.heads + 2 * self.kv_heads)
+        return 2.0 * self.layers * (attention + 3 * self.hidden * self.ffn)
+
+    def attention_flop(self, length: int) -> float:
+        """Operations for a token in the attention of a sequence of so many."""
+        return 4.0 * self.layers * self.heads * 128 * length
+
+    @property
     def config(self) -> dict[str, object]:
         published = json.loads((TOKENIZER / "config.json").read_text())
         return published | {
@@ -59,7 +73,7 @@ def cache_folder() -> Path:
 
 def checkpoint(shape: Shape) -> Path:
     """Return the folder of a checkpoint in float32, made if it is not there yet."""
-    folder = cache_folder() / shape.name
+    folder = cache_folder() / shape.folder
     if not (folder / "model.safetensors").is_file():
         folder.mkdir(parents=True, exist_ok=True)
         for file in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
@@ -73,7 +87,7 @@ def checkpoint(shape: Shape) -> Path:
 
 def stock_checkpoint(shape: Shape) -> Path:
     """Return the same weights in a folder whose config says plain Qwen3, for peers that know no other name."""
-    source, folder = checkpoint(shape), cache_folder() / f"{shape.name}-qwen3"
+    source, folder = checkpoint(shape), cache_folder() / f"{shape.folder}-qwen3"
     folder.mkdir(exist_ok=True)
     for file in source.iterdir():
         if file.name != "config.json" and not (folder / file.name).exists():

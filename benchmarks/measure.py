@@ -20,19 +20,30 @@ from .workloads import Workload
 ROOT = Path(__file__).parent.parent
 
 
-def interleaved(actions: dict[str, Callable[[], Any]], *, rounds: int) -> dict[str, float]:
-    """Run all in turn, `rounds` times over, and return each one's median seconds."""
+PATIENCE = 60.0
+"""Seconds of a workload after which a contender sits the rest of its rounds out; each has one at least."""
+
+clock = time.perf_counter
+
+
+def interleaved(actions: dict[str, Callable[[], Any]], *, rounds: int, patience: float = PATIENCE) -> dict[str, Any]:
+    """Run all in turn, `rounds` times over, and return the seconds that each round of each one took."""
     times: dict[str, list[float]] = {name: [] for name in actions}
     for _ in range(rounds):
         for name, action in actions.items():
-            started = time.perf_counter()
-            action()
-            times[name].append(time.perf_counter() - started)
+            if sum(times[name]) < patience:
+                started = clock()
+                action()
+                times[name].append(clock() - started)
+    return times
+
+
+def medians(times: dict[str, list[float]]) -> dict[str, float]:
     return {name: statistics.median(taken) for name, taken in times.items()}
 
 
-def run_workload(workload: Workload, contenders: dict[str, Contender]) -> dict[str, float]:
-    """Return the median seconds of each contender; every one has run a short text before."""
+def run_workload(workload: Workload, contenders: dict[str, Contender]) -> dict[str, list[float]]:
+    """Return the seconds that each contender took in each of its rounds; every one has run a short text before."""
 
     def action(contender: Contender) -> Callable[[], None]:
         method = getattr(contender, workload.kind)
@@ -44,32 +55,8 @@ def run_workload(workload: Workload, contenders: dict[str, Contender]) -> dict[s
         return call
 
     for contender in contenders.values():
-        contender.texts(workload.calls[0][:1])
+        getattr(contender, workload.kind)(workload.calls[0][:1])
     return interleaved({name: action(each) for name, each in contenders.items()}, rounds=workload.rounds)
-
-
-def agreement(texts: list[str], reference: Contender, contenders: dict[str, Contender]) -> dict[str, dict[str, float]]:
-    """Return each contender's cosine with the reference, and how many int8 codes differ where it gives codes."""
-
-    def unit(rows: Any) -> np.ndarray:
-        matrix = np.asarray(rows, dtype=np.float64)
-        return matrix / np.linalg.norm(matrix, axis=1, keepdims=True)
-
-    codes = np.asarray(reference.texts(texts), dtype=np.float64)
-    found = {}
-    for name, contender in contenders.items():
-        if contender is reference or not hasattr(contender, "pair"):
-            continue
-        cosines = (unit(contender.texts(texts)) * unit(codes)).sum(axis=1)
-        mine = contender.pair.encode_texts(texts, quantization="int8").astype(np.int64)
-        apart = np.abs(mine - codes)
-        found[name] = {
-            "cosine_mean": float(cosines.mean()),
-            "cosine_worst": float(cosines.min()),
-            "codes_different": float((apart > 0).mean()),
-            "codes_largest_difference": float(apart.max()),
-        }
-    return found
 
 
 def in_process(function: str, *arguments: object) -> dict[str, float]:
@@ -118,16 +105,18 @@ def hand_over(rows: int, width: int = 1024) -> dict[str, dict[str, float]]:
         soft = torch.tanh(tensor)
         return torch.clamp(torch.round(soft * 127), -128, 127).to(torch.int8).numpy()
 
-    quantising = interleaved(
-        {
-            "ours, int8": lambda: quantize(pooled),
-            "torch, int8": published,
-            "ours, ubinary": lambda: quantize(pooled, quantization="ubinary"),
-            "published, ubinary": lambda: np.packbits(
-                (torch.where(torch.tanh(torch.from_numpy(pooled)) >= 0, 1.0, -1.0).numpy() > 0), axis=1
-            ),
-        },
-        rounds=3,
+    quantising = medians(
+        interleaved(
+            {
+                "ours, int8": lambda: quantize(pooled),
+                "torch, int8": published,
+                "ours, ubinary": lambda: quantize(pooled, quantization="ubinary"),
+                "published, ubinary": lambda: np.packbits(
+                    (torch.where(torch.tanh(torch.from_numpy(pooled)) >= 0, 1.0, -1.0).numpy() > 0), axis=1
+                ),
+            },
+            rounds=3,
+        )
     )
     lists = {name: in_process("lists", name, rows, width) for name in ("ours", "tolist")}
     return {"quantising_seconds": quantising, **{f"lists_{name}": found for name, found in lists.items()}}

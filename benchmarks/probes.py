@@ -59,7 +59,7 @@ def _trim() -> None:
 
 
 def lists(way: str, rows: str, width: str) -> dict[str, float]:
-    """From int8 codes to unit-length Python floats: seconds, and megabytes held by the result."""
+    """From int8 codes to unit-length Python floats: processor seconds, and megabytes held by the result."""
     import numpy as np
 
     from pplx_embed_integrations.vectors import quantize, to_lists
@@ -69,7 +69,7 @@ def lists(way: str, rows: str, width: str) -> dict[str, float]:
     codes = quantize(pooled_floats(int(rows), int(width)))
     memory = Memory()
     with memory.watched():
-        started = time.perf_counter()
+        started = time.process_time()
         if way == "ours":
             made = to_lists(codes, normalize=True)
         else:
@@ -77,7 +77,7 @@ def lists(way: str, rows: str, width: str) -> dict[str, float]:
             floats /= np.linalg.norm(floats, axis=1, keepdims=True)
             made = floats.tolist()
             del floats
-        seconds = time.perf_counter() - started
+        seconds = time.process_time() - started
     _trim()
     return {"seconds": seconds, "megabytes_held": (memory.now - memory.start) / 1e6, "rows": len(made)}
 
@@ -101,13 +101,18 @@ def load(folder: str, dtype: str) -> dict[str, float]:
     return {"seconds": seconds, "peak_over_size": memory.grown / size}
 
 
-def document(folder: str, dtype: str, way: str, tokens: str) -> dict[str, float]:
-    """One document: seconds, and peak memory beyond the loaded model in megabytes."""
+def document(shape_name: str, dtype: str, way: str, tokens: str, layers: str) -> dict[str, float]:
+    """One document: seconds, and peak memory beyond the loaded model in megabytes.
+
+    Layers come one after the other and leave nothing behind, so a model of a few of them has the peak of all.
+    """
+    from dataclasses import replace
+
     from .checkpoints import SHAPES
     from .contenders import Ours, Published
     from .workloads import Writer
 
-    shape = SHAPES[folder]
+    shape = replace(SHAPES[shape_name], layers=int(layers))
     contender = Ours(shape, dtype=dtype) if way == "ours" else Published(shape, dtype=dtype)
     writer = Writer(Path(__file__).parent.parent / "tests" / "golden" / "replica-v1")
     chunks = [writer.text(255) for _ in range(int(tokens) // 256)]
@@ -120,17 +125,21 @@ def document(folder: str, dtype: str, way: str, tokens: str) -> dict[str, float]
     return {"seconds": seconds, "megabytes": memory.grown / 1e6}
 
 
-def cold(way: str, folder: str) -> dict[str, float]:
+def cold(way: str, folder: str, dtype: str) -> dict[str, float]:
     """From nothing imported to the first vector."""
     started = time.perf_counter()
-    if way == "ours":
+    if way == "langchain":
         from pplx_embed_integrations.langchain import PplxEmbeddings
 
-        PplxEmbeddings(query_model=folder, document_model=folder, dtype="float32").embed_query("a first query")
+        PplxEmbeddings(query_model=folder, document_model=folder, dtype=dtype).embed_query("a first query")
+    elif way == "llama-index":
+        from pplx_embed_integrations.llama_index import PplxEmbedding
+
+        PplxEmbedding(query_model=folder, document_model=folder, dtype=dtype).get_query_embedding("a first query")
     else:
         from sentence_transformers import SentenceTransformer
 
-        SentenceTransformer(folder).encode("a first query")
+        SentenceTransformer(folder, model_kwargs={"dtype": dtype}).encode("a first query")
     return {"seconds": time.perf_counter() - started}
 
 
@@ -140,7 +149,7 @@ def attention(length: str, dtype: str, threads: str) -> dict[str, float]:
 
     from pplx_embed_integrations.backbone.attention import PackedLayout, packed_attention
 
-    from .measure import interleaved
+    from .measure import interleaved, medians
 
     torch.set_num_threads(int(threads))
     size, number_type = int(length), getattr(torch, dtype)
@@ -153,7 +162,7 @@ def attention(length: str, dtype: str, threads: str) -> dict[str, float]:
             for kernel in ("sdpa", "blocked")
         }
         interleaved(kernels, rounds=1)
-        times = interleaved(kernels, rounds=5)
+        times = medians(interleaved(kernels, rounds=5))
     return {name: 4 * count * 16 * size * size * 128 / seconds / 1e9 for name, seconds in times.items()}
 
 

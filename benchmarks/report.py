@@ -23,23 +23,25 @@ def row(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def table(result: dict[str, Any]) -> str:
+def table(result: dict[str, Any], targets: list[str]) -> str:
     machine = result["machine"]
     lines = [
         "",
         f"{machine['processor']}, threads: {machine['threads']}, {machine['instructions']}, torch {machine['torch']}",
+        f"load before: {machine['load_before']}; shape {result['shape']}; commit {machine['commit']}",
+        f"clock: {result['clock']}",
     ]
-    lines.append(f"load before: {machine['load_before']}; shape {result['shape']}; commit {machine['commit']}")
     if work := result.get("workloads"):
-        lines += map(row, work["rows"])
+        lines += map(row, work["rows"].values())
         lines += [f"not run: {name} ({why})" for name, why in work["not_run"].items()]
         lines += [f"GEMM peak, {dtype}: {peak:.0f} GFLOP/s" for dtype, peak in work["gemm_peak_gflops"].items()]
         lines += [
-            f"agreement of {name} with {BASELINE}: {_short(found)}" for name, found in work.get("agreement", {}).items()
+            f"share of the GEMM peak, 256-token chunks, linear layers alone: {name} {share:.0%}"
+            for name, share in work.get("roofline", {}).items()
         ]
-    for section in ("memory", "attention", "hand-over", "cold"):
+    for section in ("memory", "memory-published", "attention", "hand-over", "cold", "agreement"):
         lines += [f"{section}: {name}: {_short(found)}" for name, found in result.get(section, {}).items()]
-    return "\n".join(lines)
+    return "\n".join([*lines, *([""] if targets else []), *targets])
 
 
 def _short(found: dict[str, float]) -> str:
@@ -47,33 +49,40 @@ def _short(found: dict[str, float]) -> str:
 
 
 def plot(result: dict[str, Any], path: Path) -> None:
+    """Draw a panel a workload, each with its own scale: tokens a second, and times the baseline."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    rows = result["workloads"]["rows"]
-    names = list(rows[0]["seconds"])
-    figure, axes = pyplot.subplots(figsize=(9, 0.9 + 0.22 * len(rows) * (len(names) + 1)))
-    height = 1 / (len(names) + 1)
-    for index, name in enumerate(names):
-        at = [place + index * height for place in range(len(rows))]
-        speeds = [found["tokens"] / found["seconds"][name] for found in rows]
-        bars = axes.barh(at, speeds, height=height * 0.9, label=name)
-        axes.bar_label(bars, [f"{speed:.0f}" for speed in speeds], padding=3, fontsize=8)
-    axes.set_yticks(
-        [place + (len(names) - 1) * height / 2 for place in range(len(rows))], [found["name"] for found in rows]
+    rows = list(result["workloads"]["rows"].values())
+    names = list(dict.fromkeys(name for found in rows for name in found["seconds"]))
+    colors = dict(zip(names, pyplot.get_cmap("tab10").colors, strict=False))
+    across = 2 if len(rows) > 1 else 1
+    down = -(-len(rows) // across)
+    figure, axes = pyplot.subplots(
+        down, across, figsize=(7 * across, 0.7 + down * (0.8 + 0.24 * len(names))), squeeze=False
     )
-    axes.invert_yaxis()
-    axes.set_xlabel("tokens a second, text to vectors (more is better)")
+    for axis in axes.flat[len(rows) :]:
+        axis.set_visible(False)
+    for axis, found in zip(axes.flat, rows, strict=False):
+        seconds = found["seconds"]
+        speeds = [found["tokens"] / taken for taken in seconds.values()]
+        bars = axis.barh(list(seconds), speeds, color=[colors[name] for name in seconds])
+        ratios = [f"  (x{seconds[BASELINE] / taken:.2f})" if BASELINE in seconds else "" for taken in seconds.values()]
+        labels = [f"{speed:.0f}{ratio}" for speed, ratio in zip(speeds, ratios, strict=True)]
+        axis.bar_label(bars, labels, padding=3, fontsize=8)
+        axis.set_title(found["name"], fontsize=10, loc="left")
+        axis.invert_yaxis()
+        axis.tick_params(labelsize=8)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.set_xlim(0, max(speeds) * 1.25)
     machine = result["machine"]
-    axes.set_title(
-        f"{machine['processor']}, threads: {machine['threads']}, {machine['instructions']}; {result['shape']}",
-        fontsize=9,
+    figure.suptitle(
+        f"Tokens a second, text to vectors (in brackets: times the {BASELINE})\n{machine['processor']}, threads: "
+        f"{machine['threads']}, {machine['instructions']}; {result['shape']} shape; {result['clock']}",
+        fontsize=10,
     )
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.margins(x=0.08)
-    axes.legend(fontsize=8, loc="lower right", frameon=False)
     figure.tight_layout()
-    figure.savefig(path, dpi=130)
+    figure.savefig(path, dpi=110)
     pyplot.close(figure)

@@ -19,16 +19,22 @@ class Workload:
     """One row of the table.
 
     Attributes:
+        key: Short name, for options and targets.
+        name: What a reader is told.
         kind: How a contender is called: `texts`, `query`, `queries` (concurrent) or `document`.
         calls: What each call is given: a list of texts, or the chunks of a document.
         tokens: Tokens in all calls together.
+        rounds: How often each contender does it, unless it runs out of patience.
+        longest: Tokens of the longest text or document.
     """
 
+    key: str
     name: str
     kind: str
     calls: list[list[str]]
     tokens: int
     rounds: int = 3
+    longest: int = 400
 
 
 @dataclass
@@ -67,17 +73,17 @@ def workloads(writer: Writer, *, quick: bool) -> list[Workload]:
     queries = [writer.text(12) for _ in range(32 if quick else 64)]
     mixed = sum(map(writer.count, texts))
     tens = [texts[start : start + 10] for start in range(0, len(texts), 10)]
+    asked = sum(map(writer.count, queries))
     rows = [
-        Workload(f"{len(texts)} mixed texts, one call", "texts", [texts], mixed),
-        Workload(f"{len(texts)} mixed texts, calls of 10", "texts", tens, mixed),
-        Workload(f"{len(chunks)} chunks of 256 tokens", "texts", [chunks], sum(map(writer.count, chunks))),
-        Workload("one query of 12 tokens", "query", [queries[:1]], writer.count(queries[0]), rounds=9),
-        Workload(f"{len(queries)} concurrent queries", "queries", [queries], sum(map(writer.count, queries))),
+        Workload("query", "one query of 12 tokens", "query", [queries[:1]], writer.count(queries[0]), rounds=15),
+        Workload("queries", f"{len(queries)} concurrent queries", "queries", [queries], asked),
+        Workload("mixed", f"{len(texts)} mixed texts, one call", "texts", [texts], mixed),
+        Workload("tens", f"{len(texts)} mixed texts, calls of 10", "texts", tens, mixed),
+        Workload("chunks", f"{len(chunks)} chunks of 256 tokens", "texts", [chunks], sum(map(writer.count, chunks))),
     ]
-    for tokens in (512, 1024) if quick else (512, 2048, 8192, 32768):
-        document = [writer.text(min(256, tokens) - 1) for _ in range(tokens // 256)]
+    for tokens in (512, 1024) if quick else (512, 2048, 8192, 16384, 32768):
+        document = [writer.text(255) for _ in range(tokens // 256)]
         size = sum(map(writer.count, document)) + len(document) - 1
-        rows.append(
-            Workload(f"a document of {tokens} tokens", "document", [document], size, rounds=3 if tokens < 8192 else 1)
-        )
+        name = f"a document of {tokens} tokens"
+        rows.append(Workload(f"document-{tokens}", name, "document", [document], size, longest=tokens))
     return rows
