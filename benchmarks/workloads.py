@@ -59,7 +59,8 @@ class Writer:
             size = self.count(word)
             words.append(word if size <= room else " a")
             room -= size if size <= room else self.count(words[-1])
-        return "".join(words)[1:]
+        text = "".join(words)[1:]
+        return text + " a" * (tokens - self.count(text))  # without its space, the first word may be shorter
 
     def log_normal(self, count: int) -> list[str]:
         lengths = (round(self.random.lognormvariate(4.6, 0.75)) for _ in iter(int, 1))
