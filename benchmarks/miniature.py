@@ -32,7 +32,7 @@ from pplx_embed_integrations.backbone.tokenizer import TextTokenizer
 from pplx_embed_integrations.evaluation.collection import load_collection
 from pplx_embed_integrations.vectors import quantize
 
-ARTICLES = Path(__file__).parent / "data" / "articles.jsonl"
+DATA = Path(__file__).parent / "data"
 RESULT = Path(__file__).parent / "results" / "miniature.json"
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -122,8 +122,11 @@ def cranfield(folder: Path) -> dict[str, float]:
     out["int8"] = ranking.ndcg(quantize(q), quantize(d))
     out["binary"] = ranking.ndcg(quantize(q, quantization="binary"), quantize(d, quantization="binary"))
     out["rescored"] = ranking.scores(rescored(q, d))["ndcg_cut_10"]
-    for width in (128, 64, 32):
-        out[f"int8 {width}"] = ranking.ndcg(quantize(q, dimensions=width), quantize(d, dimensions=width))
+    for share in (2, 4, 8):
+        width = v1.dimension // share
+        out[f"int8, 1/{share} of the dimensions"] = ranking.ndcg(
+            quantize(q, dimensions=width), quantize(d, dimensions=width)
+        )
     chunks = np.concatenate(context.encode_documents([[text] for text in texts], quantization=None))
     out["v1 to context"] = ranking.ndcg(q, chunks)
     out["context to context"] = ranking.ndcg(context.encode(asked, quantization=None), chunks)
@@ -131,9 +134,12 @@ def cranfield(folder: Path) -> dict[str, float]:
     return out
 
 
-def articles() -> dict[str, float]:
-    """Chunks whose subject is named only earlier: plain against contextual indexing, v1 queries."""
-    with ARTICLES.open(encoding="utf-8") as lines:
+def articles(name: str) -> dict[str, float]:
+    """Chunks whose subject is named only earlier: plain against contextual indexing, v1 queries.
+
+    The control adds the mean of the document's plain vectors to each, which knows the document but not its order.
+    """
+    with (DATA / f"{name}.jsonl").open(encoding="utf-8") as lines:
         rows = [json.loads(line) for line in lines]
     v1, context = PplxEncoder("miniature-v1"), PplxEncoder("miniature-context-v1")
     names = [f"{i}/{j}" for i, row in enumerate(rows) for j in range(len(row["chunks"]))]
@@ -141,12 +147,17 @@ def articles() -> dict[str, float]:
     ranking = Ranking([str(i) for i in range(len(asked))], names, {str(i): {at: 1} for i, (_, at) in enumerate(asked)})
     q = v1.encode([query for query, _ in asked])
     plain = v1.encode([chunk for row in rows for chunk in row["chunks"]])
-    contextual = np.concatenate(context.encode_documents([row["chunks"] for row in rows]))
-    isolated = np.concatenate(context.encode_documents([[chunk] for row in rows for chunk in row["chunks"]]))
+    parts = np.split(unit(plain), np.cumsum([len(row["chunks"]) for row in rows])[:-1])
+    found = {
+        "plain": plain,
+        "contextual": np.concatenate(context.encode_documents([row["chunks"] for row in rows])),
+        "context model, no context": context.encode([chunk for row in rows for chunk in row["chunks"]]),
+        "plain and the document's mean": np.concatenate([part + unit(part.mean(0)[None]) for part in parts]),
+    }
     out = {}
-    for name, vectors in (("plain", plain), ("contextual", contextual), ("context model, no context", isolated)):
+    for kind, vectors in found.items():
         scores = ranking.scores(unit(q) @ unit(vectors).T)
-        out |= {f"{name} recall@10": scores["recall_10"], f"{name} nDCG@10": scores["ndcg_cut_10"]}
+        out |= {f"{kind} recall@10": scores["recall_10"], f"{kind} nDCG@10": scores["ndcg_cut_10"]}
     return out | neighbours(context, [row["chunks"] for row in rows if len(row["chunks"]) >= 8])
 
 
@@ -194,20 +205,20 @@ def speed(texts: list[str]) -> dict[str, float]:
 
 def table(c: dict[str, float], a: dict[str, float], s: dict[str, float]) -> list[tuple[str, float, float, str]]:
     """Rows of name, target, measured and the side on which the target is met."""
-    shift = a["shift by another document"] / a["shift by shuffled neighbours"]
     return [
         ("nDCG@10 v1 to v1, float / MiniLM", 0.90, c["float"] / c["minilm"], ">="),
         ("nDCG@10 v1 to v1, float / BM25 (reach)", 1.00, c["float"] / c["bm25"], ">="),
         ("int8 / float", 0.995, c["int8"] / c["float"], ">="),
         ("binary / float", 0.85, c["binary"] / c["float"], ">="),
         ("binary top-100 rescored with int8 / float", 0.98, c["rescored"] / c["float"], ">="),
-        ("half the dimensions, int8 / float", 0.95, c["int8 128"] / c["float"], ">="),
+        ("half the dimensions, int8 / float", 0.95, c["int8, 1/2 of the dimensions"] / c["float"], ">="),
         ("v1 to context-v1, one-chunk documents / v1 to v1", 0.97, c["v1 to context"] / c["float"], ">="),
         ("long articles, recall@10 contextual / plain", 1.25, a["contextual recall@10"] / a["plain recall@10"], ">="),
         ("load and first query, seconds", 1.00, s["cold start, s"], "<="),
         ("throughput / MiniLM", 3.00, s["texts/s"] / s["texts/s MiniLM"], ">="),
         ("causal / bidirectional nDCG@10 (ablation)", 0.99, c["causal"] / c["float"], "<="),
-        ("far / near shift of a chunk (neighbours)", 0.01, shift, "<="),
+        ("shift of a chunk by shuffled neighbours (rounding: 1e-6)", 1e-3, a["shift by shuffled neighbours"], ">="),
+        ("shift of a chunk by another document's change", 1e-6, a["shift by another document"], "<="),
     ]
 
 
@@ -218,13 +229,13 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    c, a = cranfield(arguments.folder), articles()
+    c, a, seen = cranfield(arguments.folder), articles("articles"), articles("articles-seen")
     s = speed(list(load_collection(arguments.folder).documents.values())[:200])
     rows = table(c, a, s)
-    print(f"{'':52} {'target':>9} {'measured':>9}  met")
+    print(f"{'':58} {'target':>9} {'measured':>9}  met")
     for name, target, measured, side in rows:
         met = measured >= target if side == ">=" else measured <= target
-        print(f"{name:52} {side} {target:6.3f} {measured:9.3f}  {'yes' if met else 'no'}")
+        print(f"{name:58} {side} {target:6.3g} {measured:9.3g}  {'yes' if met else 'no'}")
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
     result = {
         "commit": commit,
@@ -232,6 +243,7 @@ def main() -> None:
         "collection": arguments.folder.name,
         "cranfield": c,
         "articles": a,
+        "articles seen while developing": seen,
         "speed": s,
         "table": [dict(zip(("name", "target", "measured", "side"), row, strict=True)) for row in rows],
     }

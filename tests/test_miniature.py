@@ -45,7 +45,7 @@ def hits(queries: npt.NDArray[np.generic], documents: npt.NDArray[np.generic]) -
 
 
 def test_both_load_offline_with_the_registered_shape(v1: PplxEncoder, context: PplxEncoder) -> None:
-    assert v1.dimension == context.dimension == 256
+    assert v1.dimension == context.dimension == 384
     assert not v1.checkpoint.contextual
     assert context.checkpoint.contextual
     assert v1.checkpoint.max_tokens >= 2048
@@ -53,7 +53,7 @@ def test_both_load_offline_with_the_registered_shape(v1: PplxEncoder, context: P
 
 
 @pytest.mark.parametrize("quantization", ["int8", "binary", None])
-@pytest.mark.parametrize("dimensions", [256, 128])
+@pytest.mark.parametrize("dimensions", [384, 192])
 def test_questions_find_their_answers(v1: PplxEncoder, quantization: str | None, dimensions: int) -> None:
     options = {"quantization": quantization, "dimensions": dimensions}
     assert hits(v1.encode(list(FACTS), **options), v1.encode(list(FACTS.values()), **options)) >= 0.75  # type: ignore[arg-type]
@@ -92,6 +92,27 @@ def test_context_raises_recall_on_articles_whose_subject_is_named_only_earlier()
 
     contextual = np.concatenate(pair.encode_documents([row["chunks"] for row in rows]))
     assert recall(contextual) > 1.1 * recall(pair.encode_texts(chunks))
+
+
+def test_context_depends_on_which_chunks_stand_near(context: PplxEncoder) -> None:
+    rows = [json.loads(line)["chunks"] for line in ARTICLES.read_text(encoding="utf-8").splitlines()]
+    documents = [chunks for chunks in rows if len(chunks) == 10][:20]
+    rng = np.random.default_rng(0)
+    kept = 4
+    shuffled = []
+    for chunks in documents:
+        others = [chunks[i] for i in rng.permutation(10) if i != kept]
+        shuffled.append([*others[:kept], chunks[kept], *others[kept:]])
+    before = context.encode_documents(documents, quantization=None)
+    after = context.encode_documents(shuffled, quantization=None)
+    moved = [1 - _cosine(a[kept], b[kept]) for a, b in zip(before, after, strict=True)]
+    assert float(np.mean(moved)) > 1e-3  # the same chunks in another order: rounding alone moves it by 1e-6
+    beside_another = context.encode_documents([documents[0], *shuffled[1:]], quantization=None)[0]
+    assert 1 - _cosine(before[0][kept], beside_another[kept]) < 1e-6
+
+
+def _cosine(a: npt.NDArray[np.generic], b: npt.NDArray[np.generic]) -> float:
+    return float(np.asarray(cosine_similarity(a[None], b[None]))[0, 0])
 
 
 def test_long_input_stays_sane(v1: PplxEncoder) -> None:

@@ -6,6 +6,7 @@ It must not know networks or losses.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -35,12 +36,16 @@ class Sampler:
         known = [all(one in self.rows for one in (p.text, *p.queries)) for p in units.passages]
         self.taught = [p for p, flag in zip(units.passages, known, strict=True) if flag]
         self.untaught = [p for p, flag in zip(units.passages, known, strict=True) if not flag]
-        vectors = taught[torch.tensor([self.rows[p.text] for p in self.taught])].float()
-        self.known, self.like = clusters(vectors, seed=seed), list[npt.NDArray[np.int64]]()
+        self.vectors, self.like = taught, list[npt.NDArray[np.int64]]()
         self.separator = tokenizer.token_to_id("<|endoftext|>")
         self.mask = tokenizer.token_to_id("<|im_start|>")
         words = [tokenizer.id_to_token(i) for i in range(tokenizer.get_vocab_size())]
         self.begins = np.array([word.startswith("Ġ") for word in words])
+
+    @cached_property
+    def known(self) -> list[npt.NDArray[np.int64]]:
+        """Clusters of the taught passages."""
+        return clusters(self.vectors[torch.tensor([self.rows[p.text] for p in self.taught])].float(), seed=0)
 
     def encode(self, texts: Sequence[str], longest: int) -> list[Ids]:
         """Token ids of any texts as they stand."""

@@ -13,13 +13,16 @@ import numpy as np
 import torch
 import train
 from sources import CACHE
-from student import LAYERS, Student
+from student import LAYERS, SINK, WIDTH, Student
 from torch import Tensor
 from torch.nn import functional
 from units import Unit
 
 CONTEXT = CACHE / "context.pt"
 SUBJECT = 0.6  # how much of its article's subject a later chunk's target holds, beside its own meaning
+NEAR = 13  # this coordinate of a head turns by 0.0037 radians from one token to the next
+FOCUS = 1.0  # at first a token's weight is exp(FOCUS * cosine of what the rotary embedding turns it by)
+SHARE = 2.0  # what the layer adds at first, in the residual stream's units
 STAND_INS = ("it", "It", "this", "they", "the former")
 _WORD = re.compile(r"[A-Za-z][A-Za-z-]{3,}")
 
@@ -76,35 +79,46 @@ def _some(words: list[str], rng: np.random.Generator) -> list[str]:
     return words[start : start + int(rng.integers(2, 6))]
 
 
+def blank() -> Student:
+    """A student of the branch's shape: one layer more, and as many value dimensions as the network is wide."""
+    heads = WIDTH // 64
+    return Student(LAYERS + 1, heads, heads)
+
+
+@torch.no_grad()
 def deepened(anchor: Student) -> Student:
-    """The anchor with one more layer, idle at first, for what the rest of a document adds to a chunk."""
-    student = Student(LAYERS + 1)
-    student.load_state_dict(anchor.state_dict(), strict=False)
-    added = student.backbone.layers[-1]
-    with torch.no_grad():
-        for linear in (added.self_attn.o_proj, added.mlp.down_proj):
-            linear.weight.zero_()
-        value = added.self_attn.v_proj.weight
-        value.copy_(torch.eye(*value.shape))  # the first Matryoshka dimensions, which hold most
+    """The anchor with one more layer, which begins as a mean over the document where near tokens count for more.
+
+    So a document of one chunk keeps its direction.  The sink dimension, large in every token, serves as the bias by
+    which queries and keys depend on nothing but their place.  Training goes on from there.
+    """
+    student = blank()
+    state = student.state_dict()
+    for name, old in anchor.state_dict().items():
+        if name.endswith(("k_proj.weight", "v_proj.weight")):  # each key and value once for each of its two queries
+            old = old.view(-1, 1, 64, WIDTH).expand(-1, 2, -1, -1).reshape(-1, WIDTH)
+        new = state[name].zero_() if old.shape != state[name].shape else state[name]
+        new[tuple(slice(size) for size in old.shape)] = old
+    attention = student.backbone.layers[-1].self_attn
+    student.backbone.layers[-1].mlp.down_proj.weight.zero_()
+    attention.v_proj.weight.copy_(torch.eye(WIDTH))
+    attention.o_proj.weight.copy_(SHARE * torch.eye(WIDTH))
+    attention.o_proj.weight[SINK] = 0
+    for projection, norm in ((attention.q_proj, attention.q_norm), (attention.k_proj, attention.k_norm)):
+        projection.weight[NEAR::64, SINK] = 1
+        norm.weight.fill_((FOCUS / 8) ** 0.5)
     return student
 
 
 def contextual(material: train.Material, anchor: Student, *, minutes: float, documents: int = 16) -> Student:
-    """Trains on from v1 until v1's queries find chunks by what their document adds; the token table stays v1's."""
+    """Trains the added layer until v1's queries find chunks by what their document adds; the rest stays v1's."""
     anchor = anchor.eval().requires_grad_(False)
-    student = deepened(anchor)
-    student.backbone.embed_tokens.requires_grad_(False)
+    student = deepened(anchor).requires_grad_(False)
+    added = list(student.backbone.layers[-1].requires_grad_(True).parameters())
     texts, sampler = material.units.texts, material.sampler
     rng, separator = sampler.rng, sampler.separator
     long = [unit for unit in material.units.documents if len(unit.chunks) >= 3]
-    added = [p for name, p in student.named_parameters() if f"layers.{LAYERS}." in name]
-    others = [p for name, p in student.named_parameters() if p.requires_grad and f"layers.{LAYERS}." not in name]
-    optimiser = torch.optim.AdamW(
-        [{"params": added, "base": 2e-3}, {"params": others, "base": 5e-4}],
-        betas=(0.9, 0.98),
-        weight_decay=0.0,
-        fused=True,
-    )
+    optimiser = torch.optim.AdamW([{"params": added, "base": 1e-3}], betas=(0.9, 0.98), weight_decay=0.0, fused=True)
 
     ids = sampler.encode
 
@@ -138,8 +152,7 @@ def contextual(material: train.Material, anchor: Student, *, minutes: float, doc
         return {
             "target": 2 * losses.distil(pooled, target),
             "find": losses.ranking(asked, pooled, losses.labels(torch.eye(len(pooled)), certain=1.0)),
-            "single": 5 * losses.distil(again, alone) + 2 * functional.mse_loss(again, alone),
-            "scale": losses.scale(pooled),
+            "single": 10 * losses.distil(again, alone),
         }
 
     return train.optimise(student, optimiser, loss, minutes=minutes, path=CONTEXT)
@@ -147,4 +160,6 @@ def contextual(material: train.Material, anchor: Student, *, minutes: float, doc
 
 def load() -> Student:
     """The branch that the stage left."""
-    return train.load(CONTEXT, LAYERS + 1)
+    student = blank()
+    student.load_state_dict(torch.load(CONTEXT, weights_only=True))
+    return student

@@ -22,7 +22,7 @@ import units
 from torch import distributed, multiprocessing
 
 STAGES = ("collect", "tokenizer", "teacher", "static", "joint", "context", "export")
-MINUTES = {"static": 5.0, "joint": 9.0, "context": 5.0}
+MINUTES = {"static": 5.0, "joint": 4.0, "context": 2.0}
 PACKAGE = Path(__file__).parent.parent / "pplx_embed_integrations" / "miniature"
 
 

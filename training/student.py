@@ -30,7 +30,8 @@ SINK = WIDTH - 1
 LAYERS = 2
 FEED_FORWARD = 256
 LIMIT = 8192
-MANTISSA = 5  # bits kept of a token vector's values on disk, of bfloat16's seven: the wheel's compression gains a tenth
+#: Bits kept after the leading one of a value on disk, of bfloat16's seven: what is left out compresses in the wheel.
+TABLE_BITS, LAYER_BITS = 4, 4
 
 
 def _attend(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **options: Any) -> Any:
@@ -51,15 +52,15 @@ ALL_ATTENTION_FUNCTIONS.register("float32", _attend)
 ALL_MASK_ATTENTION_FUNCTIONS.register("float32", ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])
 
 
-def config(layers: int = LAYERS) -> Qwen3Config:
+def config(layers: int, heads: int, pairs: int) -> Qwen3Config:
     """A few thin bidirectional Qwen3 layers over the trained vocabulary, which holds most of the parameters."""
     settings = Qwen3Config(
         vocab_size=vocabulary.VOCABULARY,
         hidden_size=WIDTH,
         intermediate_size=FEED_FORWARD,
         num_hidden_layers=layers,
-        num_attention_heads=4,
-        num_key_value_heads=2,
+        num_attention_heads=heads,
+        num_key_value_heads=pairs,
         head_dim=64,
         max_position_embeddings=LIMIT,
         rope_parameters={"rope_type": "default", "rope_theta": 1_000_000},
@@ -76,9 +77,9 @@ def config(layers: int = LAYERS) -> Qwen3Config:
 class Student(nn.Module):
     """Backbone with mean pooling."""
 
-    def __init__(self, layers: int = LAYERS) -> None:
+    def __init__(self, layers: int = LAYERS, heads: int = 4, pairs: int = 2) -> None:
         super().__init__()
-        self.backbone = Qwen3Model(config(layers))
+        self.backbone = Qwen3Model(config(layers, heads, pairs))
         for layer in self.backbone.layers:
             layer.self_attn.is_causal = False
 
@@ -227,8 +228,9 @@ def export(student: Student, folder: Path, *, contextual: bool) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     layers = len(student.backbone.layers)
     state = student.backbone.state_dict()
-    state["embed_tokens.weight"] = rounded(state["embed_tokens.weight"], MANTISSA)
-    tensors = {name: tensor.detach().to(torch.bfloat16).contiguous() for name, tensor in state.items()}
+    bits = {name: TABLE_BITS if name == "embed_tokens.weight" else LAYER_BITS for name in state}
+    kept = {name: rounded(tensor, bits[name]) if tensor.ndim == 2 else tensor for name, tensor in state.items()}
+    tensors = {name: tensor.detach().to(torch.bfloat16).contiguous() for name, tensor in kept.items()}
     save_file(tensors, str(folder / "model.safetensors"), metadata={"format": "pt"})
     (folder / "model.safetensors").chmod(0o644)
     for path in vocabulary.FOLDER.glob("*.json"):
@@ -251,9 +253,9 @@ def export(student: Student, folder: Path, *, contextual: bool) -> None:
         "max_position_embeddings": LIMIT,
         "max_window_layers": layers,
         "model_type": "bidirectional_pplx_qwen3",
-        "num_attention_heads": 4,
+        "num_attention_heads": student.backbone.config.num_attention_heads,
         "num_hidden_layers": layers,
-        "num_key_value_heads": 2,
+        "num_key_value_heads": student.backbone.config.num_key_value_heads,
         "pad_token_id": separator,
         "rms_norm_eps": 1e-6,
         "rope_parameters": {"rope_theta": 1_000_000, "rope_type": "default"},

@@ -26,7 +26,7 @@ from torch.nn import functional
 
 WIDEN = 16.0
 STATIC, JOINT = CACHE / "static.pt", CACHE / "v1.pt"
-SAVE_EVERY = 120.0  # seconds of processor time between two saves of an unfinished stage
+SAVE_EVERY = 60.0  # seconds of processor time between two saves of an unfinished stage
 
 Forward = Callable[[Sequence[Ids]], Tensor]
 
@@ -76,7 +76,7 @@ class Material:
         }
 
 
-def schedule(optimiser: torch.optim.Optimizer, spent: float, *, warmup: float = 0.03) -> None:
+def schedule(optimiser: torch.optim.Optimizer, spent: float, *, warmup: float = 0.04) -> None:
     """Linear warm-up, then linear to a fiftieth; `spent` is the share of the stage that is over."""
     factor = spent / warmup if spent < warmup else 0.02 + 0.98 * (1 - spent)
     for group in optimiser.param_groups:
@@ -167,7 +167,7 @@ def static(material: Material, *, minutes: float, batch: int = 640) -> Student:
     return optimise(student, optimiser, loss, minutes=minutes, path=STATIC)
 
 
-def joint(material: Material, student: Student, *, minutes: float, batch: int = 160) -> Student:
+def joint(material: Material, student: Student, *, minutes: float, batch: int = 80) -> Student:
     """The whole network: masked denoising fades out while distillation and ranking go on."""
     student.requires_grad_(True)
     table = student.backbone.embed_tokens.weight
@@ -213,8 +213,8 @@ def denoise(student: Student, texts: Sequence[Ids], hole: int) -> Tensor:
     return functional.cross_entropy(logits, torch.cat(wanted))
 
 
-def load(path: Path, layers: int = network.LAYERS) -> Student:
+def load(path: Path) -> Student:
     """The student saved by a stage."""
-    student = Student(layers)
+    student = Student()
     student.load_state_dict(torch.load(path, weights_only=True))
     return student
