@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["packed_forward"]
 
 _FLOATS_AT_ONCE = 2**17
-"""Floats in a block on a CPU: half a megabyte stays in a core's cache from one operation to the next."""
+"""Floats in a block on a CPU, for each thread: half a megabyte stays in a core's cache between two operations."""
 _ROWS_AT_ONCE = 1024
 """Tokens that go through a feed-forward network together on a CPU: what lies between its layers is three times wider
 than a hidden state, and of a long document would fill gigabytes."""
@@ -117,7 +117,7 @@ def _blocks(rows: torch.Tensor, most: int) -> Iterator[torch.Tensor]:
 def _rms_norm(hidden: torch.Tensor, norm: Qwen3RMSNorm) -> torch.Tensor:
     """Qwen3's norm (Zhang and Sennrich 2019) in float32; rounded once, at the end."""
     normed = torch.empty_like(hidden)
-    rows = max(1, _FLOATS_AT_ONCE // hidden.shape[-1])
+    rows = max(1, _FLOATS_AT_ONCE * torch.get_num_threads() // hidden.shape[-1])
     weight = norm.weight.float()
     for block, target in zip(_blocks(hidden, rows), _blocks(normed, rows), strict=True):
         target.copy_(_unit(block, norm.variance_epsilon).mul_(weight))
@@ -132,7 +132,7 @@ def _norm_and_rotate(heads: torch.Tensor, norm: Qwen3RMSNorm, rotation: Rotation
         turned = heads.new_empty(count, tokens, width).transpose(0, 1)
     else:
         turned = torch.empty_like(heads)
-    rows = max(1, _FLOATS_AT_ONCE // (count * width))
+    rows = max(1, _FLOATS_AT_ONCE * torch.get_num_threads() // (count * width))
     weight = norm.weight.float()
     for block, target, cos, sin in zip(*(_blocks(each, rows) for each in (heads, turned, *rotation)), strict=True):
         first, second = _unit(block, norm.variance_epsilon).mul_(weight).chunk(2, dim=-1)

@@ -20,7 +20,7 @@ _LARGEST = 127
 _ZERO = 128
 """The kernels take inputs as unsigned bytes, in which this stands for zero."""
 _FLOATS_AT_ONCE = 2**17
-"""Inputs that are rounded together: half a megabyte stays in a core's cache from one operation to the next."""
+"""Inputs that a thread rounds together: half a megabyte stays in a core's cache between two operations."""
 _Rounded = tuple[torch.Tensor, torch.Tensor]
 """Codes, `[tokens, in_features]` uint8, and what a code's step is worth in each token, `[tokens, 1]`."""
 
@@ -58,7 +58,7 @@ def _round_tokens(hidden: torch.Tensor) -> _Rounded:
     # A NaN or an infinity makes the step one, and with it the whole token, which is refused in the end.
     factor = step.float().reciprocal()
     codes = torch.empty_like(hidden, dtype=torch.int8)
-    rows = max(1, _FLOATS_AT_ONCE // hidden.shape[1])
+    rows = max(1, _FLOATS_AT_ONCE * torch.get_num_threads() // hidden.shape[1])
     for start in range(0, len(hidden), rows):
         block = slice(start, start + rows)
         codes[block] = (hidden[block] * factor[block]).round_()
