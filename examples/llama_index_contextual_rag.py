@@ -151,7 +151,7 @@ print(contextual.refresh_ref_docs([documents[0], edited, *documents[2:]]))
 # `encode_*` gives to stores that take it.
 
 # %%
-for dimensions, quantization in [(256, "int8"), (128, "int8"), (256, "binary"), (128, "binary")]:
+for dimensions, quantization in [(384, "int8"), (192, "int8"), (384, "binary"), (192, "binary")]:
     small = embed_model.model_copy(update={"dimensions": dimensions, "quantization": quantization})
     index = contextual_index(documents, embed_model=small, splitter=splitter)
     size = dimensions if quantization == "int8" else dimensions // 8

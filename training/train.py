@@ -123,7 +123,8 @@ def optimise(
     leads = not distributed.is_initialized() or distributed.get_rank() == 0
     saved_at = last = time.process_time()
     seconds = torch.tensor([float(done)])
-    while (spent := float(seconds) / (60 * minutes)) < 1:
+    while float(seconds) < 60 * minutes:
+        spent = float(seconds) / (60 * minutes)
         schedule(optimiser, spent)
         parts = loss(spent)
         optimiser.zero_grad(set_to_none=True)

@@ -75,10 +75,10 @@ class PplxEncoder:
     Example:
         >>> encoder = PplxEncoder("miniature-context-v1")
         >>> encoder.encode(["Marie Curie was born in Warsaw."]).shape
-        (1, 256)
+        (1, 384)
         >>> [chunks] = encoder.encode_documents([["Marie Curie was born in Warsaw.", "She moved to Paris in 1891."]])
         >>> chunks.shape, chunks.dtype
-        ((2, 256), dtype('int8'))
+        ((2, 384), dtype('int8'))
     """
 
     def __init__(
@@ -270,7 +270,7 @@ class PplxEncoder:
         Example:
             >>> encoder = PplxEncoder("miniature-context-v1")
             >>> [matrix.shape for matrix in encoder.encode_documents([["one", "two"], ["three"]])]
-            [(2, 256), (1, 256)]
+            [(2, 384), (1, 384)]
         """
         options = Options.of(self.checkpoint, quantization, dimensions, normalize)
         checked = self._check_documents(documents)
@@ -292,7 +292,7 @@ class PplxEncoder:
         Example:
             >>> import asyncio
             >>> asyncio.run(PplxEncoder("miniature-v1").aencode(["late chunking"])).shape
-            (1, 256)
+            (1, 384)
         """
         options = Options.of(self.checkpoint, quantization, dimensions, normalize)
         checked = check_texts(texts)
