@@ -229,7 +229,7 @@ class PplxEncoder:
         Example:
             >>> encoder = PplxEncoder("miniature-v1")
             >>> encoder.encode(["late chunking"], quantization="ubinary").shape
-            (1, 32)
+            (1, 48)
         """
         options = Options.of(self.checkpoint, quantization, dimensions, normalize)
         checked = check_texts(texts)
