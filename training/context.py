@@ -102,6 +102,7 @@ def deepened(anchor: Student) -> Student:
     attention = student.backbone.layers[-1].self_attn
     student.backbone.layers[-1].mlp.down_proj.weight.zero_()
     attention.v_proj.weight.copy_(torch.eye(WIDTH))
+    attention.v_proj.weight[SINK] = 0  # nothing is made of it, and it would drown the rest where values are rounded
     attention.o_proj.weight.copy_(SHARE * torch.eye(WIDTH))
     attention.o_proj.weight[SINK] = 0
     for projection, norm in ((attention.q_proj, attention.q_norm), (attention.k_proj, attention.k_norm)):
