@@ -31,7 +31,9 @@ LAYERS = 2
 FEED_FORWARD = 256
 LIMIT = 8192
 #: Bits kept after the leading one of a value on disk, of bfloat16's seven: what is left out compresses in the wheel.
-TABLE_BITS, LAYER_BITS = 4, 4
+TABLE_BITS, LAYER_BITS = 4, 5
+#: On the final norm: tanh bends large values, and on held-out passages the int8 cosines err less with smaller ones.
+GAIN = 0.6
 
 
 def _attend(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **options: Any) -> Any:
@@ -228,6 +230,7 @@ def export(student: Student, folder: Path, *, contextual: bool) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     layers = len(student.backbone.layers)
     state = student.backbone.state_dict()
+    state["norm.weight"] = GAIN * state["norm.weight"]
     bits = {name: TABLE_BITS if name == "embed_tokens.weight" else LAYER_BITS for name in state}
     kept = {name: rounded(tensor, bits[name]) if tensor.ndim == 2 else tensor for name, tensor in state.items()}
     tensors = {name: tensor.detach().to(torch.bfloat16).contiguous() for name, tensor in kept.items()}
