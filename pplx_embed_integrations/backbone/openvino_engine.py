@@ -61,11 +61,13 @@ class OpenVinoEngine:
         config, empty = empty_model(loading.folder, contextual=loading.contextual)
         shapes = {name: tensor.shape for name, tensor in empty.state_dict().items()}
         dtype = resolve_dtype(loading.dtype, device=place, parameters=sum(map(math.prod, shapes.values())))
-        # The graph reads the memory-mapped files for as long as it lives.
-        self._tensors = {name: tensor.float().numpy() for name, tensor in read_tensors(loading.folder, shapes)}
-        graph = _Graph(openvino, config, self._tensors, int8=loading.weights == "int8")
+        tensors = {name: tensor.float().numpy() for name, tensor in read_tensors(loading.folder, shapes)}
+        graph = _Graph(openvino, config, tensors, int8=loading.weights == "int8")
         compiled = openvino.Core().compile_model(graph.model(), "CPU", _settings(dtype))
         self._request = compiled.create_infer_request()
+        # The graph reads the memory-mapped files for as long as it lives. Attributes go in the order in which they came,
+        # and OpenVINO may let go of its references without the interpreter's lock, so none of them is to be the last.
+        self._tensors = tensors
         self._rotary = type(empty.rotary_emb)(config)
         self.batch_tokens = default_batch_tokens(place)
         self.width: int = config.hidden_size
