@@ -65,8 +65,8 @@ class OpenVinoEngine:
         graph = _Graph(openvino, config, tensors, int8=loading.weights == "int8")
         compiled = openvino.Core().compile_model(graph.model(), "CPU", _settings(dtype))
         self._request = compiled.create_infer_request()
-        # The graph reads the memory-mapped files for as long as it lives. Attributes go in the order in which they came,
-        # and OpenVINO may let go of its references without the interpreter's lock, so none of them is to be the last.
+        # The graph reads the memory-mapped files for as long as it lives. Attributes go in the order in which they
+        # came, and OpenVINO may drop its references without the interpreter's lock: none of them is to be the last.
         self._tensors = tensors
         self._rotary = type(empty.rotary_emb)(config)
         self.batch_tokens = default_batch_tokens(place)
