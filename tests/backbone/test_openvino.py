@@ -17,6 +17,7 @@ from pplx_embed_integrations.backbone.packing import text_sequence
 from pplx_embed_integrations.errors import CheckpointError, EncodingError, InputError, MissingDependencyError
 from pplx_embed_integrations.vectors import cosine_similarity
 
+pytestmark = pytest.mark.openvino
 SAME = 1e-5
 
 
