@@ -15,8 +15,9 @@ from typing import Any
 import torch
 
 from . import agreement, measure, report, targets
+from .apart import Apart
 from .checkpoints import SHAPES, Shape, checkpoint, stock_checkpoint
-from .contenders import BASELINE, ENTRIES, contenders
+from .contenders import BASELINE, ENTRIES, Entry, chosen, contenders
 from .machine import describe, gemm_peak, native_bfloat16
 from .workloads import Workload, Writer, workloads
 
@@ -84,37 +85,36 @@ def _options() -> argparse.Namespace:
         "--processor-time", action="store_true", help="count processor time, on a busy machine; for a single thread"
     )
     options = parser.parse_args()
-    if options.processor_time:
-        if torch.get_num_threads() != 1:
-            parser.error("--processor-time is for a single thread: OMP_NUM_THREADS=1")
-        measure.clock = time.process_time
-    measure.PATIENCE = options.patience
+    if options.processor_time and torch.get_num_threads() != 1:
+        parser.error("--processor-time is for a single thread: OMP_NUM_THREADS=1")
     return options
 
 
 def _workloads(shape: Shape, options: argparse.Namespace, found: dict[str, Any], keep: Any) -> dict[str, Any]:
     planned = workloads(Writer(checkpoint(shape)), quick=options.quick)
-    chosen = [each for each in planned if not options.workloads or any(p in each.key for p in options.workloads)]
-    for workload in chosen:
+    if options.workloads:
+        planned = [each for each in planned if any(part in each.key for part in options.workloads)]
+    for workload in planned:
         workload.rounds = options.rounds or workload.rounds
-    peaks = found["gemm_peak_gflops"] = {"float32": gemm_peak(torch.float32, clock=measure.clock)}
+    clock = time.process_time if options.processor_time else time.perf_counter
+    peaks = found["gemm_peak_gflops"] = {"float32": gemm_peak(torch.float32, clock=clock)}
     if native_bfloat16():
-        peaks["bfloat16"] = gemm_peak(torch.bfloat16, clock=measure.clock)
+        peaks["bfloat16"] = gemm_peak(torch.bfloat16, clock=clock)
     report.say("GEMM peaks: " + ", ".join(f"{dtype} {peak:.0f} GFLOP/s" for dtype, peak in peaks.items()))
-    names = [
-        entry.name for entry in ENTRIES if not options.contenders or any(p in entry.name for p in options.contenders)
-    ]
-    report.say(f"about {_estimate(shape, chosen, names, peaks) / 60:.0f} minutes if this machine is idle")
-    ready, missing = contenders(shape, options.contenders)
-    found["not_run"] = missing
+    entries = chosen(options.contenders)
+    minutes = _estimate(shape, planned, entries, peaks, patience=options.patience) / 60
+    report.say(f"about {minutes:.0f} minutes if this machine is idle")
+    ready: dict[str, Apart] = {}
+    missing = found["not_run"] = {}
+    for entry in entries:
+        try:
+            ready[entry.name] = Apart(entry.name, shape, processor_time=options.processor_time)
+        except RuntimeError as error:  # a row that says so
+            missing[entry.name] = str(error)
     rows = found.setdefault("rows", {})
-    for workload in chosen:
-        able = {
-            entry.name: ready[entry.name]
-            for entry in ENTRIES
-            if entry.name in ready and entry.longest >= workload.longest
-        }
-        times = measure.run_workload(workload, able)
+    for workload in planned:
+        able = {each.name: ready[each.name] for each in entries if each.name in ready and each.can(workload.longest)}
+        times = measure.run_workload(workload, able, patience=options.patience)
         rows[workload.key] = {
             "name": workload.name,
             "tokens": workload.tokens,
@@ -123,22 +123,26 @@ def _workloads(shape: Shape, options: argparse.Namespace, found: dict[str, Any],
         }
         report.say(report.row(rows[workload.key]))
         keep()
+    for contender in ready.values():
+        contender.close()
     if "chunks" in rows:
         found["roofline"] = _roofline(shape, rows["chunks"], peaks)
     return found
 
 
-def _estimate(shape: Shape, planned: list[Workload], names: list[str], peaks: dict[str, float]) -> float:
+def _estimate(
+    shape: Shape, planned: list[Workload], entries: list[Entry], peaks: dict[str, float], *, patience: float
+) -> float:
     seconds = 60.0  # loading
-    for entry in ENTRIES:
+    for entry in entries:
         peak = peaks.get(str(entry.dtype).removeprefix("torch."))
-        if peak is None or entry.name not in names:
+        if peak is None:
             continue
         for workload in planned:
-            if workload.longest <= entry.longest:
+            if entry.can(workload.longest):
                 flop = workload.tokens * (shape.linear_flop + 1.5 * shape.attention_flop(workload.longest))
                 once = flop / (peak * entry.share * 1e9)
-                seconds += once * min(workload.rounds, 1 + measure.PATIENCE // once)
+                seconds += once * min(workload.rounds, 1 + patience // once)
     return seconds
 
 

@@ -172,6 +172,10 @@ class Entry:
     share: float = 0.5
     longest: int = 16384
 
+    def can(self, tokens: int) -> bool:
+        """Whether it is given a text of so many tokens."""
+        return tokens <= self.longest
+
 
 BASELINE = "published way, float32"
 PUBLISHED = "published way, bfloat16"
@@ -199,12 +203,19 @@ ENTRIES = [
 ]
 
 
-def contenders(shape: Shape, only: list[str] | None = None) -> tuple[dict[str, Contender], dict[str, str]]:
-    """Set all up, and say of those that could not be why."""
+def chosen(only: list[str] | None = None) -> list[Entry]:
+    """Return the entries whose name contains one of these words, or all."""
+    return [entry for entry in ENTRIES if not only or any(part in entry.name for part in only)]
+
+
+def contenders(
+    shape: Shape, only: list[str] | None = None, *, exactly: bool = False
+) -> tuple[dict[str, Contender], dict[str, str]]:
+    """Set all up in this process, and say of those that could not be why; `exactly` takes `only` as whole names."""
     ready: dict[str, Contender] = {}
     missing: dict[str, str] = {}
-    for entry in ENTRIES:
-        if only and not any(part in entry.name for part in only):
+    for entry in chosen(only):
+        if exactly and entry.name not in (only or ()):
             continue
         if entry.dtype == BFLOAT16 and not native_bfloat16():
             missing[entry.name] = "this processor emulates bfloat16"

@@ -9,12 +9,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .contenders import Contender
+from .apart import Apart
 from .workloads import Workload
 
 ROOT = Path(__file__).parent.parent
@@ -26,15 +27,20 @@ PATIENCE = 60.0
 clock = time.perf_counter
 
 
-def interleaved(actions: dict[str, Callable[[], Any]], *, rounds: int, patience: float = PATIENCE) -> dict[str, Any]:
-    """Run all in turn, `rounds` times over, and return the seconds that each round of each one took."""
+def interleaved(
+    actions: dict[str, Callable[[], float | None]], *, rounds: int, patience: float = PATIENCE
+) -> dict[str, list[float]]:
+    """Run all in turn, `rounds` times over, and return the seconds that each round of each one took.
+
+    An action that returns a number has measured itself.
+    """
     times: dict[str, list[float]] = {name: [] for name in actions}
     for _ in range(rounds):
         for name, action in actions.items():
             if sum(times[name]) < patience:
                 started = clock()
-                action()
-                times[name].append(clock() - started)
+                found = action()
+                times[name].append(found if isinstance(found, float) else clock() - started)
     return times
 
 
@@ -42,21 +48,12 @@ def medians(times: dict[str, list[float]]) -> dict[str, float]:
     return {name: statistics.median(taken) for name, taken in times.items()}
 
 
-def run_workload(workload: Workload, contenders: dict[str, Contender]) -> dict[str, list[float]]:
+def run_workload(workload: Workload, contenders: dict[str, Apart], *, patience: float) -> dict[str, list[float]]:
     """Return the seconds that each contender took in each of its rounds; every one has run a short text before."""
-
-    def action(contender: Contender) -> Callable[[], None]:
-        method = getattr(contender, workload.kind)
-
-        def call() -> None:
-            for given in workload.calls:
-                method(given)
-
-        return call
-
     for contender in contenders.values():
-        getattr(contender, workload.kind)(workload.calls[0][:1])
-    return interleaved({name: action(each) for name, each in contenders.items()}, rounds=workload.rounds)
+        contender.seconds(workload.kind, [workload.calls[0][:1]])
+    actions = {name: partial(each.seconds, workload.kind, workload.calls) for name, each in contenders.items()}
+    return interleaved(actions, rounds=workload.rounds, patience=patience)
 
 
 def in_process(function: str, *arguments: object) -> dict[str, float]:

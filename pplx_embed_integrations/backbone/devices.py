@@ -75,11 +75,13 @@ def _native_bfloat16(device: torch.device) -> bool:
 def default_batch_tokens(device: torch.device) -> int:
     """Return how many tokens a batch has by default: enough to fill the device, few enough to stay in its caches.
 
+    A CPU of many cores gets enough for each to have a share of its own.
+
     Example:
-        >>> default_batch_tokens(torch.device("cpu"))
-        2048
+        >>> default_batch_tokens(torch.device("mps"))
+        8192
     """
-    return {"cpu": 2048, "mps": 8192}.get(device.type, 32768)
+    return {"cpu": max(2048, 512 * torch.get_num_threads()), "mps": 8192}.get(device.type, 32768)
 
 
 def release_memory() -> None:

@@ -5,18 +5,21 @@ Knows how a model is loaded and run; must not know texts, calls or other process
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
+from threadpoolctl import threadpool_limits
 
 from .attention import check_kernel
 from .devices import default_batch_tokens, resolve_device
 from .lane import Pooled
 from .modeling import load_model
-from .packing import TokenSequence
+from .packing import TokenSequence, share_out
 from .pooling import span_means
 
 if TYPE_CHECKING:
@@ -28,6 +31,8 @@ __all__ = ["Engine", "Loading", "start_engine"]
 _LARGEST_RECYCLED = 31 * 2**20
 """Bytes of an array that is made and dropped once. glibc hands larger blocks than it ever saw freed back to the system,
 up to 32 MB; after this one the arrays of a batch are recycled, and some hundred thousand pages need not be cleared."""
+_ALONE_FROM = 256
+"""Tokens that are worth a core of their own: with fewer, fetching the weights takes longer than multiplying by them."""
 
 
 @dataclass(frozen=True)
@@ -83,10 +88,29 @@ class Engine:
         self.attention = check_kernel(loading.attention, device=place, dtype=self.model.dtype)
         self.batch_tokens = default_batch_tokens(place)
         self.width: int = self.model.config.hidden_size
+        self._cores: ThreadPoolExecutor | None = None
+
+    def run(self, sequences: list[TokenSequence]) -> Pooled:
+        """Run sequences through the model and return the float32 mean over each span, `[spans, width]`.
+
+        On a CPU each core computes sequences of its own, where there are enough: then none waits for the others after
+        each of some hundred operations. A few, or a long one, are computed by all cores together.
+        """
+        threads = torch.get_num_threads() if self.model.device.type == "cpu" else 1
+        shares = share_out([len(sequence) for sequence in sequences], threads, at_least=_ALONE_FROM)
+        if len(shares) == 1:
+            return self._pool(sequences)
+        if self._cores is None:
+            self._cores = ThreadPoolExecutor(threads, "pplx-embed-core", initializer=_compute_alone)
+        pending = [self._cores.submit(self._pool, [sequences[index] for index in share]) for share in shares]
+        wait(pending)
+        pooled = np.concatenate([each.result() for each in pending])
+        # Rows stand share by share; bring them into the order of the sequences.
+        owners = np.concatenate([np.repeat(index, len(sequences[index].spans)) for share in shares for index in share])
+        return pooled[np.argsort(owners, kind="stable")]
 
     @torch.inference_mode()
-    def run(self, sequences: list[TokenSequence]) -> Pooled:
-        """Run sequences through the model and return the float32 mean over each span, `[spans, width]`."""
+    def _pool(self, sequences: list[TokenSequence]) -> Pooled:
         # Gathered from several calls they are in no order, and equal lengths share a kernel call.
         order = sorted(range(len(sequences)), key=lambda index: len(sequences[index]))
         ids = [torch.from_numpy(sequences[index].ids) for index in order]
@@ -104,6 +128,12 @@ class Engine:
 
     def close(self) -> None:
         """Do nothing: the weights go with the last reference to them."""
+
+
+def _compute_alone() -> None:
+    """Have this thread compute without the help of others; the setting is its own."""
+    torch.get_num_threads()  # torch sets a thread up when it first needs to, which would undo the next line
+    threadpool_limits(1, user_api="openmp")
 
 
 def start_engine(loading: Loading, device: str | None) -> Engine | OpenVinoEngine:

@@ -7,6 +7,7 @@ know models, texts or devices other than the CPU.
 from __future__ import annotations
 
 import platform
+import threading
 import weakref
 from functools import cache
 
@@ -25,11 +26,13 @@ _Rounded = tuple[torch.Tensor, torch.Tensor]
 """Codes, `[tokens, in_features]` uint8, and what a code's step is worth in each token, `[tokens, 1]`."""
 
 
-class TokenCodes:
+class TokenCodes(threading.local):
     """Rounds the inputs of linear layers, those that several layers share only once.
 
     Each token has a step of its own, its largest value divided by 127, so that a loud token costs no other any
     precision (Dettmers et al. 2022, "LLM.int8()", section 2.1: vector-wise quantization).
+
+    What it remembers is each thread's own: several run a model at a time.
     """
 
     def __init__(self) -> None:

@@ -10,7 +10,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
+from concurrent.futures import Future, InvalidStateError
 from itertools import chain
 
 import numpy as np
@@ -100,8 +100,9 @@ class Lane:
     corpus job waits for one batch, not for the job.
 
     A thread of its own keeps a Ctrl-C, which reaches the main thread only, out of the middle of a batch, and a
-    caller's autocast or default device out of the model; and the processor's threads are set up for one thread, not
-    for each that ever called.
+    caller's autocast or default device out of the model. It ends when there is nothing to do, and OpenMP's threads
+    with it: as soon as there are more of those than processors, busy or not, GNU's OpenMP has all of them sleep
+    between any two operations, and a batch takes an eighth longer.
 
     Args:
         run: Computes a batch; `parallel` threads call it.
@@ -116,7 +117,6 @@ class Lane:
         self._jobs: deque[_Job] = deque()
         self._lock = threading.Lock()
         self._driving = 0
-        self._threads = ThreadPoolExecutor(parallel, thread_name_prefix="pplx-embed")
 
     def run(self, instalments: Instalments, receive: Receive) -> None:
         """Run a call's sequences and hand each batch's rows to `receive`; returns when all have been received.
@@ -155,7 +155,7 @@ class Lane:
             with self._lock:
                 job.add(sequences)
                 while self._driving < self.parallel:
-                    self._threads.submit(self._drive)
+                    threading.Thread(target=self._drive, name="pplx-embed").start()
                     self._driving += 1
         with self._lock:
             job.complete = True

@@ -9,7 +9,9 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate, chain, pairwise
+from typing import TYPE_CHECKING
 
 from ..checkpoints import CheckpointSpec
 from ..errors import CheckpointError, EncodingError, InputError
@@ -20,6 +22,9 @@ from .packing import TokenSequence, document_sequences, text_sequence
 from .pool import WorkerPool
 from .prepacking import unpack
 from .tokenizer import TextTokenizer
+
+if TYPE_CHECKING:
+    from .openvino_engine import OpenVinoEngine
 
 __all__ = ["LoadedCheckpoint"]
 
@@ -66,7 +71,7 @@ class LoadedCheckpoint:
         self.max_tokens = max_tokens
         self.truncate = truncate
         self.tokenizer = TextTokenizer(loading.folder)
-        self.engine = start_engine(loading, device) if devices is None else WorkerPool(loading, devices)
+        self.engine = _started_in_passing(loading, device) if devices is None else WorkerPool(loading, devices)
         _check_width(checkpoint, self.engine.width)
         budget = batch_tokens or self.engine.batch_tokens
         self.lane = Lane(self.engine.run, budget=budget, parallel=self.engine.parallel)
@@ -178,6 +183,12 @@ class LoadedCheckpoint:
             )
         unpack(self.model)
         return self.model
+
+
+def _started_in_passing(loading: Loading, device: str | None) -> Engine | OpenVinoEngine:
+    """Load a model in a thread that ends, so that the OpenMP threads which that needs do not stay (see `Lane`)."""
+    with ThreadPoolExecutor(1, thread_name_prefix="pplx-embed-load") as thread:
+        return thread.submit(start_engine, loading, device).result()
 
 
 def _check_width(checkpoint: CheckpointSpec, width: int) -> None:

@@ -9,12 +9,21 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from heapq import heappop, heappush
 from itertools import accumulate, takewhile
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["TokenSequence", "Window", "document_sequences", "plan_batches", "plan_windows", "text_sequence"]
+__all__ = [
+    "TokenSequence",
+    "Window",
+    "document_sequences",
+    "plan_batches",
+    "plan_windows",
+    "share_out",
+    "text_sequence",
+]
 
 TokenIds = npt.NDArray[np.int32]
 _Tokens = Callable[[int, int], int]
@@ -186,3 +195,44 @@ def plan_batches(lengths: Sequence[int], *, budget: int) -> list[list[int]]:
         batches[-1].append(index)
         room -= lengths[index]
     return batches
+
+
+_EVEN = 2000
+"""Length at which attention takes a token as long as everything else, roughly."""
+_UNEVEN = 1.15
+"""How much longer than on average one may take before the others' waiting for it costs more than sharing gains."""
+
+
+def share_out(lengths: Sequence[int], workers: int, *, at_least: int) -> list[list[int]]:
+    """Divide sequences among workers that take about equally long.
+
+    The longest goes first, to whoever has least (Graham 1969, "Bounds on multiprocessing timing anomalies").
+
+    Args:
+        lengths: Tokens of each sequence.
+        workers: How many there are.
+        at_least: Tokens below which a share is not worth a worker.
+
+    Returns:
+        Indices into `lengths`, a list a worker; or all of them in one list, where no even division is possible.
+
+    Example:
+        >>> share_out([300, 500, 200], 2, at_least=256)
+        [[1], [0, 2]]
+        >>> share_out([300, 5000, 200], 2, at_least=256)
+        [[0, 1, 2]]
+    """
+    together = [list(range(len(lengths)))]
+    if workers < 2 or len(lengths) < workers or sum(lengths) < workers * at_least:
+        return together
+    shares = [(0, number, list[int]()) for number in range(workers)]
+    for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
+        work, number, share = heappop(shares)
+        share.append(index)
+        heappush(shares, (work + lengths[index] * (_EVEN + lengths[index]), number, share))
+    even = sum(work for work, _, _ in shares) / workers
+    slowest = max(work for work, _, _ in shares)
+    fewest = min(sum(lengths[index] for index in share) for _, _, share in shares)
+    if slowest > _UNEVEN * even or fewest < at_least:
+        return together
+    return [share for _, _, share in sorted(shares)]

@@ -509,3 +509,20 @@ def test_nothing_is_tried_again_for_a_call_that_is_over() -> None:
     model.fail = fail
     call.run()
     assert len(model.batches) == 1
+
+
+def test_the_lanes_thread_ends_when_there_is_nothing_to_do() -> None:
+    names: list[str] = []
+
+    def compute(batch: Batch) -> Pooled:
+        names.append(threading.current_thread().name)
+        return rows_of(batch)
+
+    lane = Lane(compute, budget=10)
+    for _ in range(3):
+        Call(lane, 4).run()
+        for thread in threading.enumerate():
+            if thread.name == names[-1]:
+                thread.join(10)  # else OpenMP's threads, which are its own, would stay for as long as the model
+                assert not thread.is_alive()
+    assert threading.current_thread().name not in names

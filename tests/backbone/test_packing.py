@@ -12,6 +12,7 @@ from pplx_embed_integrations.backbone.packing import (
     document_sequences,
     plan_batches,
     plan_windows,
+    share_out,
     text_sequence,
 )
 
@@ -164,3 +165,23 @@ def test_windows_by_hand(max_tokens: int) -> None:
         19: [Window(0, 4, (0, 1, 2, 3))],
     }
     assert plan_windows([4, 4, 4, 4], max_tokens=max_tokens) == expected[max_tokens]
+
+
+@given(lengths, st.integers(1, 5), st.integers(1, 60))
+def test_shares_hold_everything_once(lengths: list[int], workers: int, at_least: int) -> None:
+    shares = share_out(lengths, workers, at_least=at_least)
+    assert sorted(chain.from_iterable(shares)) == list(range(len(lengths)))
+    assert len(shares) in (1, workers)
+    if len(shares) > 1:
+        assert min(sum(lengths[index] for index in share) for share in shares) >= at_least
+
+
+@given(st.integers(1, 500), st.integers(2, 8), st.integers(1, 6))
+def test_equal_texts_are_shared_out_equally(length: int, workers: int, each: int) -> None:
+    shares = share_out([length] * workers * each, workers, at_least=length * each)
+    assert [len(share) for share in shares] == [each] * workers
+
+
+@given(st.lists(st.integers(1, 60), min_size=2, max_size=20))
+def test_a_long_text_is_everybodys_work(short: list[int]) -> None:
+    assert len(share_out([*short, 60 * 60], 2, at_least=1)) == 1
