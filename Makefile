@@ -22,8 +22,7 @@ demo: $(VENV)/.installed ## index these docs with LangChain and LlamaIndex, and 
 	@$(BIN)/pplx-embed demo
 
 test: $(VENV)/.installed-test ## run the tests
-	@$(BIN)/python -m pytest -m "not openvino" $(ARGS)
-	@$(BIN)/python -m pytest -m openvino tests/backbone/test_openvino.py
+	@$(BIN)/python -m pytest $(ARGS)
 
 check: $(VENV)/.installed-lint ## lint, format, types, layering
 	$(BIN)/ruff check

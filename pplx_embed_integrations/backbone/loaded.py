@@ -9,12 +9,11 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate, chain, pairwise
-from typing import TYPE_CHECKING
 
 from ..checkpoints import CheckpointSpec
 from ..errors import CheckpointError, EncodingError, InputError
+from ..threads import in_passing_thread
 from .engine import Engine, Loading, start_engine
 from .lane import Lane
 from .modeling import PplxQwen3Model
@@ -22,9 +21,6 @@ from .packing import TokenSequence, document_sequences, text_sequence
 from .pool import WorkerPool
 from .prepacking import unpack
 from .tokenizer import TextTokenizer
-
-if TYPE_CHECKING:
-    from .openvino_engine import OpenVinoEngine
 
 __all__ = ["LoadedCheckpoint"]
 
@@ -71,7 +67,10 @@ class LoadedCheckpoint:
         self.max_tokens = max_tokens
         self.truncate = truncate
         self.tokenizer = TextTokenizer(loading.folder)
-        self.engine = _started_in_passing(loading, device) if devices is None else WorkerPool(loading, devices)
+        # In a thread that ends, so that the OpenMP threads which loading needs do not stay (see `Lane`).
+        self.engine = (
+            in_passing_thread(start_engine, loading, device) if devices is None else WorkerPool(loading, devices)
+        )
         _check_width(checkpoint, self.engine.width)
         budget = batch_tokens or self.engine.batch_tokens
         self.lane = Lane(self.engine.run, budget=budget, parallel=self.engine.parallel)
@@ -183,12 +182,6 @@ class LoadedCheckpoint:
             )
         unpack(self.model)
         return self.model
-
-
-def _started_in_passing(loading: Loading, device: str | None) -> Engine | OpenVinoEngine:
-    """Load a model in a thread that ends, so that the OpenMP threads which that needs do not stay (see `Lane`)."""
-    with ThreadPoolExecutor(1, thread_name_prefix="pplx-embed-load") as thread:
-        return thread.submit(start_engine, loading, device).result()
 
 
 def _check_width(checkpoint: CheckpointSpec, width: int) -> None:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import torch
 
 from ..errors import EncodingError, InputError, MissingDependencyError
+from ..threads import in_passing_thread
 from .devices import default_batch_tokens, resolve_device, resolve_dtype
 from .lane import Pooled
 from .modeling import PplxQwen3Config, empty_model
@@ -63,7 +64,9 @@ class OpenVinoEngine:
         dtype = resolve_dtype(loading.dtype, device=place, parameters=sum(map(math.prod, shapes.values())))
         tensors = {name: tensor.float().numpy() for name, tensor in read_tensors(loading.folder, shapes)}
         graph = _Graph(openvino, config, tensors, int8=loading.weights == "int8")
-        compiled = openvino.Core().compile_model(graph.model(), "CPU", _settings(dtype))
+        # OpenVINO gives the thread that starts it a stack for signals, and unmaps that at its own end, in whichever
+        # thread that comes: a Ctrl-C would then kill the process. So it is started in a thread without a future.
+        compiled = in_passing_thread(lambda: openvino.Core().compile_model(graph.model(), "CPU", _settings(dtype)))
         self._request = compiled.create_infer_request()
         # The graph reads the memory-mapped files for as long as it lives. Attributes go in the order in which they
         # came, and OpenVINO may drop its references without the interpreter's lock: none of them is to be the last.

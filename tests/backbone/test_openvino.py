@@ -1,6 +1,8 @@
 """The model in OpenVINO's operators: the published vectors, and nothing that depends on what ran before."""
 
 import pickle
+import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,6 @@ from pplx_embed_integrations.backbone.packing import text_sequence
 from pplx_embed_integrations.errors import CheckpointError, EncodingError, InputError, MissingDependencyError
 from pplx_embed_integrations.vectors import cosine_similarity
 
-pytestmark = pytest.mark.openvino
 SAME = 1e-5
 
 
@@ -115,3 +116,26 @@ def test_without_openvino_the_command_is_said(replica_v1: Path, monkeypatch: pyt
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(MissingDependencyError, match=r'pip install "pplx-embed-integrations\[openvino\]"'):
         PplxEncoder(replica_v1, backend="openvino").encode(["a"])
+
+
+PRESSED = """
+import gc, os, signal, sys, threading, time
+from pplx_embed_integrations import PplxEncoder
+
+encoders = [PplxEncoder(sys.argv[1], dtype="float32", backend="openvino")]
+encoders[0].encode(["a"])
+thread = threading.Thread(target=lambda: (encoders.clear(), gc.collect()))
+thread.start()
+thread.join()
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(30)
+except KeyboardInterrupt:
+    print("stopped")
+"""
+
+
+def test_a_ctrl_c_after_the_model_is_gone_finds_the_process_whole(replica_v1: Path) -> None:
+    # OpenVINO would take the stack away on which the main thread handles signals.
+    ran = subprocess.run([sys.executable, "-c", PRESSED, str(replica_v1)], capture_output=True, text=True, timeout=120)
+    assert (ran.returncode, ran.stdout) == (0, "stopped\n"), ran.stderr or signal.Signals(-ran.returncode)

@@ -73,6 +73,7 @@ def test_changing_one_chunk_embeds_its_document_alone_again(counting, byte_store
         {"quantization": "binary"},
         {"quantization": None},
         {"dtype": "bfloat16"},
+        {"backend": "openvino"},
         {"max_tokens": 64},
         {"truncate": True},
     ],

@@ -61,6 +61,7 @@ def test_a_second_run_comes_from_the_cache(exact_model: PplxEmbedding, tmp_path:
         {"normalize": False},
         {"max_tokens": 128},
         {"dtype": "bfloat16"},
+        {"backend": "openvino"},
         {"metadata_mode": "none"},
         {"metadata_per_document": True},
         {"truncate": True},
