@@ -5,6 +5,7 @@ Knows how a model is loaded and run; must not know texts, calls or other process
 
 from __future__ import annotations
 
+import os
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from itertools import accumulate
@@ -101,7 +102,7 @@ class Engine:
         if len(shares) == 1:
             return self._pool(sequences)
         if self._cores is None:
-            self._cores = ThreadPoolExecutor(threads, "pplx-embed-core", initializer=_compute_alone)
+            self._cores = ThreadPoolExecutor(os.cpu_count(), "pplx-embed-core", initializer=_compute_alone)
         pending = [self._cores.submit(self._pool, [sequences[index] for index in share]) for share in shares]
         wait(pending)
         pooled = np.concatenate([each.result() for each in pending])
