@@ -218,7 +218,7 @@ def share_out(lengths: Sequence[int], workers: int, *, at_least: int) -> list[li
 
     Example:
         >>> share_out([300, 500, 200], 2, at_least=256)
-        [[1], [0, 2]]
+        [[0, 2], [1]]
         >>> share_out([300, 5000, 200], 2, at_least=256)
         [[0, 1, 2]]
     """
