@@ -1,6 +1,7 @@
 """What every test may lean on: the replica checkpoints, loaded once, and a process that cannot reach the network."""
 
 import os
+import signal
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +26,13 @@ GOLDEN = Path(__file__).parent / "golden"
 # Loading a model or the first forward pass is slower than Hypothesis's default of 200 ms for one example.
 settings.register_profile("project", deadline=None, print_blob=True)
 settings.load_profile("project")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def ctrl_c_is_heard() -> None:
+    """A shell's background jobs ignore it, and tests that press it would wait for ever."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -52,7 +52,11 @@ def test_sums_are_exact(tokens: int, inputs: int, outputs: int, loud: float, see
     close = (found.double() - expected).abs() <= 1e-5 * expected.abs().amax(1, keepdim=True) + 1e-30
     border = 1.01 / 127 * hidden.abs().amax(1, keepdim=True) * weight.abs().amax(1)
     assert (close | ((found - expected).abs() <= border)).all()
-    assert close.double().mean() > 0.98
+    # Such a value moves all results of its token, or of its weight's row: few of either.
+    off = ~close
+    tokens_off, outputs_off = off.double().mean(1) > 0.5, off.double().mean(0) > 0.5
+    assert int(tokens_off.sum()) <= 1 + tokens / 50 or int(outputs_off.sum()) <= 1 + outputs / 50
+    assert (off & ~tokens_off[:, None] & ~outputs_off).double().mean() < 0.02
 
 
 @needs_int8
