@@ -62,7 +62,7 @@ class Apart:
 
 
 def _serve(pipe: Connection, name: str, shape: Shape, processor_time: bool) -> None:
-    ready, missing = contenders(shape, [name], exactly=True)
+    ready, missing = contenders(shape, [name])
     if name not in ready:
         return pipe.send(missing[name])
     pipe.send(0.0)

@@ -208,15 +208,11 @@ def chosen(only: list[str] | None = None) -> list[Entry]:
     return [entry for entry in ENTRIES if not only or any(part in entry.name for part in only)]
 
 
-def contenders(
-    shape: Shape, only: list[str] | None = None, *, exactly: bool = False
-) -> tuple[dict[str, Contender], dict[str, str]]:
-    """Set all up in this process, and say of those that could not be why; `exactly` takes `only` as whole names."""
+def contenders(shape: Shape, only: list[str] | None = None) -> tuple[dict[str, Contender], dict[str, str]]:
+    """Set all up in this process, and say of those that could not be why."""
     ready: dict[str, Contender] = {}
     missing: dict[str, str] = {}
     for entry in chosen(only):
-        if exactly and entry.name not in (only or ()):
-            continue
         if entry.dtype == BFLOAT16 and not native_bfloat16():
             missing[entry.name] = "this processor emulates bfloat16"
             continue
