@@ -13,8 +13,9 @@ from transformers import Qwen3Model
 from transformers.masking_utils import create_causal_mask
 
 from pplx_embed_integrations import PplxBiEncoder
-from pplx_embed_integrations.backbone.modeling import PplxQwen3Model, load_model
+from pplx_embed_integrations.backbone.modeling import PplxQwen3Model, as_transformers
 from pplx_embed_integrations.backbone.modules import compose
+from pplx_embed_integrations.backbone.network import load_network
 
 from .checkpoints import Shape, checkpoint, stock_checkpoint
 from .machine import native_bfloat16
@@ -99,7 +100,8 @@ class Published(_Plain):
 
     def __init__(self, shape: Shape, *, dtype: str) -> None:
         folder = checkpoint(shape)
-        model = load_model(folder, contextual=False, dtype=dtype, device=torch.device("cpu"))
+        network = load_network(folder, dtype=dtype, device=torch.device("cpu"))
+        model = as_transformers(network, folder, contextual=False)
         model.__class__ = PublishedModel
         model.config.is_causal = True  # as published: it is the mask function that opens the mask
         self.model = compose(folder, model, max_tokens=32768)

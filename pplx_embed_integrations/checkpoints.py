@@ -15,7 +15,7 @@ from typing import Any
 from .errors import CheckpointError, InputTypeError
 from .miniature import CONTEXT_V1, V1
 
-__all__ = ["MODEL_TYPE", "CheckpointSpec", "list_checkpoints", "resolve", "resolve_pair"]
+__all__ = ["MODEL_TYPE", "CheckpointSpec", "list_checkpoints", "positive", "read_config", "resolve", "resolve_pair"]
 
 MODEL_TYPE = "bidirectional_pplx_qwen3"
 """`model_type` in the `config.json` of every checkpoint of the family."""
@@ -196,8 +196,8 @@ def _unknown(name: str) -> str:
 
 
 def _read_folder(folder: Path, *, name: str | None = None) -> CheckpointSpec:
-    config = _read_config(folder)
-    dimension = _positive(config, "hidden_size", folder)
+    config = read_config(folder)
+    dimension = positive(config, "hidden_size", folder)
     embedded = (known for known, path in _EMBEDDED.items() if path.resolve() == folder)
     return CheckpointSpec(
         name=name or next(embedded, folder.name),
@@ -206,13 +206,18 @@ def _read_folder(folder: Path, *, name: str | None = None) -> CheckpointSpec:
         dimension=dimension,
         # The published limit is 128 of 1024; a smaller model may be cut in the same proportion.
         min_dimension=max(1, min(128, dimension // 8)),
-        max_tokens=_positive(config, "max_position_embeddings", folder),
+        max_tokens=positive(config, "max_position_embeddings", folder),
         contextual=_is_contextual(config),
         local=True,
     )
 
 
-def _read_config(folder: Path) -> dict[str, Any]:
+def read_config(folder: Path) -> dict[str, Any]:
+    """Read a checkpoint folder's `config.json`.
+
+    Raises:
+        CheckpointError: It is missing or damaged, or of another kind of model.
+    """
     path = folder / "config.json"
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
@@ -232,7 +237,12 @@ def _read_config(folder: Path) -> dict[str, Any]:
     return dict(config)
 
 
-def _positive(config: dict[str, Any], key: str, folder: Path) -> int:
+def positive(config: dict[str, Any], key: str, folder: Path) -> int:
+    """Return a value of a folder's `config.json` that must be a positive integer.
+
+    Raises:
+        CheckpointError: It is missing, or something else.
+    """
     value = config.get(key)
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise CheckpointError(f"config.json in {str(folder)!r} has {key}={value!r}; a positive integer is needed")

@@ -27,11 +27,11 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 WIDTH = 384
 SINK = WIDTH - 1
-LAYERS = 2
-FEED_FORWARD = 256
+LAYERS = 3
+FEED_FORWARD = 512
 LIMIT = 8192
 #: Bits kept after the leading one of a value on disk, of bfloat16's seven: what is left out compresses in the wheel.
-TABLE_BITS, LAYER_BITS = 4, 5
+TABLE_BITS, LAYER_BITS = 3, 4
 #: On the final norm: tanh bends large values, and on held-out passages the int8 cosines err less with smaller ones.
 GAIN = 0.6
 

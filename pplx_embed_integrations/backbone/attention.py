@@ -58,8 +58,9 @@ class PackedLayout:
 def choose_kernel(*, device: torch.device, dtype: torch.dtype, length: int) -> Kernel:
     """Return the fastest exact kernel for a sequence; this is the one place where that is decided.
 
-    The choice rests on docs/performance.md: on CPUs sdpa leads in float32 at every length, and blocks lead in
-    bfloat16; on CUDA in half precision one FlashAttention call takes the whole batch.
+    The choice rests on docs/performance.md: on CPUs sdpa leads in float32 at every length; in bfloat16 it leads where
+    the processor has tile registers (AMX), which torch's kernel uses, and elsewhere blocks do; on CUDA in half
+    precision one FlashAttention call takes the whole batch.
 
     Args:
         device: Where the model runs.
@@ -69,12 +70,12 @@ def choose_kernel(*, device: torch.device, dtype: torch.dtype, length: int) -> K
     Example:
         >>> choose_kernel(device=torch.device("cpu"), dtype=torch.float32, length=500)
         'sdpa'
-        >>> choose_kernel(device=torch.device("cpu"), dtype=torch.bfloat16, length=500)
+        >>> choose_kernel(device=torch.device("mps"), dtype=torch.bfloat16, length=10_000)
         'blocked'
     """
     if device.type == "cuda" and dtype in (torch.bfloat16, torch.float16) and _has_varlen(device.index or 0):
         return "varlen"
-    if device.type == "cpu" and dtype == torch.bfloat16 and length >= _BLOCKED_FROM:
+    if device.type == "cpu" and dtype == torch.bfloat16 and length >= _BLOCKED_FROM and not _has_tiles():
         return "blocked"
     if device.type == "mps" and length >= _MPS_BLOCKED_FROM:
         return "blocked"
@@ -93,6 +94,13 @@ def check_kernel(kernel: str | None, *, device: torch.device, dtype: torch.dtype
             f"on {device} in {str(dtype).removeprefix('torch.')}; leave attention out"
         )
     return cast("Kernel | None", kernel)
+
+
+@cache
+def _has_tiles() -> bool:
+    """Whether the processor multiplies whole tiles of bfloat16 (AMX), and torch knows."""
+    probe = getattr(torch.cpu, "_is_amx_tile_supported", None)  # not public; without it, blocks are right anywhere
+    return probe is not None and bool(probe())
 
 
 @cache
@@ -142,15 +150,21 @@ def packed_attention(
 
     if chosen(layout.longest) == "varlen":
         return _varlen(query, key, value, layout, scaling)
-    # In the layout that the model goes on with; a sequence's part of it is contiguous.
+
+    def attend(start: int, length: int, count: int) -> torch.Tensor:
+        # Neighbours of one length share a call: [1, heads, count * length, d] -> [count, heads, length, d].
+        block = slice(start, start + count * length)
+        q, k, v = (side[0, :, block].unflatten(1, (count, length)).transpose(0, 1) for side in (query, key, value))
+        mixed = _blocked(q, k, v, scaling) if chosen(length) == "blocked" else _sdpa(q, k, v, scaling)
+        return mixed.transpose(1, 2).flatten(0, 1)
+
+    if len(layout.runs) == 1:  # sdpa's result lies as the model goes on with it: nothing is copied
+        return attend(0, *layout.runs[0])[None]
     output = query.new_empty(1, query.shape[2], query.shape[1], query.shape[3])
     start = 0
     for length, count in layout.runs:
         end = start + length * count
-        # Neighbours of one length share a call: [1, heads, count * length, d] -> [count, heads, length, d].
-        q, k, v = (side[0, :, start:end].unflatten(1, (count, length)).transpose(0, 1) for side in (query, key, value))
-        attend = _blocked if chosen(length) == "blocked" else _sdpa
-        output[0, start:end].unflatten(0, (count, length)).transpose(1, 2).copy_(attend(q, k, v, scaling))
+        output[0, start:end] = attend(start, length, count)
         start = end
     return output
 

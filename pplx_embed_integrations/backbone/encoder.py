@@ -156,7 +156,7 @@ class PplxEncoder:
                 from .modules import compose  # sentence-transformers alone takes seconds to import
 
                 self._sentence_transformer = compose(
-                    loaded.loading.folder, loaded.plain_model(), max_tokens=self.max_tokens
+                    loaded.loading.folder, loaded.transformers_model(), max_tokens=self.max_tokens
                 )
             return self._sentence_transformer
 

@@ -19,11 +19,12 @@ from threadpoolctl import threadpool_limits
 from .attention import check_kernel
 from .devices import default_batch_tokens, resolve_device
 from .lane import Pooled
-from .modeling import load_model
+from .network import Network, load_network
 from .packing import TokenSequence, share_out
 from .pooling import span_means
 
 if TYPE_CHECKING:
+    from .modeling import PplxQwen3Model
     from .openvino_engine import OpenVinoEngine
 
 __all__ = ["Engine", "Loading", "start_engine"]
@@ -76,16 +77,15 @@ class Engine:
 
     def __init__(self, loading: Loading, device: str | None) -> None:
         place = resolve_device(device)
-        self.model = load_model(
+        if place.type == "cpu":
+            torch.empty(_LARGEST_RECYCLED, dtype=torch.uint8)
+        self.model: Network | PplxQwen3Model = load_network(
             loading.folder,
-            contextual=loading.contextual,
             dtype=loading.dtype,
             device=place,
             prepacked=True,
             weights=loading.weights,
         )
-        if place.type == "cpu":
-            torch.empty(_LARGEST_RECYCLED, dtype=torch.uint8)
         self.attention = check_kernel(loading.attention, device=place, dtype=self.model.dtype)
         self.batch_tokens = default_batch_tokens(place)
         self.width: int = self.model.config.hidden_size

@@ -1,4 +1,4 @@
-"""One pass over packed sequences for inference: transformers' modules and weights, with fewer trips to memory.
+"""One pass over packed sequences for inference: Qwen3's weights, with fewer trips to memory.
 
 Knows Qwen3's layer, and how to compute it in blocks that stay in the processor's caches; must not know texts, batches
 or where weights come from.
@@ -10,7 +10,7 @@ costs a quarter of the time of a batch, and its arrays most of the memory of a l
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch.nn import functional
@@ -20,8 +20,8 @@ from .int8_weights import Int8Linear
 from .prepacking import PrepackedLinear
 
 if TYPE_CHECKING:
-    from transformers import Qwen3Model
-    from transformers.models.qwen3.modeling_qwen3 import Qwen3DecoderLayer, Qwen3RMSNorm
+    from .modeling import PplxQwen3Model
+    from .network import Network
 
 __all__ = ["packed_forward"]
 
@@ -36,39 +36,40 @@ Rotation = tuple[torch.Tensor, torch.Tensor]
 
 
 def packed_forward(
-    model: Qwen3Model, ids: torch.Tensor, lengths: Sequence[int], *, kernel: Kernel | None = None
+    model: Network | PplxQwen3Model, sequences: Sequence[torch.Tensor], *, kernel: Kernel | None = None
 ) -> torch.Tensor:
-    """Run sequences that lie one behind the other; each token attends to all of its own sequence.
+    """Run sequences one behind the other, without padding or mask; each token attends to all of its own sequence.
 
     Hooks on layers are not called, and there are no gradients.
 
     Args:
-        model: The model; its linear layers may be torch's own, prepacked or int8.
-        ids: Token ids of all sequences, `[tokens]` int64 on the model's device.
-        lengths: Tokens of each.
+        model: The weights, in modules named as in transformers' Qwen3; its linear layers may be torch's own, prepacked,
+            int8, or what a trainer has put in their place.
+        sequences: Token ids, `[tokens]` integers each; on the CPU all move to the device together. Attention is
+            fastest where sequences of one length are neighbours.
         kernel: How attention is computed; by default the fastest way for each sequence.
 
     Returns:
-        Hidden states after the final norm, `[tokens, hidden_size]`, in the model's dtype.
+        Hidden states after the final norm of all tokens in order, `[sum of tokens, hidden_size]`, in the model's dtype.
     """
+    lengths = [len(sequence) for sequence in sequences]
+    ids = torch.cat(list(sequences)).to(model.device, torch.int64)
     layout = PackedLayout(lengths, device=ids.device)
-    rotation = _rotation(model, lengths)
+    rotation = _rotation(cast("torch.Tensor", model.rotary_emb.inv_freq).float(), lengths)
     hidden = model.embed_tokens(ids)
     for layer in model.layers:
-        hidden = _layer(cast("Qwen3DecoderLayer", layer), hidden, rotation, layout, kernel)
+        hidden = _layer(layer, hidden, rotation, layout, kernel)
     return _rms_norm(hidden, model.norm)
 
 
-def _rotation(model: Qwen3Model, lengths: Sequence[int]) -> Rotation:
-    positions = torch.cat([torch.arange(length) for length in lengths]).to(model.device)
-    like = torch.empty(0, dtype=torch.float32, device=model.device)  # the angles come in its dtype
-    cos, sin = model.rotary_emb(like, positions[None])
-    half = cos.shape[-1] // 2  # the other half repeats it
-    return cos[0, :, None, :half], sin[0, :, None, :half]
+def _rotation(frequencies: torch.Tensor, lengths: Sequence[int]) -> Rotation:
+    positions = torch.cat([torch.arange(length, dtype=torch.float32) for length in lengths]).to(frequencies.device)
+    angles = torch.outer(positions, frequencies)[:, None]
+    return angles.cos(), angles.sin()
 
 
 def _layer(
-    layer: Qwen3DecoderLayer, hidden: torch.Tensor, rotation: Rotation, layout: PackedLayout, kernel: Kernel | None
+    layer: Any, hidden: torch.Tensor, rotation: Rotation, layout: PackedLayout, kernel: Kernel | None
 ) -> torch.Tensor:
     attention, mlp = layer.self_attn, layer.mlp
     normed = _rms_norm(hidden, layer.input_layernorm)
@@ -114,7 +115,7 @@ def _blocks(rows: torch.Tensor, most: int) -> Iterator[torch.Tensor]:
     yield from rows.split(most) if rows.device.type == "cpu" else (rows,)
 
 
-def _rms_norm(hidden: torch.Tensor, norm: Qwen3RMSNorm) -> torch.Tensor:
+def _rms_norm(hidden: torch.Tensor, norm: Any) -> torch.Tensor:
     """Qwen3's norm (Zhang and Sennrich 2019) in float32; rounded once, at the end."""
     normed = torch.empty_like(hidden)
     rows = max(1, _FLOATS_AT_ONCE * torch.get_num_threads() // hidden.shape[-1])
@@ -124,7 +125,7 @@ def _rms_norm(hidden: torch.Tensor, norm: Qwen3RMSNorm) -> torch.Tensor:
     return normed
 
 
-def _norm_and_rotate(heads: torch.Tensor, norm: Qwen3RMSNorm, rotation: Rotation) -> torch.Tensor:
+def _norm_and_rotate(heads: torch.Tensor, norm: Any, rotation: Rotation) -> torch.Tensor:
     """Norm each head and turn it by its token's angles: `[tokens, heads, d]` to `[1, heads, tokens, d]`."""
     tokens, count, width = heads.shape
     # In memory as the kernels like it: head by head on a CPU, token by token elsewhere.
@@ -143,5 +144,6 @@ def _norm_and_rotate(heads: torch.Tensor, norm: Qwen3RMSNorm, rotation: Rotation
 
 def _unit(rows: torch.Tensor, epsilon: float) -> torch.Tensor:
     """Scale each row to a mean square of one, as a float32 copy."""
-    squares: torch.Tensor = torch.linalg.vector_norm(rows, dim=-1, keepdim=True, dtype=torch.float32).square_()
-    return rows.float() * squares.div_(rows.shape[-1]).add_(epsilon).rsqrt_()
+    copied = rows.to(torch.float32, copy=True)
+    squares: torch.Tensor = torch.linalg.vector_norm(copied, dim=-1, keepdim=True).square_()
+    return copied.mul_(squares.div_(rows.shape[-1]).add_(epsilon).rsqrt_())

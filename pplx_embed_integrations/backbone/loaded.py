@@ -10,17 +10,21 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate, chain, pairwise
+from typing import TYPE_CHECKING
 
 from ..checkpoints import CheckpointSpec
 from ..errors import CheckpointError, EncodingError, InputError
 from ..threads import in_passing_thread
 from .engine import Engine, Loading, start_engine
 from .lane import Lane
-from .modeling import PplxQwen3Model
+from .network import Network
 from .packing import TokenSequence, document_sequences, text_sequence
 from .pool import WorkerPool
 from .prepacking import unpack
 from .tokenizer import TextTokenizer
+
+if TYPE_CHECKING:
+    from .modeling import PplxQwen3Model
 
 __all__ = ["LoadedCheckpoint"]
 
@@ -87,19 +91,6 @@ class LoadedCheckpoint:
                 "this process was forked from one that had loaded the model, whose threads are not here; start "
                 'processes with multiprocessing.get_context("spawn"), or load the model after the fork'
             )
-
-    @property
-    def model(self) -> PplxQwen3Model:
-        """The model.
-
-        Raises:
-            InputError: It is in other processes, or OpenVINO's.
-        """
-        if isinstance(self.engine, WorkerPool):
-            raise InputError("with devices= the weights are in other processes; use device= to have them in this one")
-        if not isinstance(self.engine, Engine):
-            raise InputError('with backend="openvino" there is no torch model; leave backend out to have one')
-        return self.engine.model
 
     def text_instalments(self, texts: list[str]) -> Iterator[list[TokenSequence]]:
         """Tokenise texts, a sequence each, in slices of many batches, each when it is asked for.
@@ -169,19 +160,29 @@ class LoadedCheckpoint:
                 ids[row] = tokens[: self.max_tokens]
         return ids
 
-    def plain_model(self) -> PplxQwen3Model:
-        """Return the model with ordinary linear layers, for trainers and for saving; from then on it stays so.
+    def transformers_model(self) -> PplxQwen3Model:
+        """Return the model as transformers' own, for trainers and for saving; from then on it is what computes.
 
         Raises:
-            InputError: It is in other processes, or its weights are rounded.
+            InputError: It is in other processes, its weights are rounded, or it is OpenVINO's.
         """
         if self.loading.weights is not None:
             raise InputError(
                 f"with weights={self.loading.weights!r} the weights are rounded, of no use to a trainer or in a file; "
                 "leave weights out to have a SentenceTransformer"
             )
-        unpack(self.model)
-        return self.model
+        if isinstance(self.engine, WorkerPool):
+            raise InputError("with devices= the weights are in other processes; use device= to have them in this one")
+        if not isinstance(self.engine, Engine):
+            raise InputError('with backend="openvino" there is no torch model; leave backend out to have one')
+        from .modeling import as_transformers  # transformers alone takes seconds to import
+
+        model = self.engine.model
+        if isinstance(model, Network):
+            unpack(model)
+            model = as_transformers(model, self.loading.folder, contextual=self.loading.contextual)
+            self.engine.model = model
+        return model
 
 
 def _check_width(checkpoint: CheckpointSpec, width: int) -> None:

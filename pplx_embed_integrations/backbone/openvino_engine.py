@@ -19,7 +19,7 @@ from ..errors import EncodingError, InputError, MissingDependencyError
 from ..threads import in_passing_thread
 from .devices import default_batch_tokens, resolve_device, resolve_dtype
 from .lane import Pooled
-from .modeling import PplxQwen3Config, empty_model
+from .network import NetworkConfig, empty_network, rotary_frequencies, tensor_shapes
 from .packing import TokenSequence
 from .pooling import span_means
 from .tensors import read_tensors
@@ -59,8 +59,8 @@ class OpenVinoEngine:
         if place.type != "cpu":
             raise InputError(f'backend="openvino" runs on the CPU alone, and device is {device!r}; leave backend out')
         openvino = _openvino()
-        config, empty = empty_model(loading.folder, contextual=loading.contextual)
-        shapes = {name: tensor.shape for name, tensor in empty.state_dict().items()}
+        config = NetworkConfig.from_folder(loading.folder)
+        shapes = tensor_shapes(empty_network(config))
         dtype = resolve_dtype(loading.dtype, device=place, parameters=sum(map(math.prod, shapes.values())))
         tensors = {name: tensor.float().numpy() for name, tensor in read_tensors(loading.folder, shapes)}
         graph = _Graph(openvino, config, tensors, int8=loading.weights == "int8")
@@ -71,7 +71,7 @@ class OpenVinoEngine:
         # The graph reads the memory-mapped files for as long as it lives. Attributes go in the order in which they
         # came, and OpenVINO may drop its references without the interpreter's lock: none of them is to be the last.
         self._tensors = tensors
-        self._rotary = type(empty.rotary_emb)(config)
+        self._frequencies = rotary_frequencies(config)
         self.batch_tokens = default_batch_tokens(place)
         self.width: int = config.hidden_size
         self._warm_up()
@@ -88,8 +88,8 @@ class OpenVinoEngine:
         return np.concatenate([rows[index] for index in range(len(sequences))])
 
     def _hidden(self, ids: Array, length: int) -> Array:
-        cos, sin = self._rotary(torch.empty(0), torch.arange(length)[None])
-        [hidden] = self._request.infer([ids.astype(np.int64), cos[:, None].numpy(), sin[:, None].numpy()]).values()
+        angles = torch.outer(torch.arange(length, dtype=torch.float32), self._frequencies).repeat(1, 2)[None, None]
+        [hidden] = self._request.infer([ids.astype(np.int64), angles.cos().numpy(), angles.sin().numpy()]).values()
         states: Array = hidden.copy()  # the next call writes where this one wrote
         return states
 
@@ -123,7 +123,7 @@ class _Graph:
         int8: Round the weights of linear layers to 8 bits, a step for each row.
     """
 
-    def __init__(self, openvino: Any, config: PplxQwen3Config, tensors: dict[str, Array], *, int8: bool) -> None:
+    def __init__(self, openvino: Any, config: NetworkConfig, tensors: dict[str, Array], *, int8: bool) -> None:
         self.openvino = openvino
         self.ops = openvino.opset13
         self.config = config
@@ -169,7 +169,7 @@ class _Graph:
     def _share(self, heads: Any) -> Any:
         """Repeat each key or value head for the query heads that share it."""
         ops, config = self.ops, self.config
-        groups = config.num_attention_heads // (config.num_key_value_heads or config.num_attention_heads)
+        groups = config.num_attention_heads // config.num_key_value_heads
         apart = ops.unsqueeze(heads, [2])
         repeated = ops.broadcast(apart, [1, 1, groups, 1, 1], broadcast_spec="BIDIRECTIONAL")
         return ops.reshape(repeated, [0, config.num_attention_heads, -1, config.head_dim], special_zero=True)

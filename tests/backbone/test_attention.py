@@ -104,8 +104,29 @@ def test_neighbours_of_one_length_share_a_call() -> None:
         ("cuda", torch.float32, 500, "sdpa"),
     ],
 )
-def test_the_kernel_that_is_chosen(device, dtype, length, kernel) -> None:
+def test_the_kernel_that_is_chosen(device, dtype, length, kernel, monkeypatch) -> None:
+    monkeypatch.setattr(attention, "_has_tiles", lambda: False)
     assert choose_kernel(device=torch.device(device), dtype=dtype, length=length) == kernel
+
+
+def test_tile_registers_speak_for_sdpa(monkeypatch) -> None:
+    monkeypatch.setattr(attention, "_has_tiles", lambda: True)
+    for length in (12, 32, 8192):
+        assert choose_kernel(device=CPU, dtype=torch.bfloat16, length=length) == "sdpa"
+
+
+def test_a_single_run_of_sequences_gives_what_several_runs_give() -> None:
+    torch.manual_seed(3)
+    q, k, v = (torch.randn(1, heads, 12, 16) for heads in (4, 2, 2))
+    runs = {
+        lengths: packed_attention(q, k, v, layout=PackedLayout(lengths, device=CPU), scaling=0.3)
+        for lengths in ((6, 6), (6, 3, 3))
+    }
+    alone = packed_attention(
+        q[:, :, 6:9], k[:, :, 6:9], v[:, :, 6:9], layout=PackedLayout([3], device=CPU), scaling=0.3
+    )
+    torch.testing.assert_close(runs[6, 6][:, :6], runs[6, 3, 3][:, :6])
+    torch.testing.assert_close(alone, runs[6, 3, 3][:, 6:9])
 
 
 @pytest.mark.slow

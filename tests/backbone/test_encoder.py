@@ -305,13 +305,13 @@ def test_a_relative_folder_means_the_same_after_a_change_of_directory(
 
 def test_racing_threads_load_once(replica_v1: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loads = []
-    load_model: Callable[..., Any] = loading.load_model
+    load_network: Callable[..., Any] = loading.load_network
 
     def counted(*args: Any, **options: Any) -> Any:
         loads.append(threading.get_ident())
-        return load_model(*args, **options)
+        return load_network(*args, **options)
 
-    monkeypatch.setattr(loading, "load_model", counted)
+    monkeypatch.setattr(loading, "load_network", counted)
     encoder = PplxEncoder(replica_v1, dtype="float32")
     assert encoder.dimension == 32
     assert not loads

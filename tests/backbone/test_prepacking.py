@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from pplx_embed_integrations import PplxEncoder
-from pplx_embed_integrations.backbone import modeling, prepacking
-from pplx_embed_integrations.backbone.modeling import load_model
+from pplx_embed_integrations.backbone import network, prepacking
+from pplx_embed_integrations.backbone.network import load_network
 from pplx_embed_integrations.backbone.prepacking import PrepackedLinear, can_prepack, unpack
 
 CPU = torch.device("cpu")
@@ -95,17 +95,17 @@ def test_a_kernel_that_is_wrong_or_missing_is_not_used(monkeypatch: pytest.Monke
 
 def test_a_model_without_prepacked_layers_gives_the_same(replica_v1, encoder_v1, monkeypatch) -> None:
     texts = ["late chunking", "a somewhat longer text about embeddings"]
-    monkeypatch.setattr(modeling, "can_prepack", lambda device, dtype: False)
+    monkeypatch.setattr(network, "can_prepack", lambda device, dtype: False)
     plain = PplxEncoder(replica_v1, dtype="float32")
     found = plain.encode(texts, quantization=None)
     assert plain._loaded is not None
-    assert not any(isinstance(module, PrepackedLinear) for module in plain._loaded.model.modules())
+    assert not any(isinstance(module, PrepackedLinear) for module in plain._loaded.engine.model.modules())
     np.testing.assert_allclose(found, encoder_v1.encode(texts, quantization=None), atol=1e-6)
 
 
 @needs_packing
 def test_no_plain_weight_is_held_beside_the_packed_one(replica_v1) -> None:
-    model = load_model(replica_v1, contextual=False, dtype="float32", device=CPU, prepacked=True)
+    model = load_network(replica_v1, dtype="float32", device=CPU, prepacked=True)
     assert not any("proj" in name for name in model.state_dict())
     assert sum(isinstance(module, PrepackedLinear) for module in model.modules()) == 7 * len(model.layers)
 
@@ -116,7 +116,7 @@ def test_the_sentence_transformer_shares_weights_and_can_be_trained(replica_v1) 
     texts = ["late chunking", "a somewhat longer text about embeddings", "x"]
     before = encoder.encode(texts, quantization=None)
     assert encoder._loaded is not None
-    assert any(isinstance(module, PrepackedLinear) for module in encoder._loaded.model.modules())
+    assert any(isinstance(module, PrepackedLinear) for module in encoder._loaded.engine.model.modules())
     model = encoder.sentence_transformer
     assert not any(isinstance(module, PrepackedLinear) for module in model.modules())
     np.testing.assert_allclose(encoder.encode(texts, quantization=None), before, atol=1e-6)
