@@ -47,6 +47,14 @@ def test_the_lower_rooms_load_nothing_heavy(statement: str) -> None:
     assert loaded_by(statement).isdisjoint(HEAVY)
 
 
+def test_embedding_loads_no_library_that_only_trainers_and_downloads_need() -> None:
+    """The model library and torch's compiler take longer to import than a model takes to load."""
+    script = "from pplx_embed_integrations import PplxEncoder; PplxEncoder('miniature-v1').encode(['a text'])"
+    found = loaded_by(script)
+    assert {"torch", "tokenizers"} <= found
+    assert found.isdisjoint({"transformers", "sentence_transformers", "huggingface_hub", "sympy"})
+
+
 @pytest.mark.parametrize(
     ("room", "foreign"), [("langchain", {"llama_index", "torch"}), ("llama_index", {"langchain_core", "torch"})]
 )

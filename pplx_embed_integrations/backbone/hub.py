@@ -9,15 +9,6 @@ import json
 import re
 from pathlib import Path
 
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError is httpx's, whose name varies
-    HFValidationError,
-    HTTPError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
-
 from ..checkpoints import CheckpointSpec
 from ..errors import DownloadError
 
@@ -54,6 +45,16 @@ def checkpoint_folder(
     """
     if spec.local:
         return Path(spec.source)
+    # Here, because a local folder needs none of it, and it takes half a second.
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError is httpx's, whose name varies
+        HFValidationError,
+        HTTPError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
     where = f"{spec.source} at revision {spec.revision}"
     pinned = re.fullmatch(r"[0-9a-f]{40}", spec.revision or "") is not None
     # A commit never changes, so a complete copy of it needs no word with the hub.

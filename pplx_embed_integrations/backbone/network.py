@@ -165,7 +165,9 @@ class Network(torch.nn.Module):
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.config = config
-        self.embed_tokens = torch.nn.Embedding(config.vocab_size, config.hidden_size)
+        # Made of a tensor: drawing random numbers on the meta device imports torch's compiler, which takes a second.
+        table = torch.empty(config.vocab_size, config.hidden_size)
+        self.embed_tokens = torch.nn.Embedding.from_pretrained(table)
         self.layers = torch.nn.ModuleList(_Layer(config) for _ in range(config.num_hidden_layers))
         self.norm = _Norm(config.hidden_size, config.rms_norm_eps)
         self.rotary_emb = _Rotary(torch.empty(config.head_dim // 2))

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import numpy as np
 import pytest
 from huggingface_hub.errors import (
@@ -58,13 +59,13 @@ def test_a_pinned_revision_in_the_cache_needs_no_network(
     cache: Path, local_files_only: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[bool] = []
-    download = hub.snapshot_download
+    download = huggingface_hub.snapshot_download
 
     def spied(*args: Any, **options: Any) -> Any:
         asked.append(options["local_files_only"])
         return download(*args, **options)
 
-    monkeypatch.setattr(hub, "snapshot_download", spied)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", spied)
     found = folder(cache, local_files_only=local_files_only)
     assert found.name == SPEC.revision
     assert asked == [True]
@@ -152,7 +153,7 @@ def test_every_failure_of_the_hub_says_what_to_do(
     def fail(*args: object, **options: object) -> None:
         raise error
 
-    monkeypatch.setattr(hub, "snapshot_download", fail)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
     with pytest.raises(DownloadError, match=message) as caught:
         folder(tmp_path, revision="abc")
     assert caught.value.__cause__ is error
@@ -166,7 +167,7 @@ def test_what_is_asked_of_the_hub(tmp_path: Path, replica_v1: Path, monkeypatch:
         asked.append({"source": source, **options})
         return str(replica_v1)
 
-    monkeypatch.setattr(hub, "snapshot_download", download)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     PplxEncoder("PPLX-Embed-V1-0.6B", revision="main", cache_folder=str(tmp_path), token="hf_secret").load()
     [request] = asked
     patterns = request.pop("allow_patterns")

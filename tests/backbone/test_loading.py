@@ -151,25 +151,51 @@ def test_tensors_that_do_not_fit_are_named(copy_of: Copy, replica_v1: Path) -> N
 
 
 @pytest.mark.parametrize(
-    "config",
+    ("config", "message"),
     [
-        {"num_attention_heads": "four"},
-        {"num_hidden_layers": None},
-        {"hidden_act": "nonsense"},
-        {"head_dim": 15},
-        {"num_key_value_heads": 3},
-        {"vocab_size": -1},
-        {"rope_parameters": {"rope_type": "nonsense"}},
-        {"layer_types": ["sliding_attention", "full_attention"]},
-        {"num_hidden_layers": 3},
+        ({"num_attention_heads": "four"}, r"num_attention_heads='four'; a positive integer is needed"),
+        ({"num_hidden_layers": None}, "num_hidden_layers=None; a positive integer"),
+        ({"hidden_act": "nonsense"}, "hidden_act='nonsense'; pplx-embed has 'silu'"),
+        ({"attention_bias": True}, "attention_bias=True; pplx-embed has False"),
+        ({"head_dim": 15}, "head_dim=15; an even number"),
+        ({"num_key_value_heads": 3}, "num_key_value_heads=3; a divisor of 4"),
+        ({"vocab_size": -1}, "vocab_size=-1; a positive integer"),
+        ({"rms_norm_eps": "small"}, "rms_norm_eps='small'; a positive number"),
+        ({"rope_parameters": {"rope_type": "yarn", "factor": 4}}, "rope_type='yarn'; pplx-embed has 'default'"),
+        ({"rope_parameters": None, "rope_scaling": {"type": "linear", "factor": 2}}, "rope_type='linear'"),
+        ({"rope_parameters": {"rope_theta": 10000, "partial_rotary_factor": 0.5}}, "partial_rotary_factor=0.5"),
+        ({"rope_parameters": None, "rope_theta": None}, "rope_theta=None; a positive number"),
+        ({"rope_parameters": 7}, "rope_parameters=7; an object"),
+        ({"layer_types": ["sliding_attention", "full_attention"]}, "no sliding attention"),
+        ({"layer_types": None, "use_sliding_window": True}, "no sliding attention"),
+        ({"layer_types": "full_attention"}, "no sliding attention"),
+        ({"num_hidden_layers": 3}, "lacks 11 tensors"),
+        ({"hidden_size": 33}, r"shape \(1024, 32\); config\.json asks for \(1024, 33\)"),
     ],
     ids=str,
 )
 def test_a_configuration_that_does_not_fit_is_a_checkpoint_error(
+    copy_of: Copy, replica_v1: Path, config: dict[str, object], message: str
+) -> None:
+    with pytest.raises(CheckpointError, match=message):
+        encode(copy_of(replica_v1, **config))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"rope_parameters": None},
+        {"rope_parameters": None, "rope_scaling": None},
+        {"rope_theta": None},
+        {"layer_types": None},
+        {"hidden_act": "silu", "use_sliding_window": False, "max_window_layers": 28},
+    ],
+    ids=str,
+)
+def test_what_transformers_of_any_age_writes_is_read(
     copy_of: Copy, replica_v1: Path, config: dict[str, object]
 ) -> None:
-    with pytest.raises(CheckpointError):
-        encode(copy_of(replica_v1, **config))
+    np.testing.assert_array_equal(encode(copy_of(replica_v1, **config)), encode(replica_v1))
 
 
 def test_a_pickle_of_weights_is_never_read(copy_of: Copy, replica_v1: Path) -> None:

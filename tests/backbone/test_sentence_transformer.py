@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from pplx_embed_integrations import PplxEncoder
 from pplx_embed_integrations.backbone.modules import TanhQuantizer
@@ -100,6 +101,38 @@ def test_gradients_pass_the_quantiser(form: str | None) -> None:
     expected = {"int8": slope * 127, "binary": slope, None: torch.ones_like(slope)}[form]
     assert pooled.grad is not None
     torch.testing.assert_close(pooled.grad, expected)
+
+
+def test_the_weights_are_shared_and_moved_together(replica_v1: Path) -> None:
+    encoder = PplxEncoder(replica_v1, dtype="float32")
+    before = encoder.encode(TEXTS, quantization=None)
+    model = encoder.sentence_transformer[0].model
+    assert encoder._loaded is not None
+    assert encoder._loaded.engine.model is model
+    np.testing.assert_allclose(encoder.encode(TEXTS, quantization=None), before, atol=1e-5)
+    assert {name for name, _ in model.named_parameters()} == set(load_file(replica_v1 / "model.safetensors"))
+    for name, tensor in load_file(replica_v1 / "model.safetensors").items():
+        torch.testing.assert_close(model.get_parameter(name).detach(), tensor, rtol=0, atol=0)
+
+
+def test_layers_that_a_trainer_puts_in_are_used_by_encode(replica_v1: Path) -> None:
+    class Adapted(torch.nn.Module):
+        def __init__(self, base: torch.nn.Module) -> None:
+            super().__init__()
+            self.base = base
+
+        def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+            return self.base(hidden) * 1.5
+
+    encoder = PplxEncoder(replica_v1, dtype="float32")
+    before = encoder.encode(TEXTS, quantization=None)
+    model = encoder.sentence_transformer
+    attention = model[0].model.layers[0].self_attn
+    attention.q_proj = Adapted(attention.q_proj)  # as LoRA does
+    model[0].model.layers[1].mlp.down_proj = Adapted(model[0].model.layers[1].mlp.down_proj)
+    after = encoder.encode(TEXTS, quantization=None)
+    assert np.abs(after - before).max() > 1e-3
+    np.testing.assert_allclose(model.encode(TEXTS, quantization=None), after, atol=2e-5)
 
 
 def test_training_changes_what_encode_gives(replica_v1: Path) -> None:
