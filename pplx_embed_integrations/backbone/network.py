@@ -167,7 +167,7 @@ class Network(torch.nn.Module):
         self.config = config
         # Made of a tensor: drawing random numbers on the meta device imports torch's compiler, which takes a second.
         table = torch.empty(config.vocab_size, config.hidden_size)
-        self.embed_tokens = torch.nn.Embedding.from_pretrained(table)
+        self.embed_tokens: torch.nn.Embedding = torch.nn.Embedding.from_pretrained(table)
         self.layers = torch.nn.ModuleList(_Layer(config) for _ in range(config.num_hidden_layers))
         self.norm = _Norm(config.hidden_size, config.rms_norm_eps)
         self.rotary_emb = _Rotary(torch.empty(config.head_dim // 2))
