@@ -85,7 +85,7 @@ class Student(nn.Module):
         for layer in self.backbone.layers:
             layer.self_attn.is_causal = False
 
-    def hidden(self, texts: Sequence[Ids], *, budget: int = 4096) -> Iterator[tuple[list[int], Tensor, Tensor]]:
+    def hidden(self, texts: Sequence[Ids], *, budget: int = 1024) -> Iterator[tuple[list[int], Tensor, Tensor]]:
         """Hidden states after the final norm, in batches of texts of like length: numbers, states and mask.
 
         One look-up serves all batches, so that the embedding table's large gradient is written once.
