@@ -16,7 +16,7 @@ import torch
 
 from ..errors import InputError
 
-__all__ = ["Kernel", "PackedLayout", "check_kernel", "choose_kernel", "packed_attention"]
+__all__ = ["Kernel", "PackedLayout", "check_kernel", "choose_kernel", "packed_attention", "part_attention"]
 
 Kernel = Literal["sdpa", "blocked", "varlen"]
 """torch's fused attention a sequence, plain matrix products in blocks, or torch's FlashAttention over all at once."""
@@ -169,6 +169,31 @@ def packed_attention(
     return output
 
 
+def part_attention(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *, scaling: float, kernel: Kernel | None = None
+) -> torch.Tensor:
+    """Attend from some tokens of a sequence to all of it, on a CPU.
+
+    Args:
+        query: `[1, heads, some tokens, head_dim]`.
+        key: `[1, kv_heads, tokens, head_dim]`; `heads` is a multiple of `kv_heads`.
+        value: Like `key`.
+        scaling: Factor on the scores.
+        kernel: How to compute; by default what `choose_kernel` says.
+
+    Returns:
+        `[some tokens, heads, head_dim]`.
+
+    Example:
+        >>> q = torch.randn(1, 4, 5, 8)
+        >>> part_attention(q[:, :, :2], q, q, scaling=8**-0.5).shape
+        torch.Size([2, 4, 8])
+    """
+    kernel = kernel or choose_kernel(device=query.device, dtype=query.dtype, length=key.shape[2])
+    mixed = _blocked(query, key, value, scaling) if kernel == "blocked" else _sdpa(query, key, value, scaling)
+    return mixed[0].transpose(0, 1)
+
+
 def _sdpa(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float) -> torch.Tensor:
     groups = query.shape[1] // key.shape[1]
     shared = groups > 1 and query.device.type == "cpu"  # elsewhere only some of its kernels can share heads
@@ -180,7 +205,8 @@ def _sdpa(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: 
 
 def _blocked(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float) -> torch.Tensor:
     """Two matrix products with a float32 softmax between, over blocks of query rows against all keys."""
-    count, heads, length, width = query.shape
+    count, _, _, width = query.shape
+    length = key.shape[2]
     pairs = count * key.shape[1]
     # Query heads that share a key head stand below each other: one product serves them all.
     q = (query * scaling).reshape(pairs, -1, width)
@@ -198,7 +224,7 @@ def _blocked(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scalin
             block = slice(pair, pair + together), slice(row, row + rows)
             weights = torch.softmax(torch.bmm(q[block], keys), dim=-1, dtype=precision)
             torch.bmm(weights.to(v.dtype), values, out=output[block])
-    return output.view(count, heads, length, width)
+    return output.view(query.shape)
 
 
 def _varlen(

@@ -6,11 +6,14 @@ Knows how a model is loaded and run; must not know texts, calls or other process
 from __future__ import annotations
 
 import os
+import threading
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from itertools import accumulate
+from functools import partial
+from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,6 +21,7 @@ from threadpoolctl import threadpool_limits
 
 from .attention import check_kernel
 from .devices import default_batch_tokens, resolve_device
+from .forward import Meeting, part_forward
 from .lane import Pooled
 from .network import Network, load_network
 from .packing import TokenSequence, share_out
@@ -89,26 +93,56 @@ class Engine:
         self.attention = check_kernel(loading.attention, device=place, dtype=self.model.dtype)
         self.batch_tokens = default_batch_tokens(place)
         self.width: int = self.model.config.hidden_size
-        self._cores: ThreadPoolExecutor | None = None
+        self._pool_of_cores: ThreadPoolExecutor | None = None
+        self._dividing = threading.Lock()  # parts wait for each other, so all of them must have a core
 
     def run(self, sequences: list[TokenSequence]) -> Pooled:
         """Run sequences through the model and return the float32 mean over each span, `[spans, width]`.
 
-        On a CPU each core computes sequences of its own, where there are enough: then none waits for the others after
-        each of some hundred operations. A few, or a long one, are computed by all cores together.
+        On a CPU each core computes sequences of its own, where there are enough, or a part of a long one: then none
+        waits for the others after each of some hundred operations. A few short ones are computed by all cores together.
         """
-        threads = torch.get_num_threads() if self.model.device.type == "cpu" else 1
-        shares = share_out([len(sequence) for sequence in sequences], threads, at_least=_ALONE_FROM)
-        if len(shares) == 1:
-            return self._pool(sequences)
-        if self._cores is None:
-            self._cores = ThreadPoolExecutor(os.cpu_count(), "pplx-embed-core", initializer=_compute_alone)
-        pending = [self._cores.submit(self._pool, [sequences[index] for index in share]) for share in shares]
+        lengths = [len(sequence) for sequence in sequences]
+        cores = min(torch.get_num_threads(), _cores()) if self.model.device.type == "cpu" else 1
+        groups = share_out(lengths, cores, at_least=_ALONE_FROM)
+        if len(groups) > 1:
+            pooled = self._at_once([partial(self._pool, [sequences[index] for index in group]) for group in groups])
+        else:
+            long = [index for index, length in enumerate(lengths) if cores > 1 and length >= cores * _ALONE_FROM]
+            short = [index for index in range(len(lengths)) if index not in long]
+            groups = [[index] for index in long] + ([short] if short else [])
+            pooled = [self._divide(sequences[index], cores) for index in long]
+            pooled += [self._pool([sequences[index] for index in short])] if short else []
+        # Rows stand group by group; bring them into the order of the sequences.
+        owners = np.concatenate([np.repeat(index, len(sequences[index].spans)) for group in groups for index in group])
+        rows: Pooled = np.concatenate(pooled)[np.argsort(owners, kind="stable")]
+        return rows
+
+    def _at_once(self, tasks: Sequence[Callable[[], Any]]) -> list[Any]:
+        """Compute each on a core of its own; raise an error when all have ended."""
+        if self._pool_of_cores is None:
+            self._pool_of_cores = ThreadPoolExecutor(_cores(), "pplx-embed-core", initializer=_compute_alone)
+        pending = [self._pool_of_cores.submit(task) for task in tasks]
         wait(pending)
-        pooled = np.concatenate([each.result() for each in pending])
-        # Rows stand share by share; bring them into the order of the sequences.
-        owners = np.concatenate([np.repeat(index, len(sequences[index].spans)) for share in shares for index in share])
-        return pooled[np.argsort(owners, kind="stable")]
+        errors = [error for each in pending if (error := each.exception()) is not None]
+        # A broken barrier is what a failed thread does to the others.
+        for error in sorted(errors, key=lambda error: isinstance(error, threading.BrokenBarrierError)):
+            raise error
+        return [each.result() for each in pending]
+
+    def _divide(self, sequence: TokenSequence, cores: int) -> Pooled:
+        """Compute a long sequence in parts of equal length, one a core."""
+        ids, tokens = torch.from_numpy(sequence.ids), len(sequence)
+        meeting = Meeting(self.model, tokens, cores)
+        borders = [tokens * core // cores for core in range(cores + 1)]
+
+        def compute(part: slice) -> torch.Tensor:
+            with torch.inference_mode():
+                return part_forward(self.model, ids, part, meeting, kernel=self.attention)
+
+        with self._dividing:
+            parts = self._at_once([partial(compute, slice(start, end)) for start, end in pairwise(borders)])
+        return span_means(torch.cat(parts), sequence.spans).numpy()
 
     @torch.inference_mode()
     def _pool(self, sequences: list[TokenSequence]) -> Pooled:
@@ -129,6 +163,11 @@ class Engine:
 
     def close(self) -> None:
         """Do nothing: the weights go with the last reference to them."""
+
+
+def _cores() -> int:
+    """How many threads compute at a time at most."""
+    return os.cpu_count() or 1
 
 
 def _compute_alone() -> None:

@@ -9,13 +9,14 @@ costs a quarter of the time of a batch, and its arrays most of the memory of a l
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch.nn import functional
 
-from .attention import Kernel, PackedLayout, packed_attention
+from .attention import Kernel, PackedLayout, packed_attention, part_attention
 from .int8_weights import Int8Linear
 from .prepacking import PrepackedLinear
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from .modeling import PplxQwen3Model
     from .network import Network
 
-__all__ = ["packed_forward"]
+__all__ = ["Meeting", "packed_forward", "part_forward"]
 
 _FLOATS_AT_ONCE = 2**17
 """Floats in a block on a CPU, for each thread: half a megabyte stays in a core's cache between two operations."""
@@ -33,6 +34,8 @@ than a hidden state, and of a long document would fill gigabytes."""
 
 Rotation = tuple[torch.Tensor, torch.Tensor]
 """Cosine and sine of each token's angles, `[tokens, 1, head_dim / 2]` float32."""
+Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, float], torch.Tensor]
+"""From queries, keys, values (each `[1, heads, tokens, head_dim]`) and scaling to `[tokens, heads, head_dim]`."""
 
 
 def packed_forward(
@@ -55,22 +58,92 @@ def packed_forward(
     lengths = [len(sequence) for sequence in sequences]
     ids = torch.cat(list(sequences)).to(model.device, torch.int64)
     layout = PackedLayout(lengths, device=ids.device)
-    rotation = _rotation(cast("torch.Tensor", model.rotary_emb.inv_freq).float(), lengths)
-    hidden = model.embed_tokens(ids)
+    positions = torch.cat([torch.arange(length) for length in lengths])
+
+    def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float) -> torch.Tensor:
+        return packed_attention(query, key, value, layout=layout, scaling=scaling, kernel=kernel)[0]
+
+    return _forward(model, ids, positions, attend)
+
+
+class Meeting:
+    """Where threads that compute one sequence together leave its keys and values for each other, layer by layer.
+
+    There is room for those of two layers: a thread is at most one layer ahead of another.
+
+    Args:
+        model: The weights.
+        tokens: Tokens of the sequence.
+        parts: Threads.
+    """
+
+    def __init__(self, model: Network | PplxQwen3Model, tokens: int, parts: int) -> None:
+        heads, width = cast("tuple[int, int]", (model.config.num_key_value_heads, model.config.head_dim))
+        self._room = torch.empty(2, 2, 1, heads, tokens, width, dtype=model.dtype)
+        self._barrier = threading.Barrier(parts)
+
+    def exchange(
+        self, number: int, part: slice, key: torch.Tensor, value: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Leave a part's keys and values of a layer, and wait for those of the others.
+
+        Raises:
+            threading.BrokenBarrierError: Another thread will not come.
+        """
+        keys, values = self._room[number % 2]
+        keys[:, :, part], values[:, :, part] = key, value
+        self._barrier.wait()
+        return keys, values
+
+    def leave(self) -> None:
+        """Tell the others not to wait any longer: this thread failed."""
+        self._barrier.abort()
+
+
+def part_forward(
+    model: Network | PplxQwen3Model, ids: torch.Tensor, part: slice, meeting: Meeting, *, kernel: Kernel | None = None
+) -> torch.Tensor:
+    """Run a part of one sequence, while other threads run the others; they wait for each other once a layer.
+
+    Args:
+        model: The weights, on the CPU.
+        ids: Token ids of the whole sequence, `[tokens]`.
+        part: Which of them are this thread's.
+        meeting: What the threads have in common.
+        kernel: How attention is computed.
+
+    Returns:
+        Hidden states of the part's tokens after the final norm, `[tokens of the part, hidden_size]`.
+
+    Raises:
+        threading.BrokenBarrierError: Another thread failed.
+    """
+    numbers = iter(range(len(model.layers)))
+
+    def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float) -> torch.Tensor:
+        keys, values = meeting.exchange(next(numbers), part, key, value)
+        return part_attention(query, keys, values, scaling=scaling, kernel=kernel)
+
+    try:
+        return _forward(model, ids[part].long(), torch.arange(len(ids))[part], attend)
+    except BaseException:
+        meeting.leave()
+        raise
+
+
+def _forward(
+    model: Network | PplxQwen3Model, ids: torch.Tensor, positions: torch.Tensor, attend: Attend
+) -> torch.Tensor:
+    frequencies = cast("torch.Tensor", model.rotary_emb.inv_freq).float()
+    angles = torch.outer(positions.to(frequencies), frequencies)[:, None]
+    rotation = angles.cos(), angles.sin()
+    hidden: torch.Tensor = model.embed_tokens(ids)
     for layer in model.layers:
-        hidden = _layer(layer, hidden, rotation, layout, kernel)
+        hidden = _layer(layer, hidden, rotation, attend)
     return _rms_norm(hidden, model.norm)
 
 
-def _rotation(frequencies: torch.Tensor, lengths: Sequence[int]) -> Rotation:
-    positions = torch.cat([torch.arange(length, dtype=torch.float32) for length in lengths]).to(frequencies.device)
-    angles = torch.outer(positions, frequencies)[:, None]
-    return angles.cos(), angles.sin()
-
-
-def _layer(
-    layer: Any, hidden: torch.Tensor, rotation: Rotation, layout: PackedLayout, kernel: Kernel | None
-) -> torch.Tensor:
+def _layer(layer: Any, hidden: torch.Tensor, rotation: Rotation, attend: Attend) -> torch.Tensor:
     attention, mlp = layer.self_attn, layer.mlp
     normed = _rms_norm(hidden, layer.input_layernorm)
     heads = (len(hidden), -1, attention.head_dim)
@@ -78,7 +151,7 @@ def _layer(
     key = _norm_and_rotate(attention.k_proj(normed).view(heads), attention.k_norm, rotation)
     value = attention.v_proj(normed).view(heads).transpose(0, 1)[None]
     del normed
-    mixed = packed_attention(query, key, value, layout=layout, scaling=attention.scaling, kernel=kernel)[0].flatten(1)
+    mixed = attend(query, key, value, attention.scaling).flatten(1)
     del query, key, value
     hidden = _linear(attention.o_proj, mixed, plus=hidden)
     del mixed

@@ -3,18 +3,22 @@
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from pplx_embed_integrations.backbone import engine as module
+from pplx_embed_integrations.backbone.devices import resolve_dtype
 from pplx_embed_integrations.backbone.engine import Engine, Loading
 from pplx_embed_integrations.backbone.packing import TokenSequence
 
 
 @pytest.fixture(autouse=True)
-def two_threads() -> Iterator[None]:
+def two_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(module, "_cores", lambda: 2)
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     yield
@@ -66,13 +70,73 @@ def test_each_core_computes_sequences_of_its_own(engine: Engine, monkeypatch: py
     assert seen == [2]
 
 
-@pytest.mark.parametrize("lengths", [(30,), (5, 5), (400, 30, 30)], ids=["one", "few tokens", "a long one"])
+@pytest.mark.parametrize("lengths", [(30,), (5, 5), (25, 3, 3)], ids=["one", "few tokens", "uneven"])
 def test_what_cannot_be_shared_out_is_computed_together(
     lengths: tuple[int, ...], engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     passes = observe(engine, monkeypatch)
     engine.run(documents(*lengths))
     assert [(threads, count) for _, threads, count in passes] == [(2, len(lengths))]
+
+
+@pytest.mark.parametrize("kernel", [None, "sdpa", "blocked"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_long_sequence_is_divided_among_the_cores(
+    kernel: str | None, dtype: str, replica_context_v1: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if dtype == "bfloat16" and resolve_dtype("auto", device=torch.device("cpu"), parameters=10**9) == torch.float32:
+        pytest.skip("this processor emulates bfloat16")
+    monkeypatch.setattr(module, "_ALONE_FROM", 16)
+    engine = Engine(Loading(replica_context_v1, contextual=True, dtype=dtype, attention=kernel), "cpu")
+    batch = documents(401, 30, 32, 333, 9)
+    threads: set[str] = set()
+    part_forward = module.part_forward
+
+    def noting(*args: Any, **options: Any) -> torch.Tensor:
+        threads.add(threading.current_thread().name)
+        assert torch.get_num_threads() == 1
+        return part_forward(*args, **options)
+
+    monkeypatch.setattr(module, "part_forward", noting)
+    divided = np.concatenate([engine.run([each]) for each in batch])
+    assert len(threads) == 2
+    together = engine.run(batch)
+    torch.set_num_threads(1)
+    threads.clear()
+    alone = np.concatenate([engine.run([each]) for each in batch])
+    assert not threads
+    torch.set_num_threads(2)
+    tolerance = 1e-5 if dtype == "float32" else 0.05
+    np.testing.assert_allclose(divided, alone, atol=tolerance)
+    np.testing.assert_allclose(together, alone, atol=tolerance)
+
+
+def test_more_threads_than_cores_are_no_more_parts(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_cores", lambda: 3)
+    torch.set_num_threads(8)
+    [sequence] = documents(100)
+    divided = engine.run([sequence])
+    torch.set_num_threads(1)
+    np.testing.assert_allclose(divided, engine.run([sequence]), atol=1e-5)
+
+
+def test_an_error_in_one_part_ends_the_others(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    part_forward = module.part_forward
+
+    def failing(model: Any, ids: torch.Tensor, part: slice, meeting: Any, **options: Any) -> torch.Tensor:
+        if part.start > 0:
+            layers = model.layers
+            broken = SimpleNamespace(**{name: getattr(model, name) for name in ("rotary_emb", "embed_tokens", "norm")})
+            broken.layers = [layers[0], None]
+            model = broken
+        return part_forward(model, ids, part, meeting, **options)
+
+    monkeypatch.setattr(module, "part_forward", failing)
+    [sequence] = documents(100)
+    with pytest.raises(AttributeError, match="NoneType"):
+        engine.run([sequence])
+    monkeypatch.setattr(module, "part_forward", part_forward)
+    assert engine.run([sequence]).shape == (2, engine.width)
 
 
 def test_an_error_on_one_core_is_raised_when_the_others_are_done(
