@@ -5,7 +5,7 @@ It must not know networks or losses.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -33,9 +33,10 @@ class Sampler:
         self.texts, self.tokenizer = units.texts, tokenizer
         self.order = units.order[: len(taught)]
         self.rows = {number: row for row, number in enumerate(self.order)}
-        # Those that the teacher read whole: all, unless its stage was cut short.
-        self.taught = [p for p in units.passages if all(one in self.rows for one in (p.text, *p.queries))]
-        self.vectors = taught
+        known = [all(one in self.rows for one in (p.text, *p.queries)) for p in units.passages]
+        self.taught = [p for p, flag in zip(units.passages, known, strict=True) if flag]
+        self.untaught = [p for p, flag in zip(units.passages, known, strict=True) if not flag]
+        self.vectors, self.like = taught, list[npt.NDArray[np.int64]]()
         self.separator = tokenizer.token_to_id("<|endoftext|>")
         self.mask = tokenizer.token_to_id("<|im_start|>")
         words = [tokenizer.id_to_token(i) for i in range(tokenizer.get_vocab_size())]
@@ -57,9 +58,16 @@ class Sampler:
         pairs = zip(numbers, forms, strict=True)
         return self.encode([_FORMS[form](self.texts[number]) for number, form in pairs], longest)
 
-    def draw(self, count: int, *, groups: int) -> npt.NDArray[np.int64]:
+    def group(self, embed: Callable[[Sequence[Ids]], Tensor]) -> None:
+        """Clusters the passages that the teacher did not read by what a student makes of them."""
+        numbers = [p.text for p in self.untaught]
+        parts = [numbers[at : at + 4096] for at in range(0, len(numbers), 4096)]
+        with torch.no_grad():
+            vectors = torch.cat([embed(self.read(part, 128)) for part in parts])
+        self.like = clusters(torch.nn.functional.normalize(vectors, dim=-1), seed=0)
+
+    def draw(self, clusters: Sequence[npt.NDArray[np.int64]], count: int, *, groups: int) -> npt.NDArray[np.int64]:
         """Distinct positions: three quarters from `groups` clusters, the rest from all."""
-        clusters = self.known
         sizes = np.array([len(cluster) for cluster in clusters])
         chosen = self.rng.choice(len(sizes), size=groups, replace=False, p=sizes / sizes.sum())
         pool = np.concatenate([clusters[one] for one in chosen])
@@ -67,6 +75,14 @@ class Sampler:
         others = self.rng.choice(len(sizes), size=count, p=sizes / sizes.sum())
         far = np.array([self.rng.choice(clusters[one]) for one in others])
         return self.rng.permutation(np.unique(np.concatenate([near, np.setdiff1d(far, near)[: count - len(near)]])))
+
+    def pairs(self, count: int, *, groups: int, longest: int) -> tuple[list[Ids], list[Ids], Tensor]:
+        """Untaught queries and passages as ids, and which belong together (those of one title), as shares."""
+        drawn = [self.untaught[position] for position in self.draw(self.like, count, groups=groups)]
+        queries = [int(self.rng.choice(p.queries)) for p in drawn]
+        titles = torch.tensor([p.title for p in drawn])
+        same = (titles[:, None] == titles).float()
+        return self.read(queries, 32), self.read([p.text for p in drawn], longest), same / same.sum(1, keepdim=True)
 
     def crop(self, ids: Ids) -> Ids:
         """Four to ten words in a row, from a word's beginning."""
@@ -79,7 +95,7 @@ class Sampler:
 
     def batch(self, count: int, *, groups: int, longest: int) -> tuple[list[Ids], list[Ids], list[Ids], Tensor, Tensor]:
         """Taught queries, crops and passages as ids, and the rows of queries' and passages' targets."""
-        drawn = [self.taught[position] for position in self.draw(count, groups=groups)]
+        drawn = [self.taught[position] for position in self.draw(self.known, count, groups=groups)]
         queries, told = [int(self.rng.choice(p.queries)) for p in drawn], [p.text for p in drawn]
         crops = [self.crop(ids) for ids in self.encode([_FORMS[2](self.texts[number]) for number in told], longest)]
         rows = (torch.tensor([self.rows[number] for number in numbers]) for numbers in (queries, told))

@@ -22,7 +22,7 @@ CONTEXT = CACHE / "context.pt"
 SUBJECT = 0.6  # how much of its article's subject a later chunk's target holds, beside its own meaning
 NEAR = 13  # this coordinate of a head turns by 0.0037 radians from one token to the next
 FOCUS = 1.0  # at first a token's weight is exp(FOCUS * cosine of what the rotary embedding turns it by)
-SHARE = 4.0  # what the layer adds at first, in the residual stream's units
+SHARE = 2.0  # what the layer adds at first, in the residual stream's units
 STAND_INS = ("it", "It", "this", "they", "the former")
 _WORD = re.compile(r"[A-Za-z][A-Za-z-]{3,}")
 
@@ -156,7 +156,7 @@ def contextual(material: train.Material, anchor: Student, *, minutes: float, doc
             "single": 10 * losses.distil(again, alone),
         }
 
-    return train.optimise(student, [optimiser], loss, minutes=minutes, path=CONTEXT)
+    return train.optimise(student, optimiser, loss, minutes=minutes, path=CONTEXT)
 
 
 def load() -> Student:

@@ -20,7 +20,7 @@ from sources import CACHE
 from transformers import AutoModel, AutoTokenizer
 
 SHARD = 4096
-MOST = 120  # shards; what a prefix of the texts leaves out are whole passages
+MOST = 37  # shards; what a prefix of the texts leaves out are whole passages
 SHARDS = CACHE / "teacher"
 
 

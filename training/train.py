@@ -9,7 +9,6 @@ import copy
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import losses
 import numpy as np
@@ -26,8 +25,6 @@ from torch import Tensor, distributed
 from torch.nn import functional
 
 WIDEN = 16.0
-DISTIL = 1.0
-MATRIX_RATE = 3e-3
 STATIC, JOINT = CACHE / "static.pt", CACHE / "v1.pt"
 SAVE_EVERY = 60.0  # seconds of processor time between two saves of an unfinished stage
 
@@ -55,31 +52,35 @@ class Material:
         shape = (count, vocabulary.VOCABULARY)
         return sparse.csr_matrix((shares, (owners, columns)), shape, dtype=np.float32), self.targets[rows, :-1].numpy()
 
-    def loss(self, forward: Forward, count: int, *, groups: int, longest: int) -> dict[str, Tensor]:
-        """Distillation of single texts, and ranking of passages for titles, headings, questions and crops."""
+    def loss(self, forward: Forward, count: int, *, groups: int, longest: int, extra: int) -> dict[str, Tensor]:
+        """Distillation of single texts, and ranking of passages for titles, headings, questions and crops.
+
+        `extra` untaught passages are ranked beside the `count` taught ones, without the teacher's word on the others.
+        """
         lesson, about = self.sampler.lesson(count // 2, longest=48)
         queries, crops, passages, asked, told = self.sampler.batch(count, groups=groups, longest=longest)
-        kinds = (lesson, queries, crops, passages)
+        wanting, wanted, same = self.sampler.pairs(extra, groups=groups, longest=longest)
+        kinds = (lesson, queries, crops, passages, wanting, wanted)
         pooled = forward([ids for kind in kinds for ids in kind])
-        single, a, c, p = pooled.split([len(kind) for kind in kinds])
+        single, a, c, p, q, w = pooled.split([len(kind) for kind in kinds])
         known = self.taught[told].float()
         target = self.targets[torch.cat([about, asked, told])]
         direct = torch.cat([single, a, p])
         return {
-            "distil": DISTIL * losses.distil(direct, target),
+            "distil": losses.distil(direct, target),
             "relations": 10 * losses.relations(direct, target),
             "asked": losses.ranking(a, p, losses.labels(self.taught[asked].float() @ known.T, certain=0.4)),
             "crop": losses.ranking(c, p, losses.labels(known @ known.T, certain=0.4)),
+            "untaught": losses.ranking(q, w, (same, same)),
             "scale": losses.scale(pooled),
         }
 
 
-def schedule(optimisers: Sequence[torch.optim.Optimizer], spent: float, *, warmup: float = 0.04) -> None:
+def schedule(optimiser: torch.optim.Optimizer, spent: float, *, warmup: float = 0.04) -> None:
     """Linear warm-up, then linear to a fiftieth; `spent` is the share of the stage that is over."""
     factor = spent / warmup if spent < warmup else 0.02 + 0.98 * (1 - spent)
-    for optimiser in optimisers:
-        for group in optimiser.param_groups:
-            group["lr"] = group["base"] * factor
+    for group in optimiser.param_groups:
+        group["lr"] = group["base"] * factor
 
 
 def shared(values: Sequence[Tensor]) -> None:
@@ -95,7 +96,7 @@ def shared(values: Sequence[Tensor]) -> None:
 
 def optimise(
     student: Student,
-    optimisers: Sequence[torch.optim.Optimizer],
+    optimiser: torch.optim.Optimizer,
     loss: Callable[[float], dict[str, Tensor]],
     *,
     minutes: float,
@@ -113,10 +114,9 @@ def optimise(
         saved = torch.load(partial, weights_only=True)
         student.load_state_dict(saved["student"])
         average.load_state_dict(saved["average"])
-        for optimiser, state in zip(optimisers, saved["optimisers"], strict=True):
-            optimiser.load_state_dict(state)
+        optimiser.load_state_dict(saved["optimiser"])
         done, step = saved["seconds"], saved["step"]
-    parameters = [p for optimiser in optimisers for group in optimiser.param_groups for p in group["params"]]
+    parameters = [p for group in optimiser.param_groups for p in group["params"]]
     with torch.no_grad():
         shared([p.data for p in student.parameters()])
     sums: dict[str, float] = {}
@@ -125,17 +125,15 @@ def optimise(
     seconds = torch.tensor([float(done)])
     while float(seconds) < 60 * minutes:
         spent = float(seconds) / (60 * minutes)
-        schedule(optimisers, spent)
+        schedule(optimiser, spent)
         parts = loss(spent)
-        for optimiser in optimisers:
-            optimiser.zero_grad(set_to_none=True)
+        optimiser.zero_grad(set_to_none=True)
         torch.stack(list(parts.values())).sum().backward()  # type: ignore[no-untyped-call]
         now = time.process_time()
         seconds, last = seconds + (now - last), now
         shared([seconds, *(p.grad for p in parameters if p.grad is not None)])
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        for optimiser in optimisers:
-            optimiser.step()
+        optimiser.step()
         with torch.no_grad():
             rate = 1 / min(step + 1, memory)
             torch._foreach_lerp_(list(average.parameters()), list(student.parameters()), rate)
@@ -146,9 +144,8 @@ def optimise(
             print(f"{path.stem} {step} ({float(seconds):.0f} s): {shown}", flush=True)
         if now - saved_at > SAVE_EVERY and leads:
             saved_at = now
-            state: dict[str, Any] = {"student": student.state_dict(), "average": average.state_dict()}
-            state["optimisers"] = [optimiser.state_dict() for optimiser in optimisers]
-            torch.save({**state, "seconds": float(seconds), "step": step}, partial)
+            state = {"student": student.state_dict(), "average": average.state_dict()}
+            torch.save({**state, "optimiser": optimiser.state_dict(), "seconds": float(seconds), "step": step}, partial)
         step += 1
     if leads:
         torch.save(average.state_dict(), path)
@@ -156,7 +153,7 @@ def optimise(
     return average
 
 
-def static(material: Material, *, minutes: float, batch: int = 800) -> Student:
+def static(material: Material, *, minutes: float, batch: int = 640) -> Student:
     """Embedding table and final norm alone, blocks idle: what a bag of tokens can learn."""
     student = network.initialise(material.tokenizer, material.projection, *material.bags())
     table, norm = student.backbone.embed_tokens.weight, student.backbone.norm.weight
@@ -165,30 +162,28 @@ def static(material: Material, *, minutes: float, batch: int = 800) -> Student:
     )
 
     def loss(spent: float) -> dict[str, Tensor]:
-        return material.loss(student.static, batch, groups=3, longest=256)
+        return material.loss(student.static, batch, groups=3, longest=256, extra=batch)
 
-    return optimise(student, [optimiser], loss, minutes=minutes, path=STATIC)
+    material.sampler.group(student.static)
+    return optimise(student, optimiser, loss, minutes=minutes, path=STATIC)
 
 
-def joint(material: Material, student: Student, *, minutes: float, batch: int = 96) -> Student:
+def joint(material: Material, student: Student, *, minutes: float, batch: int = 80) -> Student:
     """The whole network: masked denoising fades out while distillation and ranking go on."""
     student.requires_grad_(True)
     table = student.backbone.embed_tokens.weight
     with torch.no_grad():
         table.mul_(WIDEN)  # the norms make this a change of nothing but of how gently the blocks set in
     blocks = [p for name, p in student.named_parameters() if "layers." in name]
-    norms = [student.backbone.norm.weight, *(p for p in blocks if p.ndim == 1)]
-    # Muon (Jordan et al. 2024) for the matrices, with steps of AdamW's size (Liu et al. 2025).
-    matrices = {"params": [p for p in blocks if p.ndim == 2], "base": MATRIX_RATE, "weight_decay": 0.01}
-    optimisers = [
-        torch.optim.Muon([matrices], momentum=0.95, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW(
-            [{"params": norms, "base": 1e-3}, {"params": [table], "base": 1e-2}],
-            betas=(0.9, 0.98),
-            weight_decay=0.0,
-            fused=True,
-        ),
-    ]
+    optimiser = torch.optim.AdamW(
+        [
+            {"params": blocks, "base": 2e-3, "weight_decay": 0.01},
+            {"params": [student.backbone.norm.weight], "base": 1e-3, "weight_decay": 0.0},
+            {"params": [table], "base": 1e-2, "weight_decay": 0.0},
+        ],
+        betas=(0.9, 0.98),
+        fused=True,
+    )
 
     def forward(texts: Sequence[Ids]) -> Tensor:
         with torch.autocast("cpu", torch.bfloat16):
@@ -199,9 +194,10 @@ def joint(material: Material, student: Student, *, minutes: float, batch: int = 
         if spent < 0.1:
             texts, _ = material.sampler.lesson(batch // 2, longest=48)
             parts["denoise"] = 0.2 * denoise(student, texts, material.sampler.mask)
-        return parts | material.loss(forward, batch, groups=1, longest=128)
+        return parts | material.loss(forward, batch, groups=1, longest=128, extra=batch // 2)
 
-    return optimise(student, optimisers, loss, minutes=minutes, path=JOINT)
+    material.sampler.group(student.static)
+    return optimise(student, optimiser, loss, minutes=minutes, path=JOINT)
 
 
 def denoise(student: Student, texts: Sequence[Ids], hole: int) -> Tensor:
