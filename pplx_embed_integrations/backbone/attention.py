@@ -155,8 +155,7 @@ def packed_attention(
         # Neighbours of one length share a call: [1, heads, count * length, d] -> [count, heads, length, d].
         block = slice(start, start + count * length)
         q, k, v = (side[0, :, block].unflatten(1, (count, length)).transpose(0, 1) for side in (query, key, value))
-        mixed = _blocked(q, k, v, scaling) if chosen(length) == "blocked" else _sdpa(q, k, v, scaling)
-        return mixed.transpose(1, 2).flatten(0, 1)
+        return _one_length(q, k, v, scaling, chosen(length)).flatten(0, 1)
 
     if len(layout.runs) == 1:  # sdpa's result lies as the model goes on with it: nothing is copied
         return attend(0, *layout.runs[0])[None]
@@ -190,8 +189,15 @@ def part_attention(
         torch.Size([2, 4, 8])
     """
     kernel = kernel or choose_kernel(device=query.device, dtype=query.dtype, length=key.shape[2])
-    mixed = _blocked(query, key, value, scaling) if kernel == "blocked" else _sdpa(query, key, value, scaling)
-    return mixed[0].transpose(0, 1)
+    return _one_length(query, key, value, scaling, kernel)[0]
+
+
+def _one_length(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float, kernel: Kernel
+) -> torch.Tensor:
+    """Attend within each of several sequences of one length: `[count, heads, n, d]` to `[count, n, heads, d]`."""
+    attend = _blocked if kernel == "blocked" else _sdpa
+    return attend(query, key, value, scaling).transpose(1, 2)
 
 
 def _sdpa(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float) -> torch.Tensor:

@@ -126,8 +126,8 @@ class Engine:
         wait(pending)
         errors = [error for each in pending if (error := each.exception()) is not None]
         # A broken barrier is what a failed thread does to the others.
-        for error in sorted(errors, key=lambda error: isinstance(error, threading.BrokenBarrierError)):
-            raise error
+        if errors:
+            raise min(errors, key=lambda error: isinstance(error, threading.BrokenBarrierError))
         return [each.result() for each in pending]
 
     def _divide(self, sequence: TokenSequence, cores: int) -> Pooled:

@@ -1,6 +1,7 @@
 """Qwen3 with bidirectional attention, as a native transformers class: for trainers, evaluators and saving.
 
-Knows transformers' Qwen3, and how it takes over the weights of a network; must not know files, texts or frameworks.
+Knows transformers' Qwen3, and how it takes over the weights of a network; must not know weight files, texts or
+frameworks.
 """
 
 from __future__ import annotations

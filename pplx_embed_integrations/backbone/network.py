@@ -1,8 +1,8 @@
 """Qwen3's weights in torch's own modules, and how they are loaded from a folder.
 
 Knows which `config.json` is understood, under what names the weights lie in the files, and in what they are held; must
-not know texts, batches, or how the network is computed. Nor transformers, whose import takes longer than loading a
-model: `modeling` hands the weights over to it where it is wanted.
+not know texts, frameworks or transformers, whose import takes longer than loading a model: `modeling` hands the weights
+over to it where it is wanted.
 """
 
 from __future__ import annotations

@@ -103,7 +103,7 @@ def test_gradients_pass_the_quantiser(form: str | None) -> None:
     torch.testing.assert_close(pooled.grad, expected)
 
 
-def test_the_weights_are_shared_and_moved_together(replica_v1: Path) -> None:
+def test_the_weights_are_shared(replica_v1: Path) -> None:
     encoder = PplxEncoder(replica_v1, dtype="float32")
     before = encoder.encode(TEXTS, quantization=None)
     model = encoder.sentence_transformer[0].model
