@@ -84,6 +84,8 @@ def test_every_exception_is_public() -> None:
 
 @pytest.mark.parametrize("name", ["pplx_embed_integrations", *MODULES])
 def test_every_module_says_what_it_is(name: str) -> None:
+    if name.endswith("triton_kernels"):
+        pytest.importorskip("triton")
     module = importlib.import_module(name)
     assert module.__doc__
     for public in getattr(module, "__all__", []):

@@ -7,19 +7,24 @@ pooling.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 from functools import cache
 from itertools import accumulate
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 
 from ..errors import InputError
 
+logger = logging.getLogger(__name__)
+
 __all__ = ["Kernel", "PackedLayout", "check_kernel", "choose_kernel", "packed_attention", "part_attention"]
 
 Kernel = Literal["sdpa", "blocked", "varlen"]
-"""torch's fused attention a sequence, plain matrix products in blocks, or torch's FlashAttention over all at once."""
+"""torch's fused attention a sequence, plain matrix products in blocks, or one fused call over all sequences."""
+
+_Varlen = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, "PackedLayout", float], torch.Tensor]
 
 _BLOCKED_FROM = 32
 """Tokens from which blocks beat sdpa in bfloat16 on a CPU; below, the fixed cost of a call decides."""
@@ -59,8 +64,8 @@ def choose_kernel(*, device: torch.device, dtype: torch.dtype, length: int) -> K
     """Return the fastest exact kernel for a sequence; this is the one place where that is decided.
 
     The choice rests on docs/performance.md: on CPUs sdpa leads in float32 at every length; in bfloat16 it leads where
-    the processor has tile registers (AMX), which torch's kernel uses, and elsewhere blocks do; on CUDA in half
-    precision one FlashAttention call takes the whole batch.
+    the processor has tile registers (AMX), which torch's kernel uses, and elsewhere blocks do; on CUDA one call takes
+    the whole batch, where torch has it.
 
     Args:
         device: Where the model runs.
@@ -73,7 +78,7 @@ def choose_kernel(*, device: torch.device, dtype: torch.dtype, length: int) -> K
         >>> choose_kernel(device=torch.device("mps"), dtype=torch.bfloat16, length=10_000)
         'blocked'
     """
-    if device.type == "cuda" and dtype in (torch.bfloat16, torch.float16) and _has_varlen(device.index or 0):
+    if device.type == "cuda" and _has_varlen(device.index or 0, dtype):
         return "varlen"
     if device.type == "cpu" and dtype == torch.bfloat16 and length >= _BLOCKED_FROM and not _has_tiles():
         return "blocked"
@@ -90,8 +95,8 @@ def check_kernel(kernel: str | None, *, device: torch.device, dtype: torch.dtype
     """
     if kernel == "varlen" and choose_kernel(device=device, dtype=dtype, length=1) != "varlen":
         raise InputError(
-            f"attention='varlen' needs torch 2.10, a CUDA card of capability 8.0 and bfloat16, and the model is "
-            f"on {device} in {str(dtype).removeprefix('torch.')}; leave attention out"
+            f"attention='varlen' needs torch 2.11 and a CUDA card, of capability 8.0 for bfloat16, and the model is on "
+            f"{device} in {str(dtype).removeprefix('torch.')}; leave attention out"
         )
     return cast("Kernel | None", kernel)
 
@@ -104,14 +109,55 @@ def _has_tiles() -> bool:
 
 
 @cache
-def _has_varlen(index: int) -> bool:
-    """Whether torch has variable-length attention in the form that is used here, and the card can run it."""
+def _varlen_options() -> frozenset[str]:
+    """Return the names of what torch's variable-length attention takes; of none where there is none."""
     try:
         from torch.nn.attention.varlen import varlen_attn
     except ImportError:  # torch before 2.10
+        return frozenset()
+    return frozenset(inspect.signature(varlen_attn).parameters)
+
+
+@cache
+def _has_varlen(index: int, dtype: torch.dtype) -> bool:
+    """Whether torch has attention over all sequences at once in a form that is used here, and the card can run it."""
+    if index >= torch.cuda.device_count():
         return False
-    known = inspect.signature(varlen_attn).parameters
-    return {"scale", "enable_gqa"} <= set(known) and torch.cuda.get_device_capability(index) >= (8, 0)
+    if dtype == torch.float32:
+        return _works(_efficient, index, dtype)
+    return (
+        dtype in (torch.bfloat16, torch.float16)
+        and "scale" in _varlen_options()
+        and torch.cuda.get_device_capability(index) >= (8, 0)
+    )
+
+
+@cache
+def _shares_heads(index: int) -> bool:
+    """Whether FlashAttention lets query heads share a key head, also where torch does not say so (before 2.12)."""
+    return "enable_gqa" in _varlen_options() or _works(_flash, index, torch.bfloat16)
+
+
+def _works(attend: _Varlen, index: int, dtype: torch.dtype) -> bool:
+    """Try a kernel on a card, with two query heads to a key head, against plain products."""
+    device = torch.device("cuda", index)
+    with torch.inference_mode(), torch.cuda.device(device):
+        # No random numbers: a caller's would come out differently.
+        numbers = torch.sin(torch.arange(7 * 4 * 64, device=device) * 0.37).view(7, 4, 64)
+        query, key, value = (side.to(dtype) for side in (numbers, numbers[:, :2], numbers[:, 2:]))
+        layout = PackedLayout([5, 2], device=device)
+        try:
+            found = attend(query, key, value, layout, 0.25)
+        except (AttributeError, RuntimeError, TypeError) as error:  # no such operator, or none for this card
+            logger.debug("a kernel for attention is not available on %s: %s", device, error)
+            return False
+        expected = torch.empty(7, 4, 64, device=device)
+        for part in (slice(0, 5), slice(5, 7)):
+            q, k, v = (side[part].float().transpose(0, 1) for side in (query, key, value))
+            k, v = (side.repeat_interleave(2, dim=0) for side in (k, v))
+            weights = torch.softmax((q * 0.25 @ k.transpose(1, 2)), dim=-1)
+            expected[part] = (weights @ v).transpose(0, 1)
+        return torch.allclose(found.float(), expected, rtol=0, atol=1e-5 if dtype == torch.float32 else 2e-2)
 
 
 def packed_attention(
@@ -236,19 +282,36 @@ def _blocked(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scalin
 def _varlen(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, layout: PackedLayout, scaling: float
 ) -> torch.Tensor:
+    """One call over all sequences. The kernels take heads and tokens in any order in memory: nothing is copied."""
+    q, k, v = (side[0].transpose(0, 1) for side in (query, key, value))  # [1, heads, n, d] -> [n, heads, d]
+    groups = q.shape[1] // k.shape[1]
+    if q.dtype == torch.float32:
+        return _efficient(q, k, v, layout, scaling)[None]
+    if groups > 1 and not (q.is_cuda and _shares_heads(q.device.index)):
+        k, v = (side.repeat_interleave(groups, dim=1) for side in (k, v))
+    return _flash(q, k, v, layout, scaling)[None]
+
+
+def _flash(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, layout: PackedLayout, scaling: float
+) -> torch.Tensor:
     from torch.nn.attention.varlen import varlen_attn
 
-    # [1, heads, tokens, d] -> [tokens, heads, d]
-    q, k, v = (side[0].transpose(0, 1).contiguous() for side in (query, key, value))
-    output = varlen_attn(
-        q,
-        k,
-        v,
-        layout.borders,
-        layout.borders,
-        layout.longest,
-        layout.longest,
-        scale=scaling,
-        enable_gqa=q.shape[1] != k.shape[1],
-    )
-    return cast("torch.Tensor", output)[None]  # a tuple only where statistics are asked for
+    options: dict[str, Any] = {"scale": scaling}
+    if "enable_gqa" in _varlen_options():
+        options["enable_gqa"] = query.shape[1] != key.shape[1]
+    where = (layout.borders, layout.borders, layout.longest, layout.longest)
+    return cast("torch.Tensor", varlen_attn(query, key, value, *where, **options))
+
+
+def _efficient(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, layout: PackedLayout, scaling: float
+) -> torch.Tensor:
+    """What sdpa calls in float32, with borders between the sequences: an operator that torch does not document."""
+    groups = query.shape[1] // key.shape[1]
+    if groups > 1:
+        key, value = (side.repeat_interleave(groups, dim=1) for side in (key, value))
+    where = (layout.borders, layout.borders, layout.longest, layout.longest)
+    attend = torch.ops.aten._efficient_attention_forward
+    found = attend(query[None], key[None], value[None], None, *where, 0.0, 0, False, scale=scaling)
+    return cast("torch.Tensor", found[0][0])

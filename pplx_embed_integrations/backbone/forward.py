@@ -1,22 +1,26 @@
 """One pass over packed sequences for inference: Qwen3's weights, with fewer trips to memory.
 
-Knows Qwen3's layer, and how to compute it in blocks that stay in the processor's caches; must not know texts, batches
-or where weights come from.
+Knows Qwen3's layer, and how to compute it in blocks that stay in the processor's caches, or in a GPU's fused kernels;
+must not know texts, batches or where weights come from.
 
 transformers' own forward takes a pass over memory for each operation, and a new array for its result. On a CPU that
-costs a quarter of the time of a batch, and its arrays most of the memory of a long document.
+costs a quarter of the time of a batch, and its arrays most of the memory of a long document; on a GPU it takes longer
+than the matrix products.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 import torch
 from torch.nn import functional
 
 from .attention import Kernel, PackedLayout, packed_attention, part_attention
+from .fused import fused_kernels
 from .int8_weights import Int8Linear
 from .prepacking import PrepackedLinear
 
@@ -58,7 +62,7 @@ def packed_forward(
     lengths = [len(sequence) for sequence in sequences]
     ids = torch.cat(list(sequences)).to(model.device, torch.int64)
     layout = PackedLayout(lengths, device=ids.device)
-    positions = torch.cat([torch.arange(length) for length in lengths])
+    positions = torch.from_numpy(np.concatenate([np.arange(length) for length in lengths])).to(ids.device)
 
     def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float) -> torch.Tensor:
         return packed_attention(query, key, value, layout=layout, scaling=scaling, kernel=kernel)[0]
@@ -134,22 +138,21 @@ def part_forward(
 def _forward(
     model: Network | PplxQwen3Model, ids: torch.Tensor, positions: torch.Tensor, attend: Attend
 ) -> torch.Tensor:
-    frequencies = cast("torch.Tensor", model.rotary_emb.inv_freq).float()
-    angles = torch.outer(positions.to(frequencies), frequencies)[:, None]
-    rotation = angles.cos(), angles.sin()
-    hidden: torch.Tensor = model.embed_tokens(ids)
-    for layer in model.layers:
-        hidden = _layer(layer, hidden, rotation, attend)
-    return _rms_norm(hidden, model.norm)
+    # Triton's kernels run on the thread's current device, whatever their operands are on.
+    with torch.cuda.device(ids.device) if ids.is_cuda else nullcontext():
+        frequencies = cast("torch.Tensor", model.rotary_emb.inv_freq).float()
+        angles = torch.outer(positions.to(frequencies), frequencies)[:, None]
+        rotation = angles.cos(), angles.sin()
+        hidden: torch.Tensor = model.embed_tokens(ids)
+        for layer in model.layers:
+            hidden = _layer(layer, hidden, rotation, attend)
+        return _rms_norm(hidden, model.norm)
 
 
 def _layer(layer: Any, hidden: torch.Tensor, rotation: Rotation, attend: Attend) -> torch.Tensor:
     attention, mlp = layer.self_attn, layer.mlp
     normed = _rms_norm(hidden, layer.input_layernorm)
-    heads = (len(hidden), -1, attention.head_dim)
-    query = _norm_and_rotate(attention.q_proj(normed).view(heads), attention.q_norm, rotation)
-    key = _norm_and_rotate(attention.k_proj(normed).view(heads), attention.k_norm, rotation)
-    value = attention.v_proj(normed).view(heads).transpose(0, 1)[None]
+    query, key, value = _queries_keys_values(attention, normed, rotation)
     del normed
     mixed = attend(query, key, value, attention.scaling).flatten(1)
     del query, key, value
@@ -157,9 +160,38 @@ def _layer(layer: Any, hidden: torch.Tensor, rotation: Rotation, attend: Attend)
     del mixed
     for block in _blocks(hidden, _ROWS_AT_ONCE):
         normed = _rms_norm(block, layer.post_attention_layernorm)
-        inner = _linear(mlp.up_proj, normed, times=_linear(mlp.gate_proj, normed, silu=True))
-        block.copy_(_linear(mlp.down_proj, inner, plus=block))
+        block.copy_(_linear(mlp.down_proj, _gated(mlp, normed), plus=block))
     return hidden
+
+
+def _queries_keys_values(attention: Any, normed: torch.Tensor, rotation: Rotation) -> tuple[torch.Tensor, ...]:
+    """Return what attention is computed of, `[1, heads, tokens, head_dim]` each."""
+    shape = (len(normed), -1, attention.head_dim)
+    joined = getattr(attention, "joined", None)
+    if joined is None:
+        query = _norm_and_rotate(attention.q_proj(normed).view(shape), attention.q_norm, rotation)
+        key = _norm_and_rotate(attention.k_proj(normed).view(shape), attention.k_norm, rotation)
+        value = attention.v_proj(normed).view(shape).transpose(0, 1)[None]
+        return query, key, value
+    heads = functional.linear(normed, joined).view(shape)
+    keys = attention.k_proj.out_features // attention.head_dim
+    _turn(heads[:, :-keys], (attention.q_norm, attention.k_norm), rotation, first=heads.shape[1] - 2 * keys)
+    return tuple(side.transpose(0, 1)[None] for side in heads.tensor_split((-2 * keys, -keys), dim=1))
+
+
+def _gated(mlp: Any, normed: torch.Tensor) -> torch.Tensor:
+    """Return what a feed-forward network's last product is given: silu(gate) · up."""
+    kernels = fused_kernels(normed.device, normed.dtype)
+    if kernels is None:
+        return _linear(mlp.up_proj, normed, times=_linear(mlp.gate_proj, normed, silu=True))
+    joined = getattr(mlp, "joined", None)
+    gate: torch.Tensor
+    if joined is None:
+        gate, up = mlp.gate_proj(normed), mlp.up_proj(normed)
+    else:
+        gate, up = functional.linear(normed, joined).chunk(2, dim=-1)
+    kernels.silu_times(gate, up)
+    return gate
 
 
 def _linear(
@@ -170,11 +202,13 @@ def _linear(
     times: torch.Tensor | None = None,
     plus: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Multiply, and do what comes next while the product is at hand, where the layer can."""
+    """Multiply, and do what comes next while the product is at hand, where the layer can; `plus` may be overwritten."""
     product: torch.Tensor
     if isinstance(layer, (PrepackedLinear, Int8Linear)):
         product = layer(hidden, silu=silu, times=times, plus=plus)
         return product
+    if plus is not None and plus.is_cuda and type(layer) is torch.nn.Linear and getattr(layer, "bias", None) is None:
+        return plus.addmm_(hidden, layer.weight.t())
     product = layer(hidden)
     if silu:
         product = functional.silu(product)
@@ -190,6 +224,8 @@ def _blocks(rows: torch.Tensor, most: int) -> Iterator[torch.Tensor]:
 
 def _rms_norm(hidden: torch.Tensor, norm: Any) -> torch.Tensor:
     """Qwen3's norm (Zhang and Sennrich 2019) in float32; rounded once, at the end."""
+    if hidden.is_cuda:
+        return functional.rms_norm(hidden, hidden.shape[-1:], norm.weight, norm.variance_epsilon)
     normed = torch.empty_like(hidden)
     rows = max(1, _FLOATS_AT_ONCE * torch.get_num_threads() // hidden.shape[-1])
     weight = norm.weight.float()
@@ -201,6 +237,9 @@ def _rms_norm(hidden: torch.Tensor, norm: Any) -> torch.Tensor:
 def _norm_and_rotate(heads: torch.Tensor, norm: Any, rotation: Rotation) -> torch.Tensor:
     """Norm each head and turn it by its token's angles: `[tokens, heads, d]` to `[1, heads, tokens, d]`."""
     tokens, count, width = heads.shape
+    if fused_kernels(heads.device, heads.dtype) is not None:
+        _turn(heads, (norm, norm), rotation, first=count)
+        return heads.transpose(0, 1)[None]
     # In memory as the kernels like it: head by head on a CPU, token by token elsewhere.
     if heads.device.type == "cpu":
         turned = heads.new_empty(count, tokens, width).transpose(0, 1)
@@ -213,6 +252,14 @@ def _norm_and_rotate(heads: torch.Tensor, norm: Any, rotation: Rotation) -> torc
         target[..., : width // 2] = (first * cos).addcmul_(second, sin, value=-1)
         target[..., width // 2 :] = (second * cos).addcmul_(first, sin)
     return turned.transpose(0, 1)[None]
+
+
+def _turn(heads: torch.Tensor, norms: tuple[Any, Any], rotation: Rotation, *, first: int) -> None:
+    """Do what `_norm_and_rotate` does in place on a GPU; the `first` heads have one norm, the others another."""
+    kernels = fused_kernels(heads.device, heads.dtype)
+    assert kernels is not None
+    weights = (norm.weight for norm in norms)
+    kernels.norm_and_rotate(heads, *rotation, *weights, epsilon=norms[0].variance_epsilon, first=first)
 
 
 def _unit(rows: torch.Tensor, epsilon: float) -> torch.Tensor:

@@ -226,6 +226,7 @@ class Lane:
             job.settle()
 
     def _shrink(self, parts: _Parts, error: Exception) -> None:
+        error.__traceback__ = None  # its frames hold the failed batch's arrays
         release_memory()
         sequences = [sequence for _, batch in parts for sequence in batch]
         if len(sequences) == 1:

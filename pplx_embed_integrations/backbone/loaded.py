@@ -17,10 +17,9 @@ from ..errors import CheckpointError, EncodingError, InputError
 from ..threads import in_passing_thread
 from .engine import Engine, Loading, start_engine
 from .lane import Lane
-from .network import Network
+from .network import Network, separate
 from .packing import TokenSequence, document_sequences, text_sequence
 from .pool import WorkerPool
-from .prepacking import unpack
 from .tokenizer import TextTokenizer
 
 if TYPE_CHECKING:
@@ -179,7 +178,7 @@ class LoadedCheckpoint:
 
         model = self.engine.model
         if isinstance(model, Network):
-            unpack(model)
+            separate(model)
             model = as_transformers(model, self.loading.folder, contextual=self.loading.contextual)
             self.engine.model = model
         return model

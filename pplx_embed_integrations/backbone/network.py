@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import torch
 
@@ -20,11 +21,20 @@ from ..errors import CheckpointError
 from .attention import Kernel
 from .devices import resolve_dtype
 from .forward import packed_forward
+from .fused import fused_kernels
 from .int8_weights import Int8Linear, TokenCodes, check_int8_weights
-from .prepacking import PrepackedLinear, can_prepack
+from .prepacking import PrepackedLinear, can_prepack, unpack
 from .tensors import read_tensors
 
-__all__ = ["Network", "NetworkConfig", "empty_network", "load_network", "rotary_frequencies", "tensor_shapes"]
+__all__ = [
+    "Network",
+    "NetworkConfig",
+    "empty_network",
+    "load_network",
+    "rotary_frequencies",
+    "separate",
+    "tensor_shapes",
+]
 
 
 @dataclass(frozen=True)
@@ -130,6 +140,8 @@ class _Attention(torch.nn.Module):
         self.o_proj = torch.nn.Linear(queries, config.hidden_size, bias=False)
         self.q_norm = _Norm(config.head_dim, config.rms_norm_eps)
         self.k_norm = _Norm(config.head_dim, config.rms_norm_eps)
+        self.joined: torch.Tensor | None = None
+        """The weights of `q_proj`, `k_proj` and `v_proj` below each other, where one product serves all three."""
 
 
 class _FeedForward(torch.nn.Module):
@@ -138,6 +150,8 @@ class _FeedForward(torch.nn.Module):
         self.gate_proj = torch.nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
         self.up_proj = torch.nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
         self.down_proj = torch.nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+        self.joined: torch.Tensor | None = None
+        """The weights of `gate_proj` and `up_proj` below each other."""
 
 
 class _Layer(torch.nn.Module):
@@ -238,7 +252,38 @@ def load_network(
     network.rotary_emb = _Rotary(rotary_frequencies(config).to(device))
     network.train(False)
     network.requires_grad_(False)
+    if fused_kernels(network.device, number_type) is not None:
+        _join(network)
     return network
+
+
+def _join(network: Network) -> None:
+    """Lay weights that multiply the same below each other, so that a GPU multiplies once; layers hold views of them."""
+    for layer in network.layers:
+        attention, mlp = cast("_Attention", layer.self_attn), cast("_FeedForward", layer.mlp)
+        groups: list[tuple[_Attention | _FeedForward, list[torch.nn.Linear]]] = [
+            (attention, [attention.q_proj, attention.k_proj, attention.v_proj]),
+            (mlp, [mlp.gate_proj, mlp.up_proj]),
+        ]
+        for owner, linears in groups:
+            owner.joined = torch.cat([linear.weight for linear in linears])
+            rows = owner.joined.split([linear.out_features for linear in linears])
+            for linear, weight in zip(linears, rows, strict=True):
+                linear.weight = torch.nn.Parameter(weight, requires_grad=False)
+
+
+def separate(network: Network) -> None:
+    """Undo what makes computing faster: give each layer a weight of its own, to be trained, saved and moved."""
+    unpack(network)
+    for layer in network.layers:
+        for owner in cast("list[_Attention | _FeedForward]", [layer.self_attn, layer.mlp]):
+            if owner.joined is None:
+                continue
+            owner.joined = None
+            for linear in owner.children():
+                weight = cast("torch.Tensor", linear.weight)
+                if weight.untyped_storage().nbytes() > weight.nbytes:  # a view of the joined one
+                    linear.weight = torch.nn.Parameter(weight.clone(), requires_grad=False)
 
 
 def empty_network(config: NetworkConfig) -> Network:

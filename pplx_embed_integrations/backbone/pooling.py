@@ -33,18 +33,28 @@ def span_means(hidden: torch.Tensor, spans: Sequence[tuple[int, int]]) -> torch.
         >>> span_means(torch.tensor([[1.0], [3.0], [9.0], [5.0]]), [(3, 4), (0, 2)]).tolist()
         [[5.0], [2.0]]
     """
-    # Tokens of no span belong to a row more, which is dropped.
-    owner = np.full(len(hidden), len(spans), dtype=np.int64)
+    # Tokens of no span belong to none of them: number -1.
+    owner = np.full(len(hidden), -1, dtype=np.int64)
     for row, (start, end) in enumerate(spans):
         owner[start:end] = row
     first = np.arange(len(owner)) % _PIECE == 0
     first[1:] |= owner[1:] != owner[:-1]
-    pieces = _row_sums(hidden.float(), np.cumsum(first) - 1, rows=int(first.sum()))
-    sums = _row_sums(pieces, owner[first], rows=len(spans) + 1)[:-1]
+    pieces = _sums_of_runs(hidden.float(), first)
+    owner = owner[first]
+    begins = np.ones(len(owner), dtype=bool)
+    begins[1:] = owner[1:] != owner[:-1]
+    sums = _sums_of_runs(pieces, begins)
+    run_of = np.empty(len(spans) + 1, dtype=np.int64)
+    run_of[owner[begins]] = np.arange(len(sums))
     counts = torch.tensor([end - start for start, end in spans], dtype=torch.float32, device=hidden.device)
-    return sums / counts[:, None]
+    return sums[torch.from_numpy(run_of[:-1]).to(hidden.device)] / counts[:, None]
 
 
-def _row_sums(values: torch.Tensor, owner: npt.NDArray[np.int64], *, rows: int) -> torch.Tensor:
-    sums = torch.zeros(rows, values.shape[1], dtype=torch.float32, device=values.device)
-    return sums.index_add_(0, torch.from_numpy(owner).to(values.device), values)
+def _sums_of_runs(values: torch.Tensor, begins: npt.NDArray[np.bool_]) -> torch.Tensor:
+    """Add up neighbouring rows; a run begins where it is said to. Without atomics, whose order would change."""
+    runs = int(begins.sum())
+    if values.is_cuda:
+        lengths = np.diff(np.flatnonzero(begins), append=len(begins))
+        return torch.segment_reduce(values, "sum", lengths=torch.from_numpy(lengths).to(values.device), unsafe=True)
+    sums = torch.zeros(runs, values.shape[1], dtype=torch.float32, device=values.device)
+    return sums.index_add_(0, torch.from_numpy(np.cumsum(begins) - 1).to(values.device), values)
