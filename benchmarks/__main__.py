@@ -7,6 +7,7 @@ import argparse
 import json
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -23,6 +24,7 @@ from .workloads import Workload, Writer, workloads
 
 RESULTS = Path(__file__).parent / "results"
 SECTIONS = ["workloads", "memory", "attention", "hand-over", "cold", "agreement"]
+CUDA_SECTIONS = ["workloads", "memory", "attention", "agreement"]
 ON_REQUEST = ["memory-published"]
 FEW_LAYERS = 2
 
@@ -34,12 +36,13 @@ def main() -> int:
     result: dict[str, Any] = {
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M"),
         "command": "python -m benchmarks " + " ".join(sys.argv[1:]),
-        "machine": describe(),
+        "machine": describe(options.device),
         "shape": shape.folder,
         "clock": "processor time" if options.processor_time else "wall clock",
     }
     RESULTS.mkdir(exist_ok=True)
-    kind = ("-quick" if options.quick else "") + ("-processor-time" if options.processor_time else "")
+    kind = "" if options.device == "cpu" else f"-{options.device}"
+    kind += ("-quick" if options.quick else "") + ("-processor-time" if options.processor_time else "")
     path = RESULTS / f"{result['machine']['commit']}-{shape.folder}{kind}.json"
     if path.exists():  # what was measured earlier at the same commit stays
         earlier = json.loads(path.read_text())
@@ -51,19 +54,20 @@ def main() -> int:
 
     sections = {
         "workloads": lambda: _workloads(shape, options, result.setdefault("workloads", {}), keep),
-        "memory": lambda: _memory(shape, quick=options.quick),
+        "memory": lambda: (_memory if options.device == "cpu" else _card)(shape, quick=options.quick),
         "memory-published": lambda: _memory_published(shape, quick=options.quick),
-        "attention": lambda: _attention(quick=options.quick),
+        "attention": lambda: _attention(options.device, quick=options.quick),
         "hand-over": lambda: measure.hand_over(20_000 if options.quick else 100_000),
         "cold": lambda: _cold(shape),
         "agreement": lambda: _agreement(shape, options),
     }
     started = time.perf_counter()
-    for name in options.only or SECTIONS:
+    for name in options.only or (SECTIONS if options.device == "cpu" else CUDA_SECTIONS):
         report.say(f"{name} ({time.perf_counter() - started:.0f} s so far)")
         result[name] = sections[name]()
         keep()
-    report.say(report.table(result, targets.lines(result) if shape.name == "0.6b" else []))
+    wanted = targets.lines(result) if shape.name == "0.6b" and options.device == "cpu" else []
+    report.say(report.table(result, wanted))
     if "workloads" in result:
         report.plot(result, path.with_suffix(".png"))
     report.say(f"written: {path}")
@@ -75,6 +79,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="a quarter-size model and fewer texts")
     parser.add_argument("--shape", choices=SHAPES, help="the model's shape (default: 0.6b, with --quick quarter)")
     parser.add_argument("--layers", type=int, help="so many of its layers, which all cost the same: for long documents")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where all of them run")
     parser.add_argument("--only", nargs="+", choices=SECTIONS + ON_REQUEST, help="these sections alone")
     parser.add_argument("--workloads", nargs="+", help="workloads whose key contains one of these")
     parser.add_argument("--contenders", nargs="+", help="contenders whose name contains one of these")
@@ -85,36 +90,38 @@ def _options() -> argparse.Namespace:
         "--processor-time", action="store_true", help="count processor time, on a busy machine; for a single thread"
     )
     options = parser.parse_args()
+    if options.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda: there is no CUDA card")
     if options.processor_time and torch.get_num_threads() != 1:
         parser.error("--processor-time is for a single thread: OMP_NUM_THREADS=1")
     return options
 
 
 def _workloads(shape: Shape, options: argparse.Namespace, found: dict[str, Any], keep: Any) -> dict[str, Any]:
-    planned = workloads(Writer(checkpoint(shape)), quick=options.quick)
+    device = options.device
+    planned = workloads(Writer(checkpoint(shape)), quick=options.quick, device=device)
     if options.workloads:
         planned = [each for each in planned if any(part in each.key for part in options.workloads)]
     for workload in planned:
         workload.rounds = options.rounds or workload.rounds
     clock = time.process_time if options.processor_time else time.perf_counter
-    peaks = found["gemm_peak_gflops"] = {"float32": gemm_peak(torch.float32, clock=clock)}
-    if native_bfloat16():
-        peaks["bfloat16"] = gemm_peak(torch.bfloat16, clock=clock)
+    peaks = found["gemm_peak_gflops"] = {"float32": gemm_peak(torch.float32, device, clock=clock)}
+    if native_bfloat16(device):
+        peaks["bfloat16"] = gemm_peak(torch.bfloat16, device, clock=clock)
     report.say("GEMM peaks: " + ", ".join(f"{dtype} {peak:.0f} GFLOP/s" for dtype, peak in peaks.items()))
-    entries = chosen(options.contenders)
-    minutes = _estimate(shape, planned, entries, peaks, patience=options.patience) / 60
-    report.say(f"about {minutes:.0f} minutes if this machine is idle")
-    ready: dict[str, Apart] = {}
+    entries = chosen(options.contenders, device=device)
+    if device == "cpu":
+        minutes = _estimate(shape, planned, entries, peaks, patience=options.patience) / 60
+        report.say(f"about {minutes:.0f} minutes if this machine is idle")
     missing = found["not_run"] = {}
-    for entry in entries:
-        try:
-            ready[entry.name] = Apart(entry.name, shape, processor_time=options.processor_time)
-        except RuntimeError as error:  # a row that says so
-            missing[entry.name] = str(error)
+    ready = _start(shape, entries, missing, device=device, processor_time=options.processor_time)
     rows = found.setdefault("rows", {})
     for workload in planned:
-        able = {each.name: ready[each.name] for each in entries if each.name in ready and each.can(workload.longest)}
-        times = measure.run_workload(workload, able, patience=options.patience)
+        able = {
+            each.name: ready[each.name] for each in entries if each.name in ready and each.can(workload.longest, device)
+        }
+        times, failed = measure.run_workload(workload, able, patience=options.patience, device=device)
+        missing |= {f"{name}: {workload.name}": why for name, why in failed.items()}
         rows[workload.key] = {
             "name": workload.name,
             "tokens": workload.tokens,
@@ -125,9 +132,32 @@ def _workloads(shape: Shape, options: argparse.Namespace, found: dict[str, Any],
         keep()
     for contender in ready.values():
         contender.close()
-    if "chunks" in rows:
-        found["roofline"] = _roofline(shape, rows["chunks"], peaks)
+    if filled := rows.get("many-chunks", rows.get("chunks")):
+        found["roofline"] = _roofline(shape, filled, peaks)
     return found
+
+
+def _start(
+    shape: Shape, entries: list[Entry], missing: dict[str, str], *, device: str, processor_time: bool
+) -> dict[str, Apart]:
+    """Set all up that can run, one after the other on a CPU, side by side on a GPU, and say of the others why not."""
+    ready: dict[str, Apart] = {}
+
+    def settle(name: str) -> None:
+        try:
+            ready[name].wait()
+        except RuntimeError as error:  # a row that says so
+            missing[name] = str(error)
+            del ready[name]
+
+    for entry in entries:
+        ready[entry.name] = Apart(entry.name, shape, device=device, processor_time=processor_time)
+        if device == "cpu":
+            settle(entry.name)
+    if device != "cpu":
+        for entry in entries:
+            settle(entry.name)
+    return ready
 
 
 def _estimate(
@@ -139,7 +169,7 @@ def _estimate(
         if peak is None:
             continue
         for workload in planned:
-            if entry.can(workload.longest):
+            if entry.can(workload.longest, "cpu"):
                 flop = workload.tokens * (shape.linear_flop + 1.5 * shape.attention_flop(workload.longest))
                 once = flop / (peak * entry.share * 1e9)
                 seconds += once * min(workload.rounds, 1 + patience // once)
@@ -161,12 +191,30 @@ def _memory(shape: Shape, *, quick: bool) -> dict[str, Any]:
     found: dict[str, Any] = {
         f"loading, {dtype}": measure.in_process("load", folder, dtype) for dtype in ("float32", "bfloat16")
     }
-    dtype = "bfloat16" if native_bfloat16() else "float32"
+    dtype = "bfloat16" if native_bfloat16("cpu") else "float32"
     tokens = 2048 if quick else 32768
     found[f"document of {tokens} tokens, ours, {dtype}, {FEW_LAYERS} layers"] = measure.in_process(
         "document", shape.name, dtype, "ours", tokens, FEW_LAYERS
     )
     return found
+
+
+def _card(shape: Shape, *, quick: bool) -> dict[str, Any]:
+    """Memory on a card, where other processes do not disturb it: all at once."""
+    tokens = 2048 if quick else 32768
+    pairs = [("ours", "float32"), ("ours", "bfloat16"), ("published", "bfloat16")]
+
+    def probe(way: str, dtype: str) -> dict[str, Any]:
+        try:
+            return measure.in_process("card", shape.name, shape.layers, dtype, way, tokens)
+        except RuntimeError as error:
+            return {"failed": str(error).strip().splitlines()[-1][:200]}
+
+    with ThreadPoolExecutor() as threads:
+        found = threads.map(lambda pair: probe(*pair), pairs)
+    return {
+        f"document of {tokens} tokens, {way}, {dtype}": each for (way, dtype), each in zip(pairs, found, strict=True)
+    }
 
 
 def _memory_published(shape: Shape, *, quick: bool) -> dict[str, Any]:
@@ -178,8 +226,10 @@ def _memory_published(shape: Shape, *, quick: bool) -> dict[str, Any]:
     }
 
 
-def _attention(*, quick: bool) -> dict[str, Any]:
-    dtypes = ["float32", "bfloat16"] if native_bfloat16() else ["float32"]
+def _attention(device: str, *, quick: bool) -> dict[str, Any]:
+    if device == "cuda":
+        return dict(measure.in_process("attention_on_card", 12, 128, 512, 2048, *([] if quick else [8192, 32768])))
+    dtypes = ["float32", "bfloat16"] if native_bfloat16("cpu") else ["float32"]
     lengths = [12, 64, 128, 256, 1024] if quick else [12, 32, 64, 128, 256, 512, 1024, 2048, 4096]
     threads = torch.get_num_threads()
     return {
@@ -191,7 +241,7 @@ def _attention(*, quick: bool) -> dict[str, Any]:
 
 def _cold(shape: Shape) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for dtype in ["float32", "bfloat16"] if native_bfloat16() else ["float32"]:
+    for dtype in ["float32", "bfloat16"] if native_bfloat16("cpu") else ["float32"]:
         found |= measure.interleaved_processes(
             "cold",
             {
@@ -205,7 +255,7 @@ def _cold(shape: Shape) -> dict[str, Any]:
 
 def _agreement(shape: Shape, options: argparse.Namespace) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    ready, _ = contenders(shape, ["ours", BASELINE])
+    ready, _ = contenders(shape, ["ours", BASELINE], device=options.device)
     if BASELINE in ready:
         texts = Writer(checkpoint(shape)).log_normal(16)
         for name, figures in agreement.with_baseline(texts, ready[BASELINE], ready).items():

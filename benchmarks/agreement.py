@@ -57,7 +57,7 @@ def trained(folder: Path) -> dict[str, dict[str, float]]:
 
 def _ways() -> dict[str, dict[str, Any]]:
     ways: dict[str, dict[str, Any]] = {"int8 weights": {"dtype": "float32", "weights": "int8"}}
-    if native_bfloat16():
+    if native_bfloat16("cpu"):
         ways = {"bfloat16": {"dtype": "bfloat16"}, "bfloat16, int8 weights": {"dtype": "bfloat16", "weights": "int8"}}
     return ways
 

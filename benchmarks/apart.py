@@ -12,6 +12,7 @@ from typing import Any
 
 from .checkpoints import Shape
 from .contenders import Contender, contenders
+from .machine import synchronize
 
 __all__ = ["Apart"]
 
@@ -25,22 +26,32 @@ class Apart:
     Args:
         name: The contender's.
         shape: The model's.
+        device: Where it runs.
         processor_time: Count processor time in place of time that passes.
-
-    Raises:
-        RuntimeError: It cannot run; says why.
     """
 
-    def __init__(self, name: str, shape: Shape, *, processor_time: bool = False) -> None:
+    def __init__(self, name: str, shape: Shape, *, device: str, processor_time: bool = False) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, name, shape, processor_time), daemon=True)
+        given = (theirs, name, shape, device, processor_time)
+        self._process = context.Process(target=_serve, args=given, daemon=True)
         self._process.start()
         theirs.close()
+
+    def wait(self) -> None:
+        """Wait until it is set up.
+
+        Raises:
+            RuntimeError: It cannot run; says why.
+        """
         self._answer()
 
     def seconds(self, kind: str, calls: list[list[str]]) -> float:
-        """Return how long the contender takes for some calls of one kind, measured over there."""
+        """Return how long the contender takes for some calls of one kind, measured over there.
+
+        Raises:
+            RuntimeError: It failed; says why.
+        """
         self._pipe.send((kind, calls))
         found: float = self._answer()
         return found
@@ -61,10 +72,10 @@ class Apart:
         return answer
 
 
-def _serve(pipe: Connection, name: str, shape: Shape, processor_time: bool) -> None:
-    ready, missing = contenders(shape, [name])
+def _serve(pipe: Connection, name: str, shape: Shape, device: str, processor_time: bool) -> None:
+    ready, missing = contenders(shape, [name], device=device)
     if name not in ready:
-        return pipe.send(missing[name])
+        return pipe.send(missing.get(name, "no such contender"))
     pipe.send(0.0)
     contender: Contender = ready[name]
     clock = time.process_time if processor_time else time.perf_counter
@@ -74,7 +85,11 @@ def _serve(pipe: Connection, name: str, shape: Shape, processor_time: bool) -> N
         except EOFError:
             return None
         method = getattr(contender, kind)
-        started = clock()
-        for given in calls:
-            method(given)
-        pipe.send(clock() - started)
+        try:
+            started = clock()
+            for given in calls:
+                method(given)
+            synchronize(device)
+            pipe.send(clock() - started)
+        except RuntimeError as error:  # out of memory, most likely
+            pipe.send(f"{type(error).__name__}: {str(error).splitlines()[0]}")

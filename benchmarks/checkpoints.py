@@ -99,7 +99,8 @@ def stock_checkpoint(shape: Shape) -> Path:
 
 def random_weights(shape: Shape) -> dict[str, torch.Tensor]:
     """Weights drawn so that hidden states keep their size through the layers and a few channels stand out."""
-    generator = torch.Generator().manual_seed(0)
+    device = "cuda" if torch.cuda.is_available() else "cpu"  # drawing 600 million numbers takes a processor a while
+    generator = torch.Generator(device).manual_seed(0)
     with torch.device("meta"):
         model = PplxQwen3Model(PplxQwen3Config.from_dict(shape.config))
     weights = {}
@@ -107,7 +108,7 @@ def random_weights(shape: Shape) -> dict[str, torch.Tensor]:
         if like.dim() == 1:
             tensor = torch.ones(like.shape)
         else:
-            tensor = torch.randn(like.shape, generator=generator).mul_(like.shape[1] ** -0.5)
+            tensor = torch.randn(like.shape, generator=generator, device=device).mul_(like.shape[1] ** -0.5).cpu()
         if name == "embed_tokens.weight":
             tensor[:, :OUTLIERS] *= 20
         weights[name] = tensor

@@ -6,6 +6,7 @@ Knows how each is set up with its own defaults; must not know workloads or clock
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -15,7 +16,7 @@ from transformers.masking_utils import create_causal_mask
 from pplx_embed_integrations import PplxBiEncoder
 from pplx_embed_integrations.backbone.modeling import PplxQwen3Model, as_transformers
 from pplx_embed_integrations.backbone.modules import compose
-from pplx_embed_integrations.backbone.network import load_network
+from pplx_embed_integrations.backbone.network import load_network, separate
 
 from .checkpoints import Shape, checkpoint, stock_checkpoint
 from .machine import native_bfloat16
@@ -33,9 +34,9 @@ class Contender(Protocol):
 class Ours:
     """This package as the adapters call it: from text to lists of unit-length Python floats."""
 
-    def __init__(self, shape: Shape, **options: Any) -> None:
+    def __init__(self, shape: Shape, device: str, **options: Any) -> None:
         folder = str(checkpoint(shape))
-        self.pair = PplxBiEncoder(query_model=folder, document_model=folder, **options)
+        self.pair = PplxBiEncoder(query_model=folder, document_model=folder, device=device, **options)
 
     def texts(self, texts: list[str]) -> Any:
         return self.pair.embed_texts(texts)
@@ -98,9 +99,10 @@ class PublishedModel(PplxQwen3Model):
 class Published(_Plain):
     """SentenceTransformer over the published way of building the mask, with its default batch of 32."""
 
-    def __init__(self, shape: Shape, *, dtype: str) -> None:
+    def __init__(self, shape: Shape, device: str, *, dtype: str) -> None:
         folder = checkpoint(shape)
-        network = load_network(folder, dtype=dtype, device=torch.device("cpu"))
+        network = load_network(folder, dtype=dtype, device=torch.device(device))
+        separate(network)
         model = as_transformers(network, folder, contextual=False)
         model.__class__ = PublishedModel
         model.config.is_causal = True  # as published: it is the mask function that opens the mask
@@ -113,10 +115,10 @@ class Published(_Plain):
 class LangChain(_Plain):
     """`HuggingFaceEmbeddings` with its defaults."""
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, shape: Shape, device: str) -> None:
         from langchain_huggingface import HuggingFaceEmbeddings
 
-        self.model = HuggingFaceEmbeddings(model_name=str(stock_checkpoint(shape)))
+        self.model = HuggingFaceEmbeddings(model_name=str(stock_checkpoint(shape)), model_kwargs={"device": device})
 
     def texts(self, texts: list[str]) -> Any:
         return self.model.embed_documents(texts)
@@ -128,10 +130,10 @@ class LangChain(_Plain):
 class LlamaIndex(_Plain):
     """`HuggingFaceEmbedding` with its defaults."""
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, shape: Shape, device: str) -> None:
         from llama_index.embeddings.huggingface import HuggingFaceEmbedding
 
-        self.model = HuggingFaceEmbedding(str(stock_checkpoint(shape)))
+        self.model = HuggingFaceEmbedding(str(stock_checkpoint(shape)), device=device)
 
     def texts(self, texts: list[str]) -> Any:
         return self.model.get_text_embedding_batch(texts)
@@ -140,10 +142,23 @@ class LlamaIndex(_Plain):
         return self.model.get_query_embedding(texts[0])
 
 
+class SentenceTransformers(_Plain):
+    """A plain SentenceTransformer with its default batch of 32, which builds no mask where nothing is padded."""
+
+    def __init__(self, shape: Shape, device: str, *, dtype: str) -> None:
+        from sentence_transformers import SentenceTransformer
+
+        folder = str(stock_checkpoint(shape))
+        self.model = SentenceTransformer(folder, device=device, model_kwargs={"dtype": dtype})
+
+    def texts(self, texts: list[str]) -> Any:
+        return self.model.encode(texts, batch_size=32)
+
+
 class OpenVino(_Plain):
     """sentence-transformers' OpenVINO backend, exported on first use."""
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, shape: Shape, device: str) -> None:
         try:
             import optimum.intel  # noqa: F401
         except ImportError as error:
@@ -165,18 +180,20 @@ class Entry:
         make: Sets it up.
         dtype: What it computes in.
         share: About what part of the processor's matrix product it reaches: for the estimate before a run alone.
-        longest: Tokens of the longest text it is given; more would take many minutes and show nothing new.
+        longest: Tokens of the longest text it is given on a CPU; more would take many minutes and show nothing new.
+        devices: Where it makes sense.
     """
 
     name: str
-    make: Callable[[Shape], Contender]
+    make: Callable[[Shape, str], Contender]
     dtype: torch.dtype = torch.float32
     share: float = 0.5
     longest: int = 16384
+    devices: tuple[str, ...] = ("cpu", "cuda")
 
-    def can(self, tokens: int) -> bool:
+    def can(self, tokens: int, device: str) -> bool:
         """Whether it is given a text of so many tokens."""
-        return tokens <= self.longest
+        return device != "cpu" or tokens <= self.longest
 
 
 BASELINE = "published way, float32"
@@ -185,41 +202,47 @@ OURS = "ours, bfloat16"
 OURS_INT8 = "ours, int8 weights"
 OURS_OPENVINO = "ours, OpenVINO, int8 weights"
 BFLOAT16 = torch.bfloat16
+CPU, CUDA = ("cpu",), ("cuda",)
 ENTRIES = [
-    Entry("ours, float32", lambda shape: Ours(shape, dtype="float32"), share=0.8, longest=2048),
-    Entry(OURS, lambda shape: Ours(shape, dtype="bfloat16"), BFLOAT16, share=0.8, longest=32768),
-    Entry(OURS_INT8, lambda shape: Ours(shape, dtype="bfloat16", weights="int8"), BFLOAT16, share=1.2, longest=8192),
+    Entry("ours, float32", partial(Ours, dtype="float32"), share=0.8, longest=2048),
+    Entry(OURS, partial(Ours, dtype="bfloat16"), BFLOAT16, share=0.8, longest=32768),
+    Entry(OURS_INT8, partial(Ours, dtype="bfloat16", weights="int8"), BFLOAT16, share=1.2, longest=8192, devices=CPU),
     Entry(
         OURS_OPENVINO,
-        lambda shape: Ours(shape, dtype="bfloat16", weights="int8", backend="openvino"),
+        partial(Ours, dtype="bfloat16", weights="int8", backend="openvino"),
         BFLOAT16,
         share=1.4,
         longest=2048,
+        devices=CPU,
     ),
-    Entry(BASELINE, lambda shape: Published(shape, dtype="float32")),
-    Entry(PUBLISHED, lambda shape: Published(shape, dtype="bfloat16"), BFLOAT16),
+    Entry(BASELINE, partial(Published, dtype="float32")),
+    Entry(PUBLISHED, partial(Published, dtype="bfloat16"), BFLOAT16),
+    Entry("sentence-transformers, bfloat16", partial(SentenceTransformers, dtype="bfloat16"), BFLOAT16, devices=CUDA),
     # The same forward pass as the baseline's, but for the mask.
     Entry("langchain-huggingface", LangChain, longest=2048),
     Entry("llama-index-embeddings-huggingface", LlamaIndex, longest=2048),
-    Entry("sentence-transformers, OpenVINO", OpenVino, longest=2048),
+    Entry("sentence-transformers, OpenVINO", OpenVino, longest=2048, devices=CPU),
 ]
 
 
-def chosen(only: list[str] | None = None) -> list[Entry]:
-    """Return the entries whose name contains one of these words, or all."""
-    return [entry for entry in ENTRIES if not only or any(part in entry.name for part in only)]
+def chosen(only: list[str] | None = None, *, device: str = "cpu") -> list[Entry]:
+    """Return a device's entries whose name contains one of these words, or all."""
+    entries = [entry for entry in ENTRIES if device in entry.devices]
+    return [entry for entry in entries if not only or any(part in entry.name for part in only)]
 
 
-def contenders(shape: Shape, only: list[str] | None = None) -> tuple[dict[str, Contender], dict[str, str]]:
+def contenders(
+    shape: Shape, only: list[str] | None = None, *, device: str = "cpu"
+) -> tuple[dict[str, Contender], dict[str, str]]:
     """Set all up in this process, and say of those that could not be why."""
     ready: dict[str, Contender] = {}
     missing: dict[str, str] = {}
-    for entry in chosen(only):
-        if entry.dtype == BFLOAT16 and not native_bfloat16():
+    for entry in chosen(only, device=device):
+        if entry.dtype == BFLOAT16 and not native_bfloat16(device):
             missing[entry.name] = "this processor emulates bfloat16"
             continue
         try:
-            ready[entry.name] = entry.make(shape)
+            ready[entry.name] = entry.make(shape, device)
             ready[entry.name].texts(["a short text"])  # some load at first use, and some fail at it
         except Exception as error:  # noqa: BLE001  (a peer that cannot run is a row that says so)
             missing[entry.name] = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"

@@ -24,6 +24,9 @@ ROOT = Path(__file__).parent.parent
 PATIENCE = 60.0
 """Seconds of a workload after which a contender sits the rest of its rounds out; each has one at least."""
 
+_WARM_UP = 20_000
+"""Tokens of the longest workload that a GPU does once uncounted."""
+
 clock = time.perf_counter
 
 
@@ -48,12 +51,31 @@ def medians(times: dict[str, list[float]]) -> dict[str, float]:
     return {name: statistics.median(taken) for name, taken in times.items()}
 
 
-def run_workload(workload: Workload, contenders: dict[str, Apart], *, patience: float) -> dict[str, list[float]]:
-    """Return the seconds that each contender took in each of its rounds; every one has run a short text before."""
-    for contender in contenders.values():
-        contender.seconds(workload.kind, [workload.calls[0][:1]])
-    actions = {name: partial(each.seconds, workload.kind, workload.calls) for name, each in contenders.items()}
-    return interleaved(actions, rounds=workload.rounds, patience=patience)
+def run_workload(
+    workload: Workload, contenders: dict[str, Apart], *, patience: float, device: str
+) -> tuple[dict[str, list[float]], dict[str, str]]:
+    """Return the seconds that each contender took in each of its rounds, and of those that failed why.
+
+    Each has run a short text before; on a GPU, where new shapes are prepared for, the whole workload unless it is long.
+    """
+    before = workload.calls if device == "cuda" and workload.tokens <= _WARM_UP else [workload.calls[0][:1]]
+    failed: dict[str, str] = {}
+    for name, contender in contenders.items():
+        try:
+            contender.seconds(workload.kind, before)
+        except RuntimeError as error:
+            failed[name] = str(error)
+    able = {name: each for name, each in contenders.items() if name not in failed}
+
+    def timed(name: str) -> float:
+        try:
+            return able[name].seconds(workload.kind, workload.calls)
+        except RuntimeError as error:
+            failed[name] = str(error)
+            return float("inf")
+
+    times = interleaved({name: partial(timed, name) for name in able}, rounds=workload.rounds, patience=patience)
+    return {name: taken for name, taken in times.items() if name not in failed}, failed
 
 
 def in_process(function: str, *arguments: object) -> dict[str, float]:

@@ -113,7 +113,7 @@ def document(shape_name: str, dtype: str, way: str, tokens: str, layers: str) ->
     from .workloads import Writer
 
     shape = replace(SHAPES[shape_name], layers=int(layers))
-    contender = Ours(shape, dtype=dtype) if way == "ours" else Published(shape, dtype=dtype)
+    contender = Ours(shape, "cpu", dtype=dtype) if way == "ours" else Published(shape, "cpu", dtype=dtype)
     writer = Writer(Path(__file__).parent.parent / "tests" / "golden" / "replica-v1")
     chunks = [writer.text(255) for _ in range(int(tokens) // 256)]
     contender.document(chunks[:1])
@@ -123,6 +123,69 @@ def document(shape_name: str, dtype: str, way: str, tokens: str, layers: str) ->
         contender.document(chunks)
         seconds = time.perf_counter() - started
     return {"seconds": seconds, "megabytes": memory.grown / 1e6}
+
+
+def card(shape_name: str, layers: str, dtype: str, way: str, tokens: str) -> dict[str, float]:
+    """Memory on a CUDA card: the peak while loading as a multiple of the model, then that of a document beyond it."""
+    from dataclasses import replace
+
+    import torch
+
+    from .checkpoints import SHAPES
+    from .contenders import Ours, Published
+    from .workloads import Writer
+
+    def fresh() -> int:
+        gc.collect()
+        torch.cuda.synchronize()
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.memory_allocated()
+
+    shape = replace(SHAPES[shape_name], layers=int(layers))
+    started = fresh()
+    contender = Ours(shape, "cuda", dtype=dtype) if way == "ours" else Published(shape, "cuda", dtype=dtype)
+    contender.document(["a short text"])
+    peak = torch.cuda.max_memory_allocated() - started
+    loaded = fresh()
+    writer = Writer(Path(__file__).parent.parent / "tests" / "golden" / "replica-v1")
+    chunks = [writer.text(255) for _ in range(int(tokens) // 256)]
+    contender.document(chunks)
+    return {
+        "gigabytes": (loaded - started) / 1e9,
+        "peak_over_size": peak / (loaded - started),
+        "megabytes": (torch.cuda.max_memory_allocated() - loaded) / 1e6,
+    }
+
+
+def attention_on_card(*lengths: str) -> dict[str, dict[str, float]]:
+    """TFLOP/s of each attention kernel on a CUDA card: sequences of one length, 16,384 tokens or one sequence."""
+    import torch
+
+    from pplx_embed_integrations.backbone.attention import PackedLayout, packed_attention
+
+    from .measure import interleaved, medians
+
+    found: dict[str, dict[str, float]] = {}
+    for number_type in (torch.float32, torch.bfloat16):
+        for size in map(int, lengths):
+            count = max(1, 16384 // size)
+            parts = torch.randn(count * size, 32, 128, device="cuda").to(number_type).split([16, 8, 8], dim=1)
+            q, k, v = (part.transpose(0, 1)[None] for part in parts)
+            layout = PackedLayout([size] * count, device=q.device)
+
+            def run(kernel: str, operands: tuple[torch.Tensor, ...] = (q, k, v), layout: PackedLayout = layout) -> None:
+                packed_attention(*operands, layout=layout, scaling=128**-0.5, kernel=kernel)  # type: ignore[arg-type]
+                torch.cuda.synchronize()
+
+            with torch.inference_mode():
+                kernels = {kernel: lambda kernel=kernel: run(kernel) for kernel in ("sdpa", "varlen")}
+                interleaved(kernels, rounds=2)
+                times = medians(interleaved(kernels, rounds=5))
+            flop = 4 * count * 16 * size * size * 128
+            name = f"{str(number_type).removeprefix('torch.')}, {count} x {size} tokens"
+            found[name] = {kernel: flop / seconds / 1e12 for kernel, seconds in times.items()}
+    return found
 
 
 def cold(way: str, folder: str, dtype: str) -> dict[str, float]:

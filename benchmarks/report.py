@@ -27,7 +27,7 @@ def table(result: dict[str, Any], targets: list[str]) -> str:
     machine = result["machine"]
     lines = [
         "",
-        f"{machine['processor']}, threads: {machine['threads']}, {machine['instructions']}, torch {machine['torch']}",
+        f"{_place(machine)}, torch {machine['torch']}",
         f"load before: {machine['load_before']}; shape {result['shape']}; commit {machine['commit']}",
         f"clock: {result['clock']}",
     ]
@@ -44,8 +44,16 @@ def table(result: dict[str, Any], targets: list[str]) -> str:
     return "\n".join([*lines, *([""] if targets else []), *targets])
 
 
-def _short(found: dict[str, float]) -> str:
-    return ", ".join(f"{name} {value:.4g}" for name, value in found.items())
+def _place(machine: dict[str, Any]) -> str:
+    if machine.get("device") == "cuda":
+        return f"{machine['gpu']}, CUDA {machine['cuda']}, {machine['cores']} cores of a {machine['processor']}"
+    return f"{machine['processor']}, threads: {machine['threads']}, {machine['instructions']}"
+
+
+def _short(found: dict[str, Any]) -> str:
+    return ", ".join(
+        f"{name} {value if isinstance(value, str) else format(value, '.4g')}" for name, value in found.items()
+    )
 
 
 def plot(result: dict[str, Any], path: Path) -> None:
@@ -79,8 +87,8 @@ def plot(result: dict[str, Any], path: Path) -> None:
         axis.set_xlim(0, max(speeds) * 1.25)
     machine = result["machine"]
     figure.suptitle(
-        f"Tokens a second, text to vectors (in brackets: times the {BASELINE})\n{machine['processor']}, threads: "
-        f"{machine['threads']}, {machine['instructions']}; {result['shape']} shape; {result['clock']}",
+        f"Tokens a second, text to vectors (in brackets: times the {BASELINE})\n"
+        f"{_place(machine)}; {result['shape']} shape; {result['clock']}",
         fontsize=10,
     )
     figure.tight_layout()

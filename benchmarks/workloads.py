@@ -43,6 +43,7 @@ class Writer:
 
     folder: Path
     random: Random = field(default_factory=lambda: Random(7))
+    _sizes: dict[str, int] = field(default_factory=dict)
 
     @cached_property
     def _tokenizer(self) -> Tokenizer:
@@ -51,14 +52,19 @@ class Writer:
     def count(self, text: str) -> int:
         return len(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
+    def _size(self, word: str) -> int:
+        if word not in self._sizes:
+            self._sizes[word] = self.count(word)
+        return self._sizes[word]
+
     def text(self, tokens: int) -> str:
         words: list[str] = []
         room = tokens
         while room > 0:
             word = " " + "".join(self.random.choices(SYLLABLES, k=self.random.randint(1, 3)))
-            size = self.count(word)
+            size = self._size(word)
             words.append(word if size <= room else " a")
-            room -= size if size <= room else self.count(words[-1])
+            room -= size if size <= room else self._size(words[-1])
         text = "".join(words)[1:]
         return text + " a" * (tokens - self.count(text))  # without its space, the first word may be shorter
 
@@ -67,8 +73,8 @@ class Writer:
         return [self.text(n) for n in islice((n for n in lengths if 20 <= n <= 400), count)]
 
 
-def workloads(writer: Writer, *, quick: bool) -> list[Workload]:
-    """Return the workloads, scaled down for a quick run."""
+def workloads(writer: Writer, *, quick: bool, device: str = "cpu") -> list[Workload]:
+    """Return the workloads, scaled down for a quick run; a GPU has some more, which are large enough to fill it."""
     texts = writer.log_normal(12 if quick else 96)
     chunks = [writer.text(256) for _ in range(4 if quick else 32)]
     queries = [writer.text(12) for _ in range(32 if quick else 64)]
@@ -87,4 +93,15 @@ def workloads(writer: Writer, *, quick: bool) -> list[Workload]:
         size = sum(map(writer.count, document)) + len(document) - 1
         name = f"a document of {tokens} tokens"
         rows.append(Workload(f"document-{tokens}", name, "document", [document], size, longest=tokens))
+    if device == "cuda":
+        texts = writer.log_normal(20 if quick else 2000)
+        chunks = [writer.text(256) for _ in range(8 if quick else 512)]
+        rows += [
+            Workload("many-mixed", f"{len(texts)} mixed texts, one call", "texts", [texts], _tokens(writer, texts)),
+            Workload("many-chunks", f"{len(chunks)} chunks of 256 tokens", "texts", [chunks], _tokens(writer, chunks)),
+        ]
     return rows
+
+
+def _tokens(writer: Writer, texts: list[str]) -> int:
+    return sum(map(writer.count, texts))
