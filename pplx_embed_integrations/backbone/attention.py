@@ -30,6 +30,8 @@ _BLOCKED_FROM = 32
 """Tokens from which blocks beat sdpa in bfloat16 on a CPU; below, the fixed cost of a call decides."""
 _MPS_BLOCKED_FROM = 4096
 """On MPS sdpa holds all scores at once; from here on that is gigabytes."""
+_CUDA_SDPA_FROM = 16384
+"""On Hopper sdpa has a faster kernel than FlashAttention 2; from here on it repays that each new length is planned."""
 _SCORES_AT_ONCE = {"cpu": 2**20, "mps": 2**26}
 """Scores in a block. On a CPU 2 MB of bfloat16: they stay in its cache between the two products."""
 _FEWEST_ROWS = 256
@@ -50,6 +52,7 @@ class PackedLayout:
 
     def __init__(self, lengths: Sequence[int], *, device: torch.device) -> None:
         self.longest = max(lengths)
+        self.alone = len(lengths) == 1
         self.borders = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32).to(device, non_blocking=True)
         self.runs: list[tuple[int, int]] = []
         """Neighbours of one length, `(length, count)`: they share a call."""
@@ -60,17 +63,18 @@ class PackedLayout:
                 self.runs.append((length, 1))
 
 
-def choose_kernel(*, device: torch.device, dtype: torch.dtype, length: int) -> Kernel:
+def choose_kernel(*, device: torch.device, dtype: torch.dtype, length: int, alone: bool = True) -> Kernel:
     """Return the fastest exact kernel for a sequence; this is the one place where that is decided.
 
     The choice rests on docs/performance.md: on CPUs sdpa leads in float32 at every length; in bfloat16 it leads where
     the processor has tile registers (AMX), which torch's kernel uses, and elsewhere blocks do; on CUDA one call takes
-    the whole batch, where torch has it.
+    the whole batch, where torch has it, a long sequence alone excepted.
 
     Args:
         device: Where the model runs.
         dtype: What it computes in.
         length: Tokens of the sequence.
+        alone: Whether it is all of the batch.
 
     Example:
         >>> choose_kernel(device=torch.device("cpu"), dtype=torch.float32, length=500)
@@ -79,7 +83,8 @@ def choose_kernel(*, device: torch.device, dtype: torch.dtype, length: int) -> K
         'blocked'
     """
     if device.type == "cuda" and _has_varlen(device.index or 0, dtype):
-        return "varlen"
+        long = alone and length >= _CUDA_SDPA_FROM and dtype == torch.bfloat16
+        return "sdpa" if long and _is_hopper(device.index or 0) else "varlen"
     if device.type == "cpu" and dtype == torch.bfloat16 and length >= _BLOCKED_FROM and not _has_tiles():
         return "blocked"
     if device.type == "mps" and length >= _MPS_BLOCKED_FROM:
@@ -106,6 +111,11 @@ def _has_tiles() -> bool:
     """Whether the processor multiplies whole tiles of bfloat16 (AMX), and torch knows."""
     probe = getattr(torch.cpu, "_is_amx_tile_supported", None)  # not public; without it, blocks are right anywhere
     return probe is not None and bool(probe())
+
+
+@cache
+def _is_hopper(index: int) -> bool:
+    return torch.cuda.get_device_capability(index)[0] == 9
 
 
 @cache
@@ -192,7 +202,7 @@ def packed_attention(
     """
 
     def chosen(length: int) -> Kernel:
-        return kernel or choose_kernel(device=query.device, dtype=query.dtype, length=length)
+        return kernel or choose_kernel(device=query.device, dtype=query.dtype, length=length, alone=layout.alone)
 
     if chosen(layout.longest) == "varlen":
         return _varlen(query, key, value, layout, scaling)

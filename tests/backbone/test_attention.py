@@ -115,6 +115,23 @@ def test_tile_registers_speak_for_sdpa(monkeypatch) -> None:
         assert choose_kernel(device=CPU, dtype=torch.bfloat16, length=length) == "sdpa"
 
 
+def test_only_a_long_sequence_alone_leaves_the_one_call_on_hopper(monkeypatch) -> None:
+    cuda = torch.device("cuda", 0)
+
+    def chosen(length: int, alone: bool, dtype: torch.dtype = torch.bfloat16) -> str:
+        return choose_kernel(device=cuda, dtype=dtype, length=length, alone=alone)
+
+    monkeypatch.setattr(attention, "_has_varlen", lambda index, dtype: True)
+    for hopper in (False, True):
+        monkeypatch.setattr(attention, "_is_hopper", lambda index, answer=hopper: answer)
+        assert chosen(32768, alone=True) == ("sdpa" if hopper else "varlen")
+        assert chosen(12, alone=True) == "varlen"
+        assert chosen(32768, alone=False) == "varlen"
+        assert chosen(32768, alone=True, dtype=torch.float32) == "varlen"
+    assert PackedLayout([5], device=CPU).alone
+    assert not PackedLayout([5, 5], device=CPU).alone
+
+
 def test_a_single_run_of_sequences_gives_what_several_runs_give() -> None:
     torch.manual_seed(3)
     q, k, v = (torch.randn(1, heads, 12, 16) for heads in (4, 2, 2))
