@@ -106,6 +106,7 @@ def test_neighbours_of_one_length_share_a_call() -> None:
 )
 def test_the_kernel_that_is_chosen(device, dtype, length, kernel, monkeypatch) -> None:
     monkeypatch.setattr(attention, "_has_tiles", lambda: False)
+    monkeypatch.setattr(attention, "_has_varlen", lambda index, dtype: False)
     assert choose_kernel(device=torch.device(device), dtype=dtype, length=length) == kernel
 
 

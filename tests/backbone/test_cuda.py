@@ -128,6 +128,18 @@ def test_one_call_takes_the_whole_batch() -> None:
         assert attention._shares_heads(0)
 
 
+def test_a_long_sequence_alone_and_in_company() -> None:
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(1, heads, 16400, 128, device=CUDA).bfloat16() for heads in (4, 2, 2))
+    for lengths in ([16400], [16384, 16]):
+        layout = PackedLayout(lengths, device=CUDA)
+        kernels: list[Any] = [None, "varlen"]
+        found, expected = (
+            packed_attention(query, key, value, layout=layout, scaling=128**-0.5, kernel=kernel) for kernel in kernels
+        )
+        torch.testing.assert_close(found, expected, atol=2e-3, rtol=2e-2)
+
+
 def test_fused_kernels_are_there() -> None:
     pytest.importorskip("triton")
     for dtype in (torch.float32, torch.bfloat16):

@@ -121,7 +121,7 @@ def test_a_damaged_model_is_refused_and_gives_no_vector(replica_v1, copy_of) -> 
     tensors["layers.0.mlp.up_proj.weight"][3, 3] = float("nan")
     save_file(tensors, folder / "model.safetensors")
     with pytest.raises(EncodingError):
-        PplxEncoder(folder, weights="int8").encode(["a text"])
+        PplxEncoder(folder, weights="int8", device="cpu").encode(["a text"])
 
 
 @needs_int8
@@ -134,8 +134,8 @@ def test_trained_weights_agree(dtype: str) -> None:
         "Air flowing over the wing of an aircraft produces lift. " * 20,
     ]
     for name in ("miniature-v1", "miniature-context-v1"):
-        exact = PplxEncoder(name, dtype="float32").encode(texts, quantization=None)
-        encoder = PplxEncoder(name, dtype=dtype, weights="int8")
+        exact = PplxEncoder(name, dtype="float32", device="cpu").encode(texts, quantization=None)
+        encoder = PplxEncoder(name, dtype=dtype, weights="int8", device="cpu")
         found = encoder.encode(texts, quantization=None)
         assert np.diag(np.asarray(cosine_similarity(found, exact))).min() > 0.995
         assert not np.array_equal(found, exact)  # it was asked for, so it is done
@@ -158,14 +158,15 @@ def test_the_option_is_checked_kept_and_shown(replica_v1) -> None:
 @needs_int8
 def test_no_trainer_gets_rounded_weights(replica_v1) -> None:
     with pytest.raises(InputError, match="leave weights out to have a SentenceTransformer"):
-        _ = PplxEncoder(replica_v1, weights="int8").sentence_transformer
+        _ = PplxEncoder(replica_v1, weights="int8", device="cpu").sentence_transformer
 
 
 @needs_int8
 def test_workers_have_them_too(replica_v1) -> None:
     encoder = PplxEncoder(replica_v1, weights="int8", devices=["cpu"])
-    expected = PplxEncoder(replica_v1, weights="int8").encode(["a", "a longer text"], quantization=None)
-    np.testing.assert_allclose(encoder.encode(["a", "a longer text"], quantization=None), expected, atol=1e-5)
+    texts = ["a", "a longer text"]
+    expected = PplxEncoder(replica_v1, weights="int8", device="cpu").encode(texts, quantization=None)
+    np.testing.assert_allclose(encoder.encode(texts, quantization=None), expected, atol=1e-5)
     encoder.close()
 
 

@@ -52,7 +52,7 @@ def test_one_token_first_and_longer_texts_later(replica_v1: Path, encoder_v1: Pp
 @pytest.fixture(scope="module")
 def engines(replica_v1: Path) -> tuple[Engine, OpenVinoEngine]:
     loading = Loading(replica_v1, contextual=False, dtype="float32")
-    return Engine(loading, None), OpenVinoEngine(loading, None)
+    return Engine(loading, "cpu"), OpenVinoEngine(loading, None)
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

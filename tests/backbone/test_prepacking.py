@@ -93,14 +93,15 @@ def test_a_kernel_that_is_wrong_or_missing_is_not_used(monkeypatch: pytest.Monke
         prepacking._works.cache_clear()
 
 
-def test_a_model_without_prepacked_layers_gives_the_same(replica_v1, encoder_v1, monkeypatch) -> None:
+def test_a_model_without_prepacked_layers_gives_the_same(replica_v1, monkeypatch) -> None:
     texts = ["late chunking", "a somewhat longer text about embeddings"]
+    expected = PplxEncoder(replica_v1, dtype="float32", device="cpu").encode(texts, quantization=None)
     monkeypatch.setattr(network, "can_prepack", lambda device, dtype: False)
-    plain = PplxEncoder(replica_v1, dtype="float32")
+    plain = PplxEncoder(replica_v1, dtype="float32", device="cpu")
     found = plain.encode(texts, quantization=None)
     assert plain._loaded is not None
     assert not any(isinstance(module, PrepackedLinear) for module in plain._loaded.engine.model.modules())
-    np.testing.assert_allclose(found, encoder_v1.encode(texts, quantization=None), atol=1e-6)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
 @needs_packing
@@ -112,7 +113,7 @@ def test_no_plain_weight_is_held_beside_the_packed_one(replica_v1) -> None:
 
 @needs_packing
 def test_the_sentence_transformer_shares_weights_and_can_be_trained(replica_v1) -> None:
-    encoder = PplxEncoder(replica_v1, dtype="float32")
+    encoder = PplxEncoder(replica_v1, dtype="float32", device="cpu")
     texts = ["late chunking", "a somewhat longer text about embeddings", "x"]
     before = encoder.encode(texts, quantization=None)
     assert encoder._loaded is not None

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from sentence_transformers.util import batch_to_device
 
 from pplx_embed_integrations import PplxEncoder
 from pplx_embed_integrations.backbone.modules import TanhQuantizer
@@ -112,7 +113,7 @@ def test_the_weights_are_shared(replica_v1: Path) -> None:
     np.testing.assert_allclose(encoder.encode(TEXTS, quantization=None), before, atol=1e-5)
     assert {name for name, _ in model.named_parameters()} == set(load_file(replica_v1 / "model.safetensors"))
     for name, tensor in load_file(replica_v1 / "model.safetensors").items():
-        torch.testing.assert_close(model.get_parameter(name).detach(), tensor, rtol=0, atol=0)
+        torch.testing.assert_close(model.get_parameter(name).detach().cpu(), tensor, rtol=0, atol=0)
 
 
 def test_layers_that_a_trainer_puts_in_are_used_by_encode(replica_v1: Path) -> None:
@@ -143,8 +144,9 @@ def test_training_changes_what_encode_gives(replica_v1: Path) -> None:
     assert all(parameter.requires_grad for parameter in model.parameters())
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
     similarities = []
+    features = batch_to_device(model.tokenize(["anchor", "positive"]), model.device)
     for _ in range(4):
-        embeddings: Any = model(model.tokenize(["anchor", "positive"]))["sentence_embedding"]
+        embeddings: Any = model(dict(features))["sentence_embedding"]
         similarity = torch.nn.functional.cosine_similarity(embeddings[0], embeddings[1], dim=0)
         optimizer.zero_grad()
         (-similarity).backward()
