@@ -46,7 +46,7 @@ def table(result: dict[str, Any], targets: list[str]) -> str:
 
 def _place(machine: dict[str, Any]) -> str:
     if machine.get("device") == "cuda":
-        return f"{machine['gpu']}, CUDA {machine['cuda']}, {machine['cores']} cores of a {machine['processor']}"
+        return f"{machine['gpu']}, CUDA {machine['cuda']}, {machine['cores']} cores, {machine['processor']}"
     return f"{machine['processor']}, threads: {machine['threads']}, {machine['instructions']}"
 
 
@@ -84,7 +84,7 @@ def plot(result: dict[str, Any], path: Path) -> None:
         axis.invert_yaxis()
         axis.tick_params(labelsize=8)
         axis.spines[["top", "right"]].set_visible(False)
-        axis.set_xlim(0, max(speeds) * 1.25)
+        axis.set_xlim(0, max(speeds) * 1.3)
     machine = result["machine"]
     figure.suptitle(
         f"Tokens a second, text to vectors (in brackets: times the {BASELINE})\n"
