@@ -6,25 +6,19 @@ pooling.
 
 from __future__ import annotations
 
-import inspect
-import logging
-from collections.abc import Callable, Sequence
 from functools import cache
-from itertools import accumulate
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 import torch
 
 from ..errors import InputError
+from .layout import PackedLayout
+from .varlen import has_varlen, varlen_attention
 
-logger = logging.getLogger(__name__)
-
-__all__ = ["Kernel", "PackedLayout", "check_kernel", "choose_kernel", "packed_attention", "part_attention"]
+__all__ = ["Kernel", "check_kernel", "choose_kernel", "packed_attention", "part_attention"]
 
 Kernel = Literal["sdpa", "blocked", "varlen"]
 """torch's fused attention a sequence, plain matrix products in blocks, or one fused call over all sequences."""
-
-_Varlen = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, "PackedLayout", float], torch.Tensor]
 
 _BLOCKED_FROM = 32
 """Tokens from which blocks beat sdpa in bfloat16 on a CPU; below, the fixed cost of a call decides."""
@@ -36,31 +30,6 @@ _SCORES_AT_ONCE = {"cpu": 2**20, "mps": 2**26}
 """Scores in a block. On a CPU 2 MB of bfloat16: they stay in its cache between the two products."""
 _FEWEST_ROWS = 256
 """Query rows in a block: each product brings all keys into the processor's order, which fewer rows would not repay."""
-
-
-class PackedLayout:
-    """Where each sequence of a packed batch begins and ends.
-
-    Args:
-        lengths: Tokens of each sequence, in order.
-        device: Where the batch lies.
-
-    Example:
-        >>> PackedLayout([2, 2, 3], device=torch.device("cpu")).runs
-        [(2, 2), (3, 1)]
-    """
-
-    def __init__(self, lengths: Sequence[int], *, device: torch.device) -> None:
-        self.longest = max(lengths)
-        self.alone = len(lengths) == 1
-        self.borders = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32).to(device, non_blocking=True)
-        self.runs: list[tuple[int, int]] = []
-        """Neighbours of one length, `(length, count)`: they share a call."""
-        for length in lengths:
-            if self.runs and self.runs[-1][0] == length:
-                self.runs[-1] = (length, self.runs[-1][1] + 1)
-            else:
-                self.runs.append((length, 1))
 
 
 def choose_kernel(*, device: torch.device, dtype: torch.dtype, length: int, alone: bool = True) -> Kernel:
@@ -82,7 +51,7 @@ def choose_kernel(*, device: torch.device, dtype: torch.dtype, length: int, alon
         >>> choose_kernel(device=torch.device("mps"), dtype=torch.bfloat16, length=10_000)
         'blocked'
     """
-    if device.type == "cuda" and _has_varlen(device.index or 0, dtype):
+    if device.type == "cuda" and has_varlen(device.index or 0, dtype):
         long = alone and length >= _CUDA_SDPA_FROM and dtype == torch.bfloat16
         return "sdpa" if long and _is_hopper(device.index or 0) else "varlen"
     if device.type == "cpu" and dtype == torch.bfloat16 and length >= _BLOCKED_FROM and not _has_tiles():
@@ -116,58 +85,6 @@ def _has_tiles() -> bool:
 @cache
 def _is_hopper(index: int) -> bool:
     return torch.cuda.get_device_capability(index)[0] == 9
-
-
-@cache
-def _varlen_options() -> frozenset[str]:
-    """Return the names of what torch's variable-length attention takes; of none where there is none."""
-    try:
-        from torch.nn.attention.varlen import varlen_attn
-    except ImportError:  # torch before 2.10
-        return frozenset()
-    return frozenset(inspect.signature(varlen_attn).parameters)
-
-
-@cache
-def _has_varlen(index: int, dtype: torch.dtype) -> bool:
-    """Whether torch has attention over all sequences at once in a form that is used here, and the card can run it."""
-    if index >= torch.cuda.device_count():
-        return False
-    if dtype == torch.float32:
-        return _works(_efficient, index, dtype)
-    return (
-        dtype in (torch.bfloat16, torch.float16)
-        and "scale" in _varlen_options()
-        and torch.cuda.get_device_capability(index) >= (8, 0)
-    )
-
-
-@cache
-def _shares_heads(index: int) -> bool:
-    """Whether FlashAttention lets query heads share a key head, also where torch does not say so (before 2.12)."""
-    return "enable_gqa" in _varlen_options() or _works(_flash, index, torch.bfloat16)
-
-
-def _works(attend: _Varlen, index: int, dtype: torch.dtype) -> bool:
-    """Try a kernel on a card, with two query heads to a key head, against plain products."""
-    device = torch.device("cuda", index)
-    with torch.inference_mode(), torch.cuda.device(device):
-        # No random numbers: a caller's would come out differently.
-        numbers = torch.sin(torch.arange(7 * 4 * 64, device=device) * 0.37).view(7, 4, 64)
-        query, key, value = (side.to(dtype) for side in (numbers, numbers[:, :2], numbers[:, 2:]))
-        layout = PackedLayout([5, 2], device=device)
-        try:
-            found = attend(query, key, value, layout, 0.25)
-        except (AttributeError, RuntimeError, TypeError) as error:  # no such operator, or none for this card
-            logger.debug("a kernel for attention is not available on %s: %s", device, error)
-            return False
-        expected = torch.empty(7, 4, 64, device=device)
-        for part in (slice(0, 5), slice(5, 7)):
-            q, k, v = (side[part].float().transpose(0, 1) for side in (query, key, value))
-            k, v = (side.repeat_interleave(2, dim=0) for side in (k, v))
-            weights = torch.softmax((q * 0.25 @ k.transpose(1, 2)), dim=-1)
-            expected[part] = (weights @ v).transpose(0, 1)
-        return torch.allclose(found.float(), expected, rtol=0, atol=1e-5 if dtype == torch.float32 else 2e-2)
 
 
 def packed_attention(
@@ -205,7 +122,7 @@ def packed_attention(
         return kernel or choose_kernel(device=query.device, dtype=query.dtype, length=length, alone=layout.alone)
 
     if chosen(layout.longest) == "varlen":
-        return _varlen(query, key, value, layout, scaling)
+        return varlen_attention(query, key, value, layout, scaling)
 
     def attend(start: int, length: int, count: int) -> torch.Tensor:
         # Neighbours of one length share a call: [1, heads, count * length, d] -> [count, heads, length, d].
@@ -287,41 +204,3 @@ def _blocked(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scalin
             weights = torch.softmax(torch.bmm(q[block], keys), dim=-1, dtype=precision)
             torch.bmm(weights.to(v.dtype), values, out=output[block])
     return output.view(query.shape)
-
-
-def _varlen(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, layout: PackedLayout, scaling: float
-) -> torch.Tensor:
-    """One call over all sequences. The kernels take heads and tokens in any order in memory: nothing is copied."""
-    q, k, v = (side[0].transpose(0, 1) for side in (query, key, value))  # [1, heads, n, d] -> [n, heads, d]
-    groups = q.shape[1] // k.shape[1]
-    if q.dtype == torch.float32:
-        return _efficient(q, k, v, layout, scaling)[None]
-    if groups > 1 and not (q.is_cuda and _shares_heads(q.device.index)):
-        k, v = (side.repeat_interleave(groups, dim=1) for side in (k, v))
-    return _flash(q, k, v, layout, scaling)[None]
-
-
-def _flash(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, layout: PackedLayout, scaling: float
-) -> torch.Tensor:
-    from torch.nn.attention.varlen import varlen_attn
-
-    options: dict[str, Any] = {"scale": scaling}
-    if "enable_gqa" in _varlen_options():
-        options["enable_gqa"] = query.shape[1] != key.shape[1]
-    where = (layout.borders, layout.borders, layout.longest, layout.longest)
-    return cast("torch.Tensor", varlen_attn(query, key, value, *where, **options))
-
-
-def _efficient(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, layout: PackedLayout, scaling: float
-) -> torch.Tensor:
-    """What sdpa calls in float32, with borders between the sequences: an operator that torch does not document."""
-    groups = query.shape[1] // key.shape[1]
-    if groups > 1:
-        key, value = (side.repeat_interleave(groups, dim=1) for side in (key, value))
-    where = (layout.borders, layout.borders, layout.longest, layout.longest)
-    attend = torch.ops.aten._efficient_attention_forward
-    found = attend(query[None], key[None], value[None], None, *where, 0.0, 0, False, scale=scaling)
-    return cast("torch.Tensor", found[0][0])

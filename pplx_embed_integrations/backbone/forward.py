@@ -19,9 +19,10 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from .attention import Kernel, PackedLayout, packed_attention, part_attention
+from .attention import Kernel, packed_attention, part_attention
 from .fused import fused_kernels
 from .int8_weights import Int8Linear
+from .layout import PackedLayout
 from .prepacking import PrepackedLinear
 
 if TYPE_CHECKING:

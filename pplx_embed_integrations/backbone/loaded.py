@@ -16,8 +16,9 @@ from ..checkpoints import CheckpointSpec
 from ..errors import CheckpointError, EncodingError, InputError
 from ..threads import in_passing_thread
 from .engine import Engine, Loading, start_engine
+from .joining import separate
 from .lane import Lane
-from .network import Network, separate
+from .network import Network
 from .packing import TokenSequence, document_sequences, text_sequence
 from .pool import WorkerPool
 from .tokenizer import TextTokenizer

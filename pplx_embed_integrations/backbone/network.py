@@ -12,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import cast
 
 import torch
 
@@ -23,7 +22,8 @@ from .devices import resolve_dtype
 from .forward import packed_forward
 from .fused import fused_kernels
 from .int8_weights import Int8Linear, TokenCodes, check_int8_weights
-from .prepacking import PrepackedLinear, can_prepack, unpack
+from .joining import join
+from .prepacking import PrepackedLinear, can_prepack
 from .tensors import read_tensors
 
 __all__ = [
@@ -32,7 +32,6 @@ __all__ = [
     "empty_network",
     "load_network",
     "rotary_frequencies",
-    "separate",
     "tensor_shapes",
 ]
 
@@ -253,37 +252,8 @@ def load_network(
     network.train(False)
     network.requires_grad_(False)
     if fused_kernels(network.device, number_type) is not None:
-        _join(network)
+        join(network)
     return network
-
-
-def _join(network: Network) -> None:
-    """Lay weights that multiply the same below each other, so that a GPU multiplies once; layers hold views of them."""
-    for layer in network.layers:
-        attention, mlp = cast("_Attention", layer.self_attn), cast("_FeedForward", layer.mlp)
-        groups: list[tuple[_Attention | _FeedForward, list[torch.nn.Linear]]] = [
-            (attention, [attention.q_proj, attention.k_proj, attention.v_proj]),
-            (mlp, [mlp.gate_proj, mlp.up_proj]),
-        ]
-        for owner, linears in groups:
-            owner.joined = torch.cat([linear.weight for linear in linears])
-            rows = owner.joined.split([linear.out_features for linear in linears])
-            for linear, weight in zip(linears, rows, strict=True):
-                linear.weight = torch.nn.Parameter(weight, requires_grad=False)
-
-
-def separate(network: Network) -> None:
-    """Undo what makes computing faster: give each layer a weight of its own, to be trained, saved and moved."""
-    unpack(network)
-    for layer in network.layers:
-        for owner in cast("list[_Attention | _FeedForward]", [layer.self_attn, layer.mlp]):
-            if owner.joined is None:
-                continue
-            owner.joined = None
-            for linear in owner.children():
-                weight = cast("torch.Tensor", linear.weight)
-                if weight.untyped_storage().nbytes() > weight.nbytes:  # a view of the joined one
-                    linear.weight = torch.nn.Parameter(weight.clone(), requires_grad=False)
 
 
 def empty_network(config: NetworkConfig) -> Network:

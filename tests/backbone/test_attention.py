@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from pplx_embed_integrations import PplxEncoder
 from pplx_embed_integrations.backbone import attention
-from pplx_embed_integrations.backbone.attention import PackedLayout, choose_kernel, packed_attention
+from pplx_embed_integrations.backbone.attention import choose_kernel, packed_attention
+from pplx_embed_integrations.backbone.layout import PackedLayout
 from pplx_embed_integrations.errors import InputError
 
 CPU = torch.device("cpu")
@@ -106,7 +107,7 @@ def test_neighbours_of_one_length_share_a_call() -> None:
 )
 def test_the_kernel_that_is_chosen(device, dtype, length, kernel, monkeypatch) -> None:
     monkeypatch.setattr(attention, "_has_tiles", lambda: False)
-    monkeypatch.setattr(attention, "_has_varlen", lambda index, dtype: False)
+    monkeypatch.setattr(attention, "has_varlen", lambda index, dtype: False)
     assert choose_kernel(device=torch.device(device), dtype=dtype, length=length) == kernel
 
 
@@ -122,7 +123,7 @@ def test_only_a_long_sequence_alone_leaves_the_one_call_on_hopper(monkeypatch) -
     def chosen(length: int, alone: bool, dtype: torch.dtype = torch.bfloat16) -> str:
         return choose_kernel(device=cuda, dtype=dtype, length=length, alone=alone)
 
-    monkeypatch.setattr(attention, "_has_varlen", lambda index, dtype: True)
+    monkeypatch.setattr(attention, "has_varlen", lambda index, dtype: True)
     for hopper in (False, True):
         monkeypatch.setattr(attention, "_is_hopper", lambda index, answer=hopper: answer)
         assert chosen(32768, alone=True) == ("sdpa" if hopper else "varlen")
@@ -153,7 +154,8 @@ def test_memory_grows_with_the_length_not_with_its_square(kernel) -> None:
     # All scores of 4,096 tokens and 4 heads would be 268 MB. In a process of its own, whose peak is only this.
     program = f"""
 import resource, torch
-from pplx_embed_integrations.backbone.attention import PackedLayout, packed_attention
+from pplx_embed_integrations.backbone.attention import packed_attention
+from pplx_embed_integrations.backbone.layout import PackedLayout
 torch.set_num_threads(1)
 q = torch.randn(1, 4, 4096, 16)
 k = torch.randn(1, 2, 4096, 16)

@@ -17,9 +17,10 @@ import pytest
 import torch
 
 from pplx_embed_integrations import PplxBiEncoder, PplxEncoder
-from pplx_embed_integrations.backbone import attention, forward, network
-from pplx_embed_integrations.backbone.attention import PackedLayout, choose_kernel, packed_attention
+from pplx_embed_integrations.backbone import forward, network, varlen
+from pplx_embed_integrations.backbone.attention import choose_kernel, packed_attention
 from pplx_embed_integrations.backbone.fused import fused_kernels
+from pplx_embed_integrations.backbone.layout import PackedLayout
 from pplx_embed_integrations.backbone.pool import WorkerPool
 from pplx_embed_integrations.backbone.pooling import span_means
 from pplx_embed_integrations.errors import EncodingError, InputError
@@ -125,7 +126,7 @@ def test_one_call_takes_the_whole_batch() -> None:
     for dtype in dtypes:
         assert choose_kernel(device=CUDA, dtype=dtype, length=12) == "varlen"
     if torch.bfloat16 in dtypes:
-        assert attention._shares_heads(0)
+        assert varlen._shares_heads(0)
 
 
 def test_a_long_sequence_alone_and_in_company() -> None:
