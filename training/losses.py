@@ -5,6 +5,7 @@ It must not know texts, networks or optimisers.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -33,12 +34,11 @@ def binary(x: Tensor) -> Tensor:
 
 
 def forms(x: Tensor, y: Tensor) -> Iterator[tuple[float, Tensor, Tensor]]:
-    """Both sides as users compare them, with a weight: float, binary, and int8 cut to a narrower width."""
-    full = x.shape[1]
-    cut = widths(full)[1 + int(torch.multinomial(torch.tensor([0.5, 0.3, 0.2]), 1))]
+    """Both sides as users compare them, with a weight: float, binary, and int8 cut to narrower widths."""
     yield 1.0, x, y
     yield 0.6, binary(x), binary(y)
-    yield 0.6, int8(x[:, :cut]), int8(y[:, :cut])
+    for weight, cut in zip((0.3, 0.2, 0.1), widths(x.shape[1])[1:], strict=True):
+        yield weight, int8(x[:, :cut]), int8(y[:, :cut])
 
 
 def distil(x: Tensor, target: Tensor) -> Tensor:
@@ -55,7 +55,7 @@ def relations(x: Tensor, target: Tensor) -> Tensor:
 
 def labels(similarities: Tensor, *, certain: float) -> tuple[Tensor, Tensor]:
     """What each row and each column should find: its own partner, and what the teacher holds for as good."""
-    own = certain * torch.eye(len(similarities))
+    own = certain * torch.eye(len(similarities), device=similarities.device)
     rows, columns = ((s / TEMPERATURE).softmax(1) for s in (similarities, similarities.T))
     return own + (1 - certain) * rows, own + (1 - certain) * columns
 
@@ -72,4 +72,4 @@ def ranking(a: Tensor, b: Tensor, wanted: tuple[Tensor, Tensor]) -> Tensor:
 
 def scale(x: Tensor) -> Tensor:
     """Keeps the size of pooled values where tanh-int8 resolves them."""
-    return (x.square().mean().sqrt().log() - torch.log(torch.tensor(SCALE))).square()
+    return (x.square().mean().sqrt().log() - math.log(SCALE)).square()

@@ -6,59 +6,56 @@ It must not know how any stage works.  Every finished stage leaves a file in `.c
 from __future__ import annotations
 
 import argparse
-import os
-from datetime import timedelta
 from pathlib import Path
 
 import context
 import corpus
-import sources
 import student
-import teacher
 import tokenizer
 import torch
 import train
 import units
-from torch import distributed, multiprocessing
 
-STAGES = ("collect", "tokenizer", "teacher", "static", "joint", "context", "export")
-#: Of processor time for each worker.  The published branch is the context stage as it begins: it was given none.
-MINUTES = {"static": 5.0, "joint": 4.0, "context": 0.0}
+STAGES = ("collect", "units", "tokenizer", "static", "denoised", "joint", "context", "export")
+MINUTES = {"static": 0.12, "denoised": 0.3, "joint": 2.6, "context": 0.8}
+"""Of the trained stages, on the graphics card (an H100) that trained the published pair."""
 PACKAGE = Path(__file__).parent.parent / "pplx_embed_integrations" / "miniature"
 
 
-def prepare(*, until: str, seed: int, workers: int) -> None:
-    """The stages that need no student: text, vocabulary and the teacher's vectors."""
-    wanted = STAGES[: STAGES.index(until) + 1]
-    if not corpus.CORPUS.exists():
+def prepare(wanted: tuple[str, ...], *, seed: int) -> None:
+    """The stages that need no student: text and vocabulary."""
+    if "collect" in wanted and not corpus.CORPUS.exists() and not units.UNITS.exists():
         corpus.collect(seed=seed)
+    if "units" in wanted and not units.UNITS.exists():
+        units.build(seed=seed)
     if "tokenizer" in wanted and not (tokenizer.FOLDER / "tokenizer.json").exists():
         tokenizer.train()
-    if "teacher" in wanted and len(list(teacher.SHARDS.glob("*.npy"))) < teacher.MOST:
-        read = units.load()
-        teacher.cache([read.texts[number] for number in read.order], workers=workers)
+    if "tokenizer" in wanted and not train.READ.exists():
+        train.encode()
 
 
-def fit(rank: int, until: str, factor: float, seed: int, workers: int, target: Path) -> None:
-    """One worker's part of the trained stages; `factor` scales their processor time (1 = as published)."""
-    wanted = STAGES[: STAGES.index(until) + 1]
+def fit(wanted: tuple[str, ...], *, device: torch.device, factor: float, seed: int, target: Path) -> None:
+    """The trained stages; `factor` scales their minutes."""
     minutes = {stage: factor * budget for stage, budget in MINUTES.items()}
-    torch.set_num_threads(1)
-    torch.manual_seed(seed + rank)
-    if workers > 1:
-        store = distributed.FileStore(str(sources.CACHE / f"workers-{os.getppid()}"), workers)
-        distributed.init_process_group("gloo", store=store, rank=rank, world_size=workers, timeout=timedelta(hours=2))
-    material = train.Material(seed=seed + rank)
-    done = train.STATIC.exists()
-    plain = train.load(train.STATIC) if done else train.static(material, minutes=minutes["static"])
-    if "joint" in wanted:
-        done = train.JOINT.exists()
-        plain = train.load(train.JOINT) if done else train.joint(material, plain, minutes=minutes["joint"])
+    torch.manual_seed(seed)
+    material = train.Material(device=device, seed=seed)
+    if not train.JOINT.exists():
+        material.cluster()
+    made: student.Student | None = None
+    for stage, path, run in (
+        ("static", train.STATIC, train.static),
+        ("denoised", train.DENOISED, train.denoised),
+        ("joint", train.JOINT, train.joint),
+    ):
+        if stage in wanted:
+            begun = () if made is None else (made,)
+            done = path.exists()
+            made = train.load(path).to(device) if done else run(material, *begun, minutes=minutes[stage])
     if "context" in wanted:
         done = context.CONTEXT.exists()
-        branch = context.load() if done else context.contextual(material, plain, minutes=minutes["context"])
-    if "export" in wanted and rank == 0:
-        student.export(plain, target / "v1", contextual=False)
+        branch = context.load() if done else context.contextual(material, made, minutes=minutes["context"])
+    if "export" in wanted:
+        student.export(made, target / "v1", contextual=False)
         student.export(branch, target / "context-v1", contextual=True)
 
 
@@ -66,15 +63,15 @@ def main() -> None:
     """Reads the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--until", choices=STAGES, default="export")
-    parser.add_argument("--factor", type=float, default=1.0, help="on the trained stages (default: 1)")
+    parser.add_argument("--factor", type=float, default=1.0, help="on the trained stages' minutes (default: 1)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--workers", type=int, default=2, help="processes of one thread each (default: 2)")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--target", type=Path, default=PACKAGE, help="where the two checkpoint folders go")
     given = parser.parse_args()
-    prepare(until=given.until, seed=given.seed, workers=given.workers)
-    if given.until in MINUTES or given.until == "export":
-        work = (given.until, given.factor, given.seed, given.workers, given.target)
-        multiprocessing.spawn(fit, work, nprocs=given.workers)  # type: ignore[no-untyped-call]
+    wanted = STAGES[: STAGES.index(given.until) + 1]
+    prepare(wanted, seed=given.seed)
+    if "static" in wanted:
+        fit(wanted, device=torch.device(given.device), factor=given.factor, seed=given.seed, target=given.target)
 
 
 if __name__ == "__main__":

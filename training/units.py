@@ -1,6 +1,6 @@
-"""Knows the corpus as numbered texts: passages with the titles, headings and crops that ask for them, and documents.
+"""Knows the corpus as numbered words and texts: chunks, passages of chunks, and short texts that ask for them.
 
-It must not know what a teacher or a student makes of them.
+It must not know tokens, what a teacher or a student makes of a text, or how batches are drawn.
 """
 
 from __future__ import annotations
@@ -9,14 +9,21 @@ import random
 import re
 import zlib
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import corpus
+import numpy as np
+import numpy.typing as npt
+from sources import CACHE
 
-#: The teacher reads this many single words, the most widespread first, so that their pieces learn to add up.
+UNITS = CACHE / "units.npz"
+Numbers = npt.NDArray[np.int32]
+
+#: So many of the most widespread words are also read by themselves, so that their pieces learn to add up.
 LEXICON = 20_000
-#: Of the dictionaries' many short entries, this share is used.
-DICTIONARIES = {"wordnet-base": 0.5, "dict-gcide": 0.4}
+#: Short entries of dictionaries: their titles say all that a heading or a crop could.
+DICTIONARIES = ("wordnet-base", "dict-gcide")
 #: Frames of questions, so that the words of a question are learned to weigh little.
 QUESTIONS = """
 what is {}? | what are {}? | what is known about {} | what is the effect of {} on {} | what are the effects of {} and {}
@@ -30,96 +37,131 @@ has anyone investigated {} for {} | have studies of {} been made | are there res
 does {} reduce the risk of {} | is it possible to find {} for {} | who uses {} | where is {} found | papers on {} in {}
 what problems arise in {} | what must be considered for {} of {} | find work that describes {} | {} and {} | {} in {}
 """.replace("\n", "|")
+_FRAMES = [frame.strip() for frame in QUESTIONS.split("|") if "{" in frame]
 #: One document in so many is never trained on; what is measured while developing is measured on these.
 HELD_OUT = 40
 _FUNCTION = set(
     "that this with from which have been were will what when then than them they their there these those such some "
     "also only other into your does where would should could about after before being between both each more most "
-    "must very just because while until used using same here over under within without however".split()
+    "must very just because while until while using used same here over under within without however".split()
 )
 MOST_CHUNKS = 4  # of one passage
+LONG = 3  # chunks from which a document has a context to speak of
 
 
 @dataclass(frozen=True)
-class Passage:
-    """A passage by the number of its text, its document's title, and texts that ask for it."""
-
-    text: int
-    title: int
-    queries: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Unit:
-    """A document by the numbers of its texts; `headings[i]` is -1 where a chunk has none."""
-
-    title: int
-    chunks: list[int]
-    headings: list[int]
-
-
-@dataclass
 class Units:
-    """Everything numbered: `order` is what the teacher reads, so that any prefix of it holds whole passages."""
+    """Everything by number.  Chunks of one document are neighbours among the texts, in reading order.
 
-    texts: list[str] = field(default_factory=list)
-    passages: list[Passage] = field(default_factory=list)
-    documents: list[Unit] = field(default_factory=list)
-    held_out: list[Passage] = field(default_factory=list)
-    held_out_documents: list[Unit] = field(default_factory=list)
-    order: list[int] = field(default_factory=list)
+    Attributes:
+        words: Every distinct word, as it stands between two spaces.
+        flat: The words of all texts by number, one text behind the other.
+        starts: Where in `flat` each text begins; one entry more than there are texts.
+        passages: First chunk, the chunk after the last, and the document of each passage, `[n, 3]`.
+        queries: Texts that ask for a passage, those of one passage behind those of another.
+        asking: Where in `queries` each passage's begin; one entry more than there are passages.
+        documents: First chunk, the chunk after the last, title, and the title with a full stop and with a colon behind
+            it (-1 where a document is shorter than `LONG`), `[n, 5]`.
+        headings: Each text's heading, -1 where it has none.
+        held: Whether a document is held out.
+        lexicon: Widespread words, the most widespread first.
+    """
+
+    words: list[str]
+    flat: Numbers
+    starts: Numbers
+    passages: Numbers
+    queries: Numbers
+    asking: Numbers
+    documents: Numbers
+    headings: Numbers
+    held: npt.NDArray[np.bool_]
+    lexicon: Numbers
 
 
-def load(*, seed: int = 0) -> Units:
-    """Reads the corpus; the same seed gives the same passages and crops."""
-    found, numbers, rng = Units(), dict[str, int](), random.Random(seed)
-    spread: Counter[str] = Counter()
+class _Writer:
+    """Numbers words and texts as they come."""
 
-    def number(text: str) -> int:
-        return numbers.setdefault(text, len(numbers))
+    def __init__(self) -> None:
+        self.words: dict[str, int] = {}
+        self.flat: list[int] = []
+        self.starts, self.headings, self.known = [0], list[int](), dict[str, int]()
 
+    def add(self, text: str, heading: int = -1) -> int:
+        self.flat += [self.words.setdefault(word, len(self.words)) for word in text.split()]
+        self.starts.append(len(self.flat))
+        self.headings.append(heading)
+        return len(self.starts) - 2
+
+    def once(self, text: str) -> int:
+        """The number of a short text, which is kept once."""
+        if text not in self.known:
+            self.known[text] = self.add(text)
+        return self.known[text]
+
+
+def build(*, seed: int = 0) -> None:
+    """Reads the corpus into `UNITS`; the same seed gives the same passages and questions."""
+    rng, writer, spread = random.Random(seed), _Writer(), Counter[str]()
+    passages, queries, asking, documents, held = [], list[int](), [0], [], []
     for document in corpus.load():
-        spread.update(set(re.findall(r"[a-z]{3,}", " ".join(document.chunks).lower())))
-        draw = zlib.crc32(document.title.lower().encode())
-        if not document.chunks or draw % 1000 >= 1000 * DICTIONARIES.get(document.source, 1):
+        chunks = [chunk for chunk in document.chunks if chunk.strip()]
+        if not chunks or len(chunks) < len(document.chunks) or not document.title.strip():
             continue
-        kept = draw // 1000 % HELD_OUT > 0
-        headings = [number(heading) if heading else -1 for heading in document.headings]
-        unit = Unit(number(document.title), [number(chunk) for chunk in document.chunks], headings)
-        (found.documents if kept else found.held_out_documents).append(unit)
-        passages = found.passages if kept else found.held_out
+        spread.update(set(re.findall(r"[a-z]{3,}", " ".join(chunks).lower())))
+        title = writer.once(document.title)
+        headings = [writer.once(heading) if heading.strip() else -1 for heading in document.headings]
+        asked = []  # before the chunks, which are neighbours
         start = 0
-        while start < len(unit.chunks):
-            stop = start + rng.randint(1, MOST_CHUNKS)
-            text = " ".join(document.chunks[start:stop])
-            queries = [unit.title]
+        while start < len(chunks):
+            stop = min(start + rng.randint(1, MOST_CHUNKS), len(chunks))
+            texts, passage = [document.title], " ".join(chunks[start:stop])
             if headings[start] >= 0:
-                queries.append(number(f"{document.title} {document.headings[start]}"))
-            if document.source not in DICTIONARIES:
-                queries.append(number(crop(text, rng)))
+                texts.append(f"{document.title} {document.headings[start]}")
             if document.source not in DICTIONARIES or rng.random() < 0.3:
-                queries.append(number(question(document.title, text, rng)))
-            passages.append(Passage(number(text), unit.title, tuple(queries)))
+                texts.append(question(document.title, passage, rng))
+            asked.append((start, stop, [writer.once(text) for text in texts]))
             start = stop
-    words = [number(word) for word, _ in sorted(spread.items(), key=lambda item: (-item[1], item[0]))[:LEXICON]]
-    rng.shuffle(found.passages)
-    read = [*words, *(one for passage in found.passages for one in (passage.text, *passage.queries))]
-    found.order = list(dict.fromkeys(read))
-    found.texts = list(numbers)
-    return found
+        first = len(writer.headings)
+        for chunk, heading in zip(chunks, headings, strict=True):
+            writer.add(chunk, heading)
+        for start, stop, numbers in asked:
+            passages.append((first + start, first + stop, len(documents)))
+            queries += numbers
+            asking.append(len(queries))
+        ended = [writer.once(document.title + sign) if len(chunks) >= LONG else -1 for sign in ".:"]
+        documents.append((first, first + len(chunks), title, *ended))
+        held.append(zlib.crc32(document.title.lower().encode()) // 1000 % HELD_OUT == 0)
+    lexicon = [word for word, _ in sorted(spread.items(), key=lambda item: (-item[1], item[0]))[:LEXICON]]
+    numbered = [writer.words.setdefault(word, len(writer.words)) for word in lexicon]
+    tables = {
+        "flat": writer.flat, "starts": writer.starts, "passages": passages, "queries": queries, "asking": asking,
+        "documents": documents, "headings": writer.headings, "lexicon": numbered,
+    }  # fmt: skip
+    arrays = {name: np.asarray(table, dtype=np.int32) for name, table in tables.items()}
+    # The most frequent word gets the smallest number: so the file is smaller.
+    order = np.argsort(-np.bincount(arrays["flat"], minlength=len(writer.words)), kind="stable")
+    ranks = np.empty(len(order), dtype=np.int32)
+    ranks[order] = np.arange(len(order))
+    arrays["flat"], arrays["lexicon"] = ranks[arrays["flat"]], ranks[arrays["lexicon"]]
+    said = list(writer.words)
+    words = np.frombuffer("\n".join(said[number] for number in order).encode(), dtype=np.uint8)
+    with UNITS.open("wb") as out:
+        np.savez_compressed(out, allow_pickle=False, words=words, held=np.asarray(held), **arrays)
+    print(len(writer.words), "words,", {name: len(array) for name, array in arrays.items()}, flush=True)
 
 
-def crop(text: str, rng: random.Random, *, shortest: int = 4, longest: int = 12) -> str:
-    """A few words in a row."""
-    words = text.split()
-    size = min(len(words), rng.randint(shortest, longest))
-    start = rng.randrange(len(words) - size + 1)
-    return " ".join(words[start : start + size])
+def load() -> Units:
+    """What `build` left."""
+    with np.load(UNITS) as stored:
+        arrays = dict(stored)
+    words = arrays.pop("words").tobytes().decode().split("\n")
+    return Units(words=words, **arrays)
 
 
 def question(title: str, text: str, rng: random.Random) -> str:
     """A question, clumsy as it may be, about the title or things that a passage names."""
-    frame = rng.choice([frame.strip() for frame in QUESTIONS.split("|") if "{" in frame])
+    frame = rng.choice(_FRAMES)
     things = [phrase(text, rng) for _ in range(frame.count("{}"))]
     if rng.random() < 0.4:
         things[rng.randrange(len(things))] = title
@@ -135,3 +177,34 @@ def phrase(text: str, rng: random.Random) -> str:
     first = rng.choice(long)
     last = rng.choice([i for i in long if first <= i < first + 4])
     return " ".join(words[first : last + 1]).lower()
+
+
+def spans(starts: npt.ArrayLike, lengths: npt.ArrayLike) -> npt.NDArray[np.int64]:
+    """Every position of several ranges, one range behind the other."""
+    first, sizes = np.asarray(starts, dtype=np.int64), np.asarray(lengths, dtype=np.int64)
+    ends = np.cumsum(sizes)
+    return np.arange(ends[-1]) + np.repeat(first - ends + sizes, sizes)
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Texts of a batch: the numbers of their words, one text behind the other, and how many words each has."""
+
+    words: Numbers
+    lengths: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @classmethod
+    def of(cls, texts: Sequence[npt.ArrayLike]) -> Texts:
+        """From one array of words a text."""
+        return cls(np.concatenate(list(texts)).astype(np.int32), np.array([len(np.atleast_1d(text)) for text in texts]))
+
+    def begun(self, most: int) -> Texts:
+        """The first words of each."""
+        lengths = np.minimum(self.lengths, most)
+        return Texts(self.words[spans(np.cumsum(self.lengths) - self.lengths, lengths)], lengths)
+
+    def __add__(self, other: Texts) -> Texts:
+        return Texts(np.concatenate([self.words, other.words]), np.concatenate([self.lengths, other.lengths]))

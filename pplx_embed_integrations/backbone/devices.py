@@ -72,16 +72,22 @@ def _native_bfloat16(device: torch.device) -> bool:
     return False
 
 
-def default_batch_tokens(device: torch.device) -> int:
+def default_batch_tokens(device: torch.device, width: int) -> int:
     """Return how many tokens a batch has by default: enough to fill the device, few enough to stay in its caches.
 
-    A CPU of many cores gets enough for each to have a share of its own.
+    A CPU of many cores gets enough for each to have a share of its own; a narrow model's tokens take less room.
+
+    Args:
+        device: Where the model runs.
+        width: Its hidden size.
 
     Example:
-        >>> default_batch_tokens(torch.device("mps"))
+        >>> default_batch_tokens(torch.device("mps"), 1024)
         8192
     """
-    return {"cpu": max(2048, 512 * torch.get_num_threads()), "mps": 8192}.get(device.type, 32768)
+    if device.type == "cpu":
+        return max(2048, 512 * torch.get_num_threads()) * max(1, 1024 // width)
+    return {"mps": 8192}.get(device.type, 32768)
 
 
 def release_memory() -> None:

@@ -91,8 +91,8 @@ class Engine:
             weights=loading.weights,
         )
         self.attention = check_kernel(loading.attention, device=place, dtype=self.model.dtype)
-        self.batch_tokens = default_batch_tokens(place)
         self.width: int = self.model.config.hidden_size
+        self.batch_tokens = default_batch_tokens(place, self.width)
         self._pool_of_cores: ThreadPoolExecutor | None = None
         self._dividing = threading.Lock()  # parts wait for each other, so all of them must have a core
 

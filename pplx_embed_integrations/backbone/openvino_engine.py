@@ -72,8 +72,8 @@ class OpenVinoEngine:
         # came, and OpenVINO may drop its references without the interpreter's lock: none of them is to be the last.
         self._tensors = tensors
         self._frequencies = rotary_frequencies(config)
-        self.batch_tokens = default_batch_tokens(place)
         self.width: int = config.hidden_size
+        self.batch_tokens = default_batch_tokens(place, self.width)
         self._warm_up()
 
     def run(self, sequences: list[TokenSequence]) -> Pooled:
