@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import losses
 import numpy as np
@@ -22,8 +23,18 @@ from units import LONG, Texts, Units
 
 CONTEXT = CACHE / "context.pt"
 SUBJECT = 0.8  # how much of its article's subject a later chunk's target holds, beside its own meaning
-CHUNKS = 8  # of a document
-MOST_WORDS, ROOM = 56, 96  # of a chunk; tokens of it at most
+
+
+class Shape(NamedTuple):
+    """Of a batch of documents: how many, chunks of each, words of a chunk at most, tokens that it has room for."""
+
+    documents: int
+    chunks: int
+    words: int
+    room: int
+
+
+SHAPES = {"long": Shape(48, 8, 56, 96), "short": Shape(96, 3, 20, 40)}
 STAND_INS = ("it", "It", "this", "they", "its", "These")
 _EDGES = re.compile(r"^\W+|\W+$")
 
@@ -32,7 +43,7 @@ Words = npt.NDArray[np.int32]
 
 @dataclass
 class Drawn:
-    """Several documents of `CHUNKS` chunks each, by one or more articles; lists of one entry a chunk."""
+    """Several documents, each of one or more articles; lists of one entry a chunk."""
 
     titles: list[int] = field(default_factory=list)  # texts
     later: list[bool] = field(default_factory=list)
@@ -63,26 +74,26 @@ class Writer:
         """The words of a text."""
         return self.units.flat[self.units.starts[number] : self.units.starts[number + 1]]
 
-    def draw(self, documents: int) -> Drawn:
-        """So many documents."""
+    def draw(self, shape: Shape) -> Drawn:
+        """Documents of one shape."""
         drawn = Drawn()
-        for _ in range(documents):
-            room = CHUNKS
+        for _ in range(shape.documents):
+            room = shape.chunks
             while room:
-                room -= self._article(drawn, room)
+                room -= self._article(drawn, room, shape)
         return drawn
 
-    def _article(self, drawn: Drawn, room: int) -> int:
+    def _article(self, drawn: Drawn, room: int, shape: Shape) -> int:
         rng = self.rng
         begin, end, title, stopped, colon = (int(n) for n in self.long[rng.integers(len(self.long))])
         subject = set(self.cores[self.text(title)].tolist()) - {-1}
         hide = rng.random() < 0.75
         size = int(rng.integers(1, 3))  # chunks of the corpus to one of these
-        wanted = min(room, CHUNKS if rng.random() < 0.5 else int(rng.integers(2, CHUNKS)))
+        wanted = min(room, shape.chunks if rng.random() < 0.5 else int(rng.integers(2, shape.chunks)))
         start = begin + int(rng.integers(max(1, end - begin - size * wanted + 1)))
         positions = range(start, min(start + size * wanted, end), size)
         for position in positions:
-            text = np.concatenate([self.text(n) for n in range(position, min(position + size, end))])[:MOST_WORDS]
+            text = np.concatenate([self.text(n) for n in range(position, min(position + size, end))])[: shape.words]
             named = np.isin(self.cores[text], list(subject))
             own = text[(self.cores[text] >= 0) & ~named]
             heading = int(self.units.headings[position])
@@ -132,7 +143,7 @@ def pooled(student: Student, chunks: Padded, *, together: int, separator: int) -
     return ((sums[rows, starts + sizes] - sums[rows, starts]) / sizes[..., None]).flatten(0, 1)
 
 
-def contextual(material: train.Material, anchor: Student, *, minutes: float, documents: int = 48) -> Student:
+def contextual(material: train.Material, anchor: Student, *, minutes: float) -> Student:
     """Trains the branch until v1's queries find chunks by what their document adds; v1 stays as it is."""
     anchor = anchor.eval().requires_grad_(False)
     student = deepened(anchor).to(material.device)
@@ -151,37 +162,49 @@ def contextual(material: train.Material, anchor: Student, *, minutes: float, doc
     )
     known, trained = train.halved(anchor), train.halved(student)
 
-    def draw() -> train.Batch:
-        drawn = writer.draw(documents)
+    def documents(name: str, shape: Shape) -> train.Batch:
+        drawn = writer.draw(shape)
         chunks = Texts.of(drawn.chunks)
-        forms = np.repeat(sampler.forms(documents), CHUNKS)
-        few = sampler.told(sampler.draw(128, groups=1), most=train.MOST_OF_PASSAGE)
+        forms = np.repeat(sampler.forms(shape.documents), shape.chunks)
         return (
-            material.read(chunks, width=ROOM, chosen=cases(chunks, forms)).named("chunks")
-            | material.padded(Texts.of(drawn.told), width=ROOM).named("told")
-            | material.padded(Texts.of(drawn.queries), width=48).named("queries")
-            | material.padded(sampler.texts(drawn.titles), width=16).named("titles")
-            | material.padded(sampler.lesson(256), width=train.WIDTHS["lesson"]).named("short")
-            | material.padded(few, width=train.WIDTHS["passages"]).named("long")
-            | {"later": torch.tensor(drawn.later, dtype=torch.float32)}
+            material.read(chunks, width=shape.room, chosen=cases(chunks, forms)).named(f"{name} chunks")
+            | material.padded(Texts.of(drawn.told), width=shape.room).named(f"{name} told")
+            | material.padded(Texts.of(drawn.queries), width=48).named(f"{name} queries")
+            | material.padded(sampler.texts(drawn.titles), width=16).named(f"{name} titles")
+            | {f"{name} later": torch.tensor(drawn.later, dtype=torch.float32)}
         )
 
-    def loss(drawn: train.Batch) -> dict[str, Tensor]:
-        read = {name: Padded.of(drawn, name) for name in ("chunks", "told", "queries", "titles", "short", "long")}
+    def draw() -> train.Batch:
+        few = sampler.told(sampler.draw(128, groups=1), most=train.MOST_OF_PASSAGE)
+        batch = material.padded(sampler.lesson(256), width=train.WIDTHS["lesson"]).named("texts")
+        batch |= material.padded(few, width=train.WIDTHS["passages"]).named("passages")
+        for name, shape in SHAPES.items():
+            batch |= documents(name, shape)
+        return batch
+
+    def finds(drawn: train.Batch, name: str, shape: Shape) -> dict[str, Tensor]:
         with torch.no_grad():
-            own, asked, subjects, short, long = (known(texts) for name, texts in read.items() if name != "chunks")
-        subject = drawn["later"][:, None] * functional.normalize(subjects, dim=-1)
+            own, asked, subjects = (known(Padded.of(drawn, f"{name} {kind}")) for kind in ("told", "queries", "titles"))
+        subject = drawn[f"{name} later"][:, None] * functional.normalize(subjects, dim=-1)
         target = functional.normalize(own, dim=-1) + SUBJECT * subject
         with torch.autocast(material.device.type, torch.bfloat16):
-            found = pooled(student, read["chunks"], together=CHUNKS, separator=material.separator)
-        alone = torch.cat([trained(read["short"]), trained(read["long"])])
+            chunks = Padded.of(drawn, f"{name} chunks")
+            found = pooled(student, chunks, together=shape.chunks, separator=material.separator)
         certain = losses.labels(torch.eye(len(found), device=found.device), certain=1.0)
         return {
-            "target": 2 * losses.distil(found, target),
-            "find": losses.ranking(asked, found, certain),
-            "alone": 10 * losses.distil(alone, torch.cat([short, long])),
-            "scale": losses.scale(found),
+            f"{name} target": 2 * losses.distil(found, target),
+            f"{name} find": losses.ranking(asked, found, certain),
+            f"{name} scale": losses.scale(found),
         }
+
+    def loss(drawn: train.Batch) -> dict[str, Tensor]:
+        alone = [Padded.of(drawn, name) for name in ("texts", "passages")]
+        with torch.no_grad():
+            wanted = torch.cat([known(texts) for texts in alone])
+        parts = {"alone": 10 * losses.distil(torch.cat([trained(texts) for texts in alone]), wanted)}
+        for name, shape in SHAPES.items():
+            parts |= finds(drawn, name, shape)
+        return parts
 
     return train.optimise(student, optimiser, draw, loss, minutes=minutes, path=CONTEXT)
 
