@@ -26,14 +26,7 @@ from .joining import join
 from .prepacking import PrepackedLinear, can_prepack
 from .tensors import read_tensors
 
-__all__ = [
-    "Network",
-    "NetworkConfig",
-    "empty_network",
-    "load_network",
-    "rotary_frequencies",
-    "tensor_shapes",
-]
+__all__ = ["Network", "NetworkConfig", "empty_network", "load_network", "rotary_frequencies", "tensor_shapes"]
 
 
 @dataclass(frozen=True)
