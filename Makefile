@@ -57,4 +57,5 @@ $(VENV)/.installed: $(VENV)/.created $(INPUTS)
 $(VENV)/.installed-%: $(VENV)/.installed
 	@echo "Installing what is needed for: $*"
 	@$(INSTALL) --group $*
+	@$(if $(filter test,$*),$(INSTALL) --no-deps --group test-no-deps)
 	@touch $@

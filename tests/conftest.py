@@ -3,6 +3,7 @@
 import os
 import signal
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,8 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pytest
 from hypothesis import settings
+
+from tests import postgres
 
 if TYPE_CHECKING:
     from pplx_embed_integrations import PplxBiEncoder, PplxEncoder
@@ -75,3 +78,16 @@ def biencoder(replica_v1: Path, replica_context_v1: Path) -> "PplxBiEncoder":
     from pplx_embed_integrations import PplxBiEncoder
 
     return PplxBiEncoder(query_model=str(replica_v1), document_model=str(replica_context_v1), dtype="float32")
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[postgres.Server]:
+    """A PostgreSQL server with pgvector, started for these tests."""
+    with postgres.running() as server:
+        yield server
+
+
+@pytest.fixture
+def database(postgres_server: postgres.Server) -> postgres.Database:
+    """A fresh database in it."""
+    return postgres_server.database()
