@@ -189,6 +189,20 @@ class PplxBiEncoder:
             self._encoders.setdefault(key, PplxEncoder(name, revision=spec.revision, **self._settings))
         return self._encoders[key]
 
+    def check_documents(self, documents: Sequence[Sequence[str]], *, names: Sequence[str] | None = None) -> None:
+        """Raise one error for everything that the document side would refuse; see `PplxEncoder.check_documents`.
+
+        Args:
+            documents: Documents, each a list of its chunks.
+            names: How the error calls each document, by default `document 0` and so on.
+
+        Raises:
+            InputError: Chunks are empty, too long or not Unicode.
+            InputTypeError: `documents` is no list of lists of strings.
+            NotContextualError: The document side was not trained for this.
+        """
+        self.document.check_documents(documents, names=names)
+
     def encode_query(self, text: str, **form: Unpack[Form]) -> Vectors:
         """Embed a query: `[dimension]`, in native form.
 
@@ -211,13 +225,21 @@ class PplxBiEncoder:
         """Embed texts with the document side, each by itself: `[n, dimension]`; see `encode_query`."""
         return self.document.encode(texts, **self._form(form), show_progress=self.show_progress)
 
-    def encode_documents(self, documents: Sequence[Sequence[str]], **form: Unpack[Form]) -> list[Vectors]:
+    def encode_documents(
+        self, documents: Sequence[Sequence[str]], *, names: Sequence[str] | None = None, **form: Unpack[Form]
+    ) -> list[Vectors]:
         """Embed documents of chunks in context: for each `[chunks, dimension]`; see `encode_query`.
+
+        Args:
+            documents: Documents, each a list of its chunks.
+            names: How an error calls each document, by default `document 0` and so on.
+            **form: As for `encode_query`.
 
         Raises:
             NotContextualError: The document side was not trained for this.
         """
-        return self.document.encode_documents(documents, **self._form(form), show_progress=self.show_progress)
+        form = self._form(form)
+        return self.document.encode_documents(documents, names=names, **form, show_progress=self.show_progress)
 
     async def aencode_query(self, text: str, **form: Unpack[Form]) -> Vectors:
         """`encode_query` without blocking the event loop."""
@@ -232,9 +254,12 @@ class PplxBiEncoder:
         """`encode_texts` without blocking the event loop."""
         return await self.document.aencode(texts, **self._form(form), show_progress=self.show_progress)
 
-    async def aencode_documents(self, documents: Sequence[Sequence[str]], **form: Unpack[Form]) -> list[Vectors]:
+    async def aencode_documents(
+        self, documents: Sequence[Sequence[str]], *, names: Sequence[str] | None = None, **form: Unpack[Form]
+    ) -> list[Vectors]:
         """`encode_documents` without blocking the event loop."""
-        return await self.document.aencode_documents(documents, **self._form(form), show_progress=self.show_progress)
+        form = self._form(form)
+        return await self.document.aencode_documents(documents, names=names, **form, show_progress=self.show_progress)
 
     def embed_query(self, text: str) -> list[float]:
         """Embed a query: `dimension` Python floats."""

@@ -14,6 +14,7 @@ from typing import Any
 from .errors import InputError, InputTypeError
 
 __all__ = [
+    "EMPTY",
     "check_attention",
     "check_backend",
     "check_devices",
@@ -23,7 +24,15 @@ __all__ = [
     "check_text",
     "check_texts",
     "check_weights",
+    "chunk_name",
+    "document_name",
+    "refuse",
 ]
+
+EMPTY = "is empty; an empty text has no vector: leave it out"
+"""What an error says of a text without characters."""
+_LISTED = 20
+"""Problems that one error lists."""
 
 
 def check_text(text: object, *, name: str = "the text") -> str:
@@ -40,17 +49,24 @@ def check_text(text: object, *, name: str = "the text") -> str:
     if not isinstance(text, str):
         raise InputTypeError(f"{name} must be a str, not {type(text).__name__}")
     if not text:
-        raise InputError(f"{name} is empty; an empty text has no vector: leave it out")
+        raise InputError(f"{name} {EMPTY}")
     return text
 
 
-def check_texts(texts: object, *, name: str = "text {}", wanted: str = "a list of strings") -> list[str]:
+def check_texts(
+    texts: object,
+    *,
+    name: str = "text {}",
+    wanted: str = "a list of strings",
+    allow_empty: bool = False,
+) -> list[str]:
     """Return `texts` as a list of non-empty strings.
 
     Args:
         texts: Any iterable of strings that has an order.
         name: How an error calls the text at position `{}`.
         wanted: How an error calls what should have been given.
+        allow_empty: Whether texts may be empty.
 
     Raises:
         InputError: A text is empty.
@@ -68,28 +84,80 @@ def check_texts(texts: object, *, name: str = "text {}", wanted: str = "a list o
                     f"{name.format(position)} must be a str, not {type(text).__name__}; a document of several chunks "
                     "goes through encode_documents, in a list of documents"
                 )
-            check_text(text, name=name.format(position))
+            if text != "" or not allow_empty:
+                check_text(text, name=name.format(position))
     return items
 
 
-def check_documents(documents: object) -> list[list[str]]:
+def check_documents(
+    documents: object, *, names: Sequence[str] | None = None, allow_empty: bool = False
+) -> list[list[str]]:
     """Return `documents` as lists of non-empty strings, a list a document.
 
+    Args:
+        documents: Documents, each a list of its chunks.
+        names: How an error calls each document, by default `document 0` and so on.
+        allow_empty: Whether chunks may be empty.
+
     Raises:
-        InputError: A chunk is empty.
+        InputError: A chunk is empty, or there are more or fewer names than documents.
         InputTypeError: The nesting is not documents of chunks, or a chunk is no string.
 
     Example:
         >>> check_documents([["a", "b"], ["c"]])
         [['a', 'b'], ['c']]
     """
-    wanted = "a list of documents, each a list of chunks (strings)"
-    return [
-        check_texts(
-            chunks, name=f"chunk {{}} of document {position}", wanted=f"for document {position} a list of chunks"
-        )
-        for position, chunks in enumerate(_items(documents, wanted))
-    ]
+    items = _items(documents, "a list of documents, each a list of chunks (strings)")
+    if names is not None and len(names) != len(items):
+        raise InputError(f"there are {len(names)} names for {len(items)} documents; give each document one")
+    checked = []
+    for position, chunks in enumerate(items):
+        name = document_name(position, names)
+        wanted = f"for {name} a list of chunks"
+        # The name goes through `format`.
+        chunk = chunk_name(name.replace("{", "{{").replace("}", "}}"), "{}")
+        checked.append(check_texts(chunks, name=chunk, wanted=wanted, allow_empty=allow_empty))
+    return checked
+
+
+def document_name(position: int, names: Sequence[str] | None) -> str:
+    """Return how an error calls the document at a position.
+
+    Example:
+        >>> document_name(2, None), document_name(0, ["report.txt"])
+        ('document 2', 'report.txt')
+    """
+    return f"document {position}" if names is None else names[position]
+
+
+def chunk_name(document: str, chunk: object) -> str:
+    """Return how an error calls a chunk of a document.
+
+    Example:
+        >>> chunk_name("report.txt", 3)
+        'chunk 3 of report.txt'
+    """
+    return f"chunk {chunk} of {document}"
+
+
+def refuse(problems: Sequence[str]) -> None:
+    """Raise one error for all that was found wrong, if anything was.
+
+    Args:
+        problems: A sentence for each chunk that cannot be embedded.
+
+    Raises:
+        InputError: There are some; the first of them are listed, the others counted.
+
+    Example:
+        >>> refuse([])
+    """
+    if len(problems) == 1:
+        raise InputError(problems[0])
+    if problems:
+        more = len(problems) - _LISTED
+        lines = [f"{len(problems)} chunks cannot be embedded:", *problems[:_LISTED]]
+        raise InputError("\n- ".join([*lines, f"and {more} more"] if more > 0 else lines))
 
 
 def _items(values: object, wanted: str) -> list[Any]:

@@ -24,6 +24,9 @@ from ..inputs import (
     check_positive,
     check_texts,
     check_weights,
+    chunk_name,
+    document_name,
+    refuse,
 )
 from ..threads import in_thread
 from ..vectors import Quantization, Vectors
@@ -32,6 +35,7 @@ from .hub import checkpoint_folder
 from .loaded import LoadedCheckpoint
 from .packing import TokenSequence
 from .results import Options, Result, split
+from .tokenizer import TextTokenizer
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -120,10 +124,11 @@ class PplxEncoder:
     def _reset(self) -> None:
         self._loading = threading.RLock()
         self._loaded: LoadedCheckpoint | None = None
+        self._tokenizer: TextTokenizer | None = None
         self._sentence_transformer: SentenceTransformer | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        unpicklable = ("_loading", "_loaded", "_sentence_transformer")
+        unpicklable = ("_loading", "_loaded", "_tokenizer", "_sentence_transformer")
         return {name: value for name, value in self.__dict__.items() if name not in unpicklable}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -191,13 +196,45 @@ class PplxEncoder:
             loaded.engine.close()
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """Return how many tokens each text has; loads the checkpoint.
+        """Return how many tokens each text has; loads the tokenizer, not the weights.
 
         Example:
             >>> PplxEncoder("miniature-v1").count_tokens(["a", "a b"])
             [1, 2]
         """
-        return [len(ids) for ids in self._load().tokenizer.encode(check_texts(texts), name="text {}".format)]
+        return [len(ids) for ids in self._load_tokenizer().encode(check_texts(texts), name="text {}".format)]
+
+    def check_documents(self, documents: Sequence[Sequence[str]], *, names: Sequence[str] | None = None) -> None:
+        """Raise one error for everything that `encode_documents` would refuse; loads the tokenizer, not the weights.
+
+        Args:
+            documents: Documents, each a list of its chunks.
+            names: How the error calls each document, by default `document 0` and so on.
+
+        Raises:
+            NotContextualError: The checkpoint was not trained for this.
+            InputError: Chunks are empty, too long or not Unicode: the error lists them. Or there are not as many names
+                as documents.
+            InputTypeError: `documents` is no list of lists of strings.
+
+        Example:
+            >>> from pplx_embed_integrations.errors import InputError
+            >>> encoder = PplxEncoder("miniature-context-v1")
+            >>> try:
+            ...     encoder.check_documents([["Fine."], ["Fine, too.", ""]], names=["a.txt", "b.txt"])
+            ... except InputError as error:
+            ...     print(error)
+            chunk 1 of b.txt is empty; an empty text has no vector: leave it out
+        """
+        checked = self._check_documents(documents, names, allow_empty=True)
+        places = [(document, chunk) for document, chunks in enumerate(checked) for chunk in range(len(chunks))]
+        texts = [text for chunks in checked for text in chunks]
+        limit = None if self.truncate else self.max_tokens
+        problems = []
+        for position, problem in sorted(self._load_tokenizer().problems(texts, max_tokens=limit)):
+            document, chunk = places[position]
+            problems.append(f"{chunk_name(document_name(document, names), chunk)} {problem}")
+        refuse(problems)
 
     def encode(
         self,
@@ -244,6 +281,7 @@ class PplxEncoder:
         dimensions: int | None = None,
         normalize: bool = False,
         show_progress: bool = False,
+        names: Sequence[str] | None = None,
     ) -> list[Vectors]:
         """Embed the chunks of each document together, so that every chunk's vector knows its neighbours.
 
@@ -257,6 +295,7 @@ class PplxEncoder:
             dimensions: As for `encode`.
             normalize: As for `encode`.
             show_progress: As for `encode`.
+            names: How an error calls each document, by default `document 0` and so on.
 
         Returns:
             A matrix for each document, with a row for each of its chunks.
@@ -273,8 +312,8 @@ class PplxEncoder:
             [(2, 384), (1, 384)]
         """
         options = Options.of(self.checkpoint, quantization, dimensions, normalize)
-        checked = self._check_documents(documents)
-        tokenize = partial(LoadedCheckpoint.document_instalments, documents=checked)
+        checked = self._check_documents(documents, names)
+        tokenize = partial(LoadedCheckpoint.document_instalments, documents=checked, names=names)
         result = Result(sum(map(len, checked)), options, show_progress=show_progress)
         return split(self._run(tokenize, result), checked)
 
@@ -307,6 +346,7 @@ class PplxEncoder:
         dimensions: int | None = None,
         normalize: bool = False,
         show_progress: bool = False,
+        names: Sequence[str] | None = None,
     ) -> list[Vectors]:
         """`encode_documents` without blocking the event loop; concurrent calls share forward passes.
 
@@ -317,8 +357,8 @@ class PplxEncoder:
             2
         """
         options = Options.of(self.checkpoint, quantization, dimensions, normalize)
-        checked = self._check_documents(documents)
-        tokenize = partial(LoadedCheckpoint.document_instalments, documents=checked)
+        checked = self._check_documents(documents, names)
+        tokenize = partial(LoadedCheckpoint.document_instalments, documents=checked, names=names)
         result = Result(sum(map(len, checked)), options, show_progress=show_progress)
         return split(await self._arun(tokenize, result), checked)
 
@@ -354,13 +394,24 @@ class PplxEncoder:
                     )
         return loaded
 
-    def _check_documents(self, documents: Sequence[Sequence[str]]) -> list[list[str]]:
+    def _load_tokenizer(self) -> TextTokenizer:
+        loaded = self._loaded
+        if loaded is not None:
+            return loaded.tokenizer
+        with self._loading:
+            if self._tokenizer is None:
+                self._tokenizer = TextTokenizer(checkpoint_folder(self.checkpoint, **self._hub))
+            return self._tokenizer
+
+    def _check_documents(
+        self, documents: Sequence[Sequence[str]], names: Sequence[str] | None, *, allow_empty: bool = False
+    ) -> list[list[str]]:
         if not self.checkpoint.contextual:
             raise NotContextualError(
                 f"{self.checkpoint.name} was trained for single texts, not for chunks in context; use a contextual "
                 'checkpoint such as "context-v1-0.6b", or encode() for each chunk by itself'
             )
-        return check_documents(documents)
+        return check_documents(documents, names=names, allow_empty=allow_empty)
 
     def _run(self, tokenize: _Tokenize, result: Result) -> Vectors:
         if len(result.vectors):

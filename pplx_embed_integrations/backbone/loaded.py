@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from ..checkpoints import CheckpointSpec
 from ..errors import CheckpointError, EncodingError, InputError
+from ..inputs import chunk_name, document_name
 from ..threads import in_passing_thread
 from .engine import Engine, Loading, start_engine
 from .joining import separate
@@ -21,7 +22,7 @@ from .lane import Lane
 from .network import Network
 from .packing import TokenSequence, document_sequences, text_sequence
 from .pool import WorkerPool
-from .tokenizer import TextTokenizer
+from .tokenizer import TextTokenizer, too_long
 
 if TYPE_CHECKING:
     from .modeling import PplxQwen3Model
@@ -101,7 +102,9 @@ class LoadedCheckpoint:
         for start, end in _slices(map(len, texts), self._slice):
             yield self.text_sequences(texts[start:end], first=start)
 
-    def document_instalments(self, documents: list[list[str]]) -> Iterator[list[TokenSequence]]:
+    def document_instalments(
+        self, documents: list[list[str]], names: Sequence[str] | None = None
+    ) -> Iterator[list[TokenSequence]]:
         """Tokenise documents in slices of many batches, each when it is asked for; see `document_sequences`.
 
         Raises:
@@ -109,7 +112,8 @@ class LoadedCheckpoint:
         """
         rows = 0
         for start, end in _slices((sum(map(len, chunks)) for chunks in documents), self._slice):
-            yield self.document_sequences(documents[start:end], first=start, first_row=rows)
+            called = [document_name(number, names) for number in range(start, end)]
+            yield self.document_sequences(documents[start:end], names=called, first_row=rows)
             rows += sum(map(len, documents[start:end]))
 
     def text_sequences(self, texts: list[str], *, first: int = 0) -> list[TokenSequence]:
@@ -118,20 +122,21 @@ class LoadedCheckpoint:
         return [text_sequence(tokens, row=first + row) for row, tokens in enumerate(ids)]
 
     def document_sequences(
-        self, documents: list[list[str]], *, first: int = 0, first_row: int = 0
+        self, documents: list[list[str]], *, names: Sequence[str] | None = None, first_row: int = 0
     ) -> list[TokenSequence]:
         """Tokenise documents, a sequence each, or several windows where one is too long.
 
         Args:
             documents: Chunks of each.
-            first: Number of the first document.
+            names: How an error calls each, by default `document 0` and so on.
             first_row: Row of the result for its first chunk.
         """
         borders = list(accumulate(map(len, documents), initial=0))
-        names = [(first + number, chunk) for number, chunks in enumerate(documents) for chunk in range(len(chunks))]
-        ids = self._tokenize(list(chain.from_iterable(documents)), lambda row: _chunk_name(*names[row]))
+        called = [document_name(number, names) for number in range(len(documents))]
+        places = [(name, chunk) for name, chunks in zip(called, documents, strict=True) for chunk in range(len(chunks))]
+        ids = self._tokenize(list(chain.from_iterable(documents)), lambda row: chunk_name(*places[row]))
         sequences: list[TokenSequence] = []
-        for number, (start, end) in enumerate(pairwise(borders), first):
+        for name, (start, end) in zip(called, pairwise(borders), strict=True):
             windows = document_sequences(
                 ids[start:end],
                 separator=self.tokenizer.separator,
@@ -140,8 +145,8 @@ class LoadedCheckpoint:
             )
             if len(windows) > 1:
                 logger.info(
-                    "document %d is longer than %d tokens and is read in %d overlapping windows",
-                    number,
+                    "%s is longer than %d tokens and is read in %d overlapping windows",
+                    name,
                     self.max_tokens,
                     len(windows),
                 )
@@ -153,10 +158,7 @@ class LoadedCheckpoint:
         for row, tokens in enumerate(ids):
             if len(tokens) > self.max_tokens:
                 if not self.truncate:
-                    raise InputError(
-                        f"{name(row)} has {len(tokens)} tokens and the limit is {self.max_tokens}; split it, or pass "
-                        "truncate=True to embed its beginning only"
-                    )
+                    raise InputError(f"{name(row)} {too_long(len(tokens), self.max_tokens)}")
                 ids[row] = tokens[: self.max_tokens]
         return ids
 
@@ -192,10 +194,6 @@ def _check_width(checkpoint: CheckpointSpec, width: int) -> None:
             f"{checkpoint.source} at revision {checkpoint.revision} gives {width} dimensions, not the "
             f"{checkpoint.dimension} of {checkpoint.name}; leave revision out for the known-good one"
         )
-
-
-def _chunk_name(document: int, chunk: int) -> str:
-    return f"chunk {chunk} of document {document}"
 
 
 def _slices(lengths: Iterable[int], most: int) -> Iterator[tuple[int, int]]:

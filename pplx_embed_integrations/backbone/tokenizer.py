@@ -6,14 +6,20 @@ Knows the tokenizers library and where a checkpoint names its separator; must no
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Tokenizer
 
 from ..errors import CheckpointError, InputError
+from ..inputs import EMPTY
 
-__all__ = ["TextTokenizer"]
+__all__ = ["TextTokenizer", "too_long"]
+
+_NO_TOKENS = "has no tokens after normalisation; leave it out"
+_CHARACTERS_AT_ONCE = 1_000_000
 
 
 class TextTokenizer:
@@ -46,6 +52,7 @@ class TextTokenizer:
             raise CheckpointError(f"{str(path)!r} does not hold the separator {_separator(folder)!r}")
         self.separator: int = separator
         self._tokenizer.encode_special_tokens = True
+        self._bytes_bound_tokens = _byte_level(json.loads(path.read_text(encoding="utf-8")))
 
     def encode(self, texts: Sequence[str], *, name: Callable[[int], str]) -> list[list[int]]:
         """Tokenise each text by itself.
@@ -65,23 +72,92 @@ class TextTokenizer:
             encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         except (TypeError, UnicodeError):
             for position, text in enumerate(texts):
-                _check_unicode(text, name(position))
+                if why := _not_unicode(text):
+                    raise InputError(f"{name(position)} {why}") from None
             raise
         ids = [encoding.ids for encoding in encodings]
         for position, tokens in enumerate(ids):
             if not tokens:
-                raise InputError(f"{name(position)} has no tokens after normalisation; leave it out")
+                raise InputError(f"{name(position)} {_NO_TOKENS}")
         return ids
 
+    def problems(self, texts: Sequence[str], *, max_tokens: int | None) -> Iterator[tuple[int, str]]:
+        """Find the texts that cannot be embedded, without tokenising those that are clearly short enough.
 
-def _check_unicode(text: str, name: str) -> None:
+        Args:
+            texts: Strings.
+            max_tokens: Longest text, None where any length is right.
+
+        Yields:
+            The position of a text, and what is wrong with it, in any order.
+        """
+        pending: list[int] = []
+        characters = 0
+        for position, text in enumerate(texts):
+            if not text:
+                yield position, EMPTY
+            elif why := _not_unicode(text):
+                yield position, why
+            elif not (self._bytes_bound_tokens and (max_tokens is None or _most_tokens(text) <= max_tokens)):
+                pending.append(position)
+                characters += len(text)
+                if characters > _CHARACTERS_AT_ONCE:
+                    yield from self._tokenized_problems(texts, pending, max_tokens)
+                    pending, characters = [], 0
+        yield from self._tokenized_problems(texts, pending, max_tokens)
+
+    def _tokenized_problems(
+        self, texts: Sequence[str], positions: list[int], max_tokens: int | None
+    ) -> Iterator[tuple[int, str]]:
+        encodings = self._tokenizer.encode_batch_fast([texts[each] for each in positions], add_special_tokens=False)
+        for position, tokens in zip(positions, map(len, encodings), strict=True):
+            if not tokens:
+                yield position, _NO_TOKENS
+            elif max_tokens is not None and tokens > max_tokens:
+                yield position, too_long(tokens, max_tokens)
+
+
+def too_long(tokens: int, max_tokens: int) -> str:
+    """Return what an error says of a text that has too many tokens.
+
+    Example:
+        >>> too_long(9, 8).partition(";")[0]
+        'has 9 tokens and the limit is 8'
+    """
+    return (
+        f"has {tokens} tokens and the limit is {max_tokens}; split it, or pass truncate=True to embed its beginning "
+        "only"
+    )
+
+
+def _not_unicode(text: str) -> str | None:
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise InputError(
-            f"{name} has a lone surrogate (U+{ord(text[error.start]):04X}) at character {error.start}, which is no "
-            "text; decode the source with the right encoding, or use text.encode('utf-8', 'replace').decode()"
-        ) from error
+        return (
+            f"has a lone surrogate (U+{ord(text[error.start]):04X}) at character {error.start}, which is no text; "
+            "decode the source with the right encoding, or use text.encode('utf-8', 'replace').decode()"
+        )
+    return None
+
+
+def _byte_level(tokenizer: dict[str, Any]) -> bool:
+    """Whether a text that is not empty has at least one token and at most as many as bytes after normalisation."""
+    pretokenizer = tokenizer.get("pre_tokenizer") or {}
+    steps = pretokenizer.get("pretokenizers") or [pretokenizer]
+    return (
+        tokenizer.get("model", {}).get("type") == "BPE"
+        and (tokenizer.get("normalizer") or {}).get("type") in (None, "NFC")
+        and any(step.get("type") == "ByteLevel" and not step.get("add_prefix_space") for step in steps)
+        and all(step.get("behavior", "Isolated") != "Removed" for step in steps)
+    )
+
+
+def _most_tokens(text: str) -> int:
+    """Return a number that the tokens of a text do not exceed: its bytes, once they are normalised."""
+    if text.isascii():
+        return len(text)
+    return len(unicodedata.normalize("NFC", text).encode("utf-8"))
 
 
 def _separator(folder: Path) -> str:
