@@ -20,6 +20,7 @@ import pytest
 from hypothesis import settings
 
 from tests import postgres
+from tests.processes import Processes
 
 if TYPE_CHECKING:
     from pplx_embed_integrations import PplxBiEncoder, PplxEncoder
@@ -91,3 +92,9 @@ def postgres_server() -> Iterator[postgres.Server]:
 def database(postgres_server: postgres.Server) -> postgres.Database:
     """A fresh database in it."""
     return postgres_server.database()
+
+
+@pytest.fixture(scope="session")
+def processes() -> Processes:
+    """Runs functions of these modules in other processes."""
+    return Processes("tests.langchain.test_postgres", "tests.llama_index.test_postgres", "torch")
