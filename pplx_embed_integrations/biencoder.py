@@ -7,6 +7,7 @@ import the backbone before a vector is wanted.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, cast
 
@@ -46,7 +47,8 @@ class PplxBiEncoder:
 
     By default queries go through a v1 model and documents through the context-v1 model of the same size. Any
     checkpoint may stand on either side; the same one on both sides is loaded once. Nothing is loaded, downloaded or
-    imported before the first vector.
+    imported before the first vector, except the `config.json` of a repository on the hub that is not in the list of
+    checkpoints: it says whether the two sides agree.
 
     `encode_*` methods return numpy arrays in their native form (int8 codes, packed bits); `embed_*` methods return
     lists of Python floats, by default of unit length, as the frameworks' stores want them. Each has an `a...` twin
@@ -116,8 +118,12 @@ class PplxBiEncoder:
         query_cache: int = 0,
     ) -> None:
         pair = resolve_pair(model) if query_model is None or document_model is None else ("", "")
-        self._query = resolve(query_model if query_model is not None else pair[0], revision=query_revision)
-        self._document = resolve(document_model if document_model is not None else pair[1], revision=document_revision)
+        hub: dict[str, Any] = {"cache_folder": cache_folder, "local_files_only": local_files_only, "token": token}
+        fetch = partial(_fetch, **hub)
+        self._query = resolve(query_model if query_model is not None else pair[0], revision=query_revision, fetch=fetch)
+        self._document = resolve(
+            document_model if document_model is not None else pair[1], revision=document_revision, fetch=fetch
+        )
         self.dimension = _common_dimension(self._query, self._document, dimensions)
         self.quantization = check_quantization(quantization)
         self.normalize = normalize
@@ -135,9 +141,7 @@ class PplxBiEncoder:
             "max_tokens": None if max_tokens is None else check_positive("max_tokens", max_tokens, largest=longest),
             "batch_tokens": None if batch_tokens is None else check_positive("batch_tokens", batch_tokens),
             "truncate": truncate,
-            "cache_folder": cache_folder,
-            "local_files_only": local_files_only,
-            "token": token,
+            **hub,
         }
 
     def __repr__(self) -> str:
@@ -312,6 +316,12 @@ class PplxBiEncoder:
 
     def _floats(self, codes: Vectors) -> list[list[float]]:
         return to_lists(codes, normalize=self.normalize)
+
+
+def _fetch(source: str, revision: str, **hub: Any) -> tuple[str, Path]:
+    from .backbone.hub import config_folder
+
+    return config_folder(source, revision, **hub)
 
 
 def _common_dimension(query: CheckpointSpec, document: CheckpointSpec, dimensions: int | None) -> int:

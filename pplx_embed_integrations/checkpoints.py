@@ -7,18 +7,35 @@ checkpoint is downloaded, loaded or run.
 from __future__ import annotations
 
 import difflib
-import json
+import os
+import re
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from .errors import CheckpointError, InputTypeError
+from .errors import CheckpointError, DownloadError, InputTypeError
+from .files import read_json
 from .miniature import CONTEXT_V1, V1
 
-__all__ = ["MODEL_TYPE", "CheckpointSpec", "list_checkpoints", "positive", "read_config", "resolve", "resolve_pair"]
+__all__ = [
+    "MODEL_TYPE",
+    "CheckpointSpec",
+    "Fetch",
+    "hub_id",
+    "is_commit",
+    "list_checkpoints",
+    "positive",
+    "read_config",
+    "resolve",
+    "resolve_pair",
+]
 
 MODEL_TYPE = "bidirectional_pplx_qwen3"
 """`model_type` in the `config.json` of every checkpoint of the family."""
+
+Fetch = Callable[[str, str], tuple[str, Path]]
+"""Gets the `config.json` of a repository at a revision: the commit that the revision means, and the file's folder."""
 
 
 @dataclass(frozen=True)
@@ -26,9 +43,10 @@ class CheckpointSpec:
     """One checkpoint: where it is and what it can do.
 
     Attributes:
-        name: Short name, for example `context-v1-0.6b`; the folder's name for a local folder.
+        name: Short name, for example `context-v1-0.6b`; the folder's name for a local folder, the hub id for any other
+            repository.
         source: Hub id, or the absolute path of a local folder.
-        revision: Commit (or branch) on the hub; `None` for a local folder.
+        revision: Commit on the hub, or branch of a checkpoint in the list; `None` for a local folder.
         dimension: Width of the full vector.
         min_dimension: Smallest width to which a vector may be cut.
         max_tokens: Longest input in tokens.
@@ -75,6 +93,8 @@ _PAIRS = {
     "4b": ("v1-4b", "context-v1-4b"),
     "miniature": ("miniature-v1", "miniature-context-v1"),
 }
+# What the hub takes as a name: no leading or trailing dash or dot, nor two of them in a row.
+_HUB_ID = re.compile(r"(?!.*(?:--|\.\.))[A-Za-z0-9_](?:[\w.-]*\w)?/[A-Za-z0-9_](?:[\w.-]*\w)?", re.ASCII)
 
 
 def list_checkpoints() -> list[CheckpointSpec]:
@@ -90,22 +110,27 @@ def list_checkpoints() -> list[CheckpointSpec]:
     return [*_PUBLISHED, *(_read_folder(path.resolve(), name=name) for name, path in _EMBEDDED.items())]
 
 
-def resolve(name: str | Path, *, revision: str | None = None) -> CheckpointSpec:
+def resolve(name: str | Path, *, revision: str | None = None, fetch: Fetch | None = None) -> CheckpointSpec:
     """Find the checkpoint that a name, a hub id or a local folder means.
 
-    Hub ids and short names may be in any letter case, with or without the `pplx-embed-` prefix. A local folder is
-    judged by its own files, so a renamed or fine-tuned copy works.
+    Published hub ids and short names may be in any letter case, with or without the `pplx-embed-` prefix. A local
+    folder, and any other repository on the hub, is judged by its own `config.json`, so a renamed or fine-tuned copy
+    works; of a repository the result names the commit.
 
     Args:
-        name: For example `"v1-0.6b"`, `"perplexity-ai/pplx-embed-context-v1-4b"` or a folder's path.
-        revision: Commit, tag or branch on the hub, in place of the pinned one.
+        name: For example `"v1-0.6b"`, `"perplexity-ai/pplx-embed-context-v1-4b"`, a folder's path, or the hub id of a
+            fine-tuned copy.
+        revision: Commit, tag or branch on the hub, in place of the pinned one or of the branch `main`.
+        fetch: What reads the `config.json` of a repository that is not in the list; without it only the list and
+            folders are known.
 
     Returns:
         The checkpoint.
 
     Raises:
-        CheckpointError: Nothing has that name, the folder is no pplx-embed checkpoint, or `revision` is given
-            for a folder.
+        CheckpointError: Nothing has that name, the folder or repository is no pplx-embed checkpoint, or `revision` is
+            given for a folder.
+        DownloadError: The `config.json` of a repository can neither be fetched nor found in the cache.
         InputTypeError: `name` is neither a string nor a path.
 
     Example:
@@ -116,6 +141,10 @@ def resolve(name: str | Path, *, revision: str | None = None) -> CheckpointSpec:
         raise InputTypeError(
             f'the model must be a name such as "context-v1-0.6b" or a folder\'s path, not {type(name).__name__}'
         )
+    if revision is not None and (not isinstance(revision, str) or not revision):
+        raise InputTypeError(f"revision must be a commit, tag or branch, or None; not {revision!r}")
+    if fetch is not None and (source := hub_id(name)):
+        return _read_repository(source, revision or "main", fetch)
     spec = _named(name) if isinstance(name, str) else None
     if spec is None and (folder := _folder(name)):
         spec = _read_folder(folder)
@@ -123,8 +152,6 @@ def resolve(name: str | Path, *, revision: str | None = None) -> CheckpointSpec:
         raise CheckpointError(_unknown(str(name)))
     if revision is None:
         return spec
-    if not isinstance(revision, str) or not revision:
-        raise InputTypeError(f"revision must be a commit, tag or branch, or None; not {revision!r}")
     if spec.local:
         raise CheckpointError(
             f"revision={revision!r} was given for the local folder {spec.source!r}, which has no revisions; "
@@ -138,6 +165,7 @@ def resolve_pair(name: str | Path) -> tuple[str, str]:
 
     Args:
         name: `"0.6b"`, `"4b"`, `"miniature"`, or any name that `resolve` knows, which then stands on both sides.
+            The hub is not asked whether it has a repository of that name.
 
     Returns:
         The query model and the document model.
@@ -154,10 +182,36 @@ def resolve_pair(name: str | Path) -> tuple[str, str]:
     """
     if isinstance(name, str) and (pair := _PAIRS.get(_key(name))):
         return pair
+    if source := hub_id(name):
+        return source, source
     spec = resolve(name)
     # A path stays a path: `Path("v1-0.6b")` is a folder, the string is a checkpoint on the hub.
     one = spec.source if isinstance(name, Path) else name
     return one, one
+
+
+def hub_id(name: str | Path) -> str | None:
+    """Return the hub id of a repository that is not in the list of checkpoints, `None` for any other name.
+
+    A string of the form `owner/name` is one, unless a folder lies at that path.
+
+    Example:
+        >>> hub_id("someone/pplx-embed-v1-0.6b"), hub_id("perplexity-ai/pplx-embed-v1-0.6b"), hub_id("v1-06b")
+        ('someone/pplx-embed-v1-0.6b', None, None)
+    """
+    if not isinstance(name, str) or not _HUB_ID.fullmatch(name.strip()) or _named(name) or _folder(name):
+        return None
+    return name.strip()
+
+
+def is_commit(revision: str | None) -> bool:
+    """Whether a revision is a commit's full hash, which never comes to mean anything else.
+
+    Example:
+        >>> is_commit("2c4d510dd4a732063c31a0f70193e35067b51fd8"), is_commit("main")
+        (True, False)
+    """
+    return re.fullmatch(r"[0-9a-f]{40}", revision or "") is not None
 
 
 def _key(name: str) -> str:
@@ -191,24 +245,38 @@ def _unknown(name: str) -> str:
     hint = f" (did you mean {nearest[0]!r}?)" if nearest else ""
     return (
         f"there is no checkpoint or folder {name!r}{hint}. Known checkpoints: {', '.join(known)}; "
-        f"known pairs: {', '.join(_PAIRS)}; or give the path of a local folder"
+        f"known pairs: {', '.join(_PAIRS)}; or give the path of a local folder, or a hub id: owner/name"
     )
 
 
 def _read_folder(folder: Path, *, name: str | None = None) -> CheckpointSpec:
+    embedded = (known for known, path in _EMBEDDED.items() if path.resolve() == folder)
+    return _described(folder, name=name or next(embedded, folder.name), source=str(folder), revision=None)
+
+
+def _read_repository(source: str, revision: str, fetch: Fetch) -> CheckpointSpec:
+    try:
+        commit, folder = fetch(source, revision)
+    except DownloadError as error:
+        nearest = difflib.get_close_matches(_key(source), [spec.name for spec in _PUBLISHED], n=1, cutoff=0.8)
+        hint = f"; did you mean {nearest[0]!r}?" if nearest and source.lower().startswith("perplexity-ai/") else ""
+        raise DownloadError(f"{error}. There is no folder {source!r} either{hint}") from error
+    return _described(folder, name=source, source=source, revision=commit)
+
+
+def _described(folder: Path, *, name: str, source: str, revision: str | None) -> CheckpointSpec:
     config = read_config(folder)
     dimension = positive(config, "hidden_size", folder)
-    embedded = (known for known, path in _EMBEDDED.items() if path.resolve() == folder)
     return CheckpointSpec(
-        name=name or next(embedded, folder.name),
-        source=str(folder),
-        revision=None,
+        name=name,
+        source=source,
+        revision=revision,
         dimension=dimension,
         # The published limit is 128 of 1024; a smaller model may be cut in the same proportion.
         min_dimension=max(1, min(128, dimension // 8)),
         max_tokens=positive(config, "max_position_embeddings", folder),
         contextual=_is_contextual(config),
-        local=True,
+        local=revision is None,
     )
 
 
@@ -219,22 +287,19 @@ def read_config(folder: Path) -> dict[str, Any]:
         CheckpointError: It is missing or damaged, or of another kind of model.
     """
     path = folder / "config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not os.path.lexists(path):
         raise CheckpointError(
             f"the folder {str(folder)!r} has no config.json; give the folder that holds config.json, tokenizer.json "
             "and model.safetensors"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{str(path)!r} cannot be read as JSON: {error}") from error
-    found = config.get("model_type") if isinstance(config, dict) else None
+        )
+    config = read_json(path)
+    found = config.get("model_type")
     if found != MODEL_TYPE:
         raise CheckpointError(
             f"{str(path)!r} has model_type {found!r}; a pplx-embed checkpoint has {MODEL_TYPE!r}. "
             "Other models are used through their own integrations"
         )
-    return dict(config)
+    return config
 
 
 def positive(config: dict[str, Any], key: str, folder: Path) -> int:

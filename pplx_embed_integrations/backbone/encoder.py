@@ -31,7 +31,7 @@ from ..inputs import (
 from ..threads import in_thread
 from ..vectors import Quantization, Vectors
 from .engine import Loading
-from .hub import checkpoint_folder
+from .hub import checkpoint_folder, config_folder
 from .loaded import LoadedCheckpoint
 from .packing import TokenSequence
 from .results import Options, Result, split
@@ -74,6 +74,7 @@ class PplxEncoder:
 
     Raises:
         CheckpointError: There is no such checkpoint.
+        DownloadError: The `config.json` of a repository outside the list, which is read at once, is out of reach.
         InputError: An option is out of range.
 
     Example:
@@ -103,7 +104,12 @@ class PplxEncoder:
         local_files_only: bool = False,
         token: str | bool | None = None,
     ) -> None:
-        self.checkpoint: CheckpointSpec = resolve(model, revision=revision)
+        self._hub: dict[str, Any] = {
+            "cache_folder": cache_folder,
+            "local_files_only": local_files_only,
+            "token": token,
+        }
+        self.checkpoint: CheckpointSpec = resolve(model, revision=revision, fetch=partial(config_folder, **self._hub))
         limit = self.checkpoint.max_tokens
         self.max_tokens = limit if max_tokens is None else check_positive("max_tokens", max_tokens, largest=limit)
         self.batch_tokens = None if batch_tokens is None else check_positive("batch_tokens", batch_tokens)
@@ -114,11 +120,6 @@ class PplxEncoder:
         self.device = device
         self.devices = check_devices(device, devices)
         self.truncate = truncate
-        self._hub: dict[str, Any] = {
-            "cache_folder": cache_folder,
-            "local_files_only": local_files_only,
-            "token": token,
-        }
         self._reset()
 
     def _reset(self) -> None:

@@ -5,25 +5,23 @@ Knows huggingface_hub, its cache and its failures; must not know what the files 
 
 from __future__ import annotations
 
-import json
-import re
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from ..checkpoints import CheckpointSpec
-from ..errors import DownloadError
+from ..checkpoints import CheckpointSpec, is_commit
+from ..errors import CheckpointError, DownloadError
+from ..files import INDEX, weight_names
 
-__all__ = ["checkpoint_folder"]
+__all__ = ["checkpoint_folder", "commit_of", "config_folder"]
 
-# Data only: no Python, and none of the exports for other runtimes that lie in subfolders.
-_FILES = [
-    "config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "model-*-of-*.safetensors",
-]
+logger = logging.getLogger(__name__)
+
+# Data only: no Python, and none of the exports for other runtimes. The weights come last, so where they are, all is.
+_CONFIG = "config.json"
+_TOKENIZER = "tokenizer.json"
+_OPTIONAL = ("tokenizer_config.json", "special_tokens_map.json", INDEX)
 
 
 def checkpoint_folder(
@@ -38,66 +36,232 @@ def checkpoint_folder(
         token: Access token for the hub, `True` for the stored one, `None` for whatever is configured.
 
     Returns:
-        The folder.
+        The folder; of a repository on the hub, it is named as the commit.
 
     Raises:
+        CheckpointError: The repository holds no such files, or the index of its weights is damaged.
         DownloadError: The hub, the repository or the revision cannot be reached.
     """
     if spec.local:
         return Path(spec.source)
-    # Here, because a local folder needs none of it, and it takes half a second.
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError is httpx's, whose name varies
-        HFValidationError,
-        HTTPError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
-
-    where = f"{spec.source} at revision {spec.revision}"
-    pinned = re.fullmatch(r"[0-9a-f]{40}", spec.revision or "") is not None
+    hub = _Hub(spec.source, cache_folder, local_files_only=local_files_only, token=token)
+    commit = hub.commit(spec.revision or "main")
     # A commit never changes, so a complete copy of it needs no word with the hub.
-    for offline in [True, False] if pinned and not local_files_only else [local_files_only]:
+    folder = hub.cached(commit)
+    if folder is None or not _is_complete(folder):
+        if local_files_only:
+            raise hub.not_cached(commit)
+        hub.ask(commit)
+        for file in _OPTIONAL:
+            hub.has(file, commit)
+        hub.get(_TOKENIZER, commit)
+        folder = hub.get(_CONFIG, commit).parent
+        for file in weight_names(folder):
+            hub.get(file, commit)
+    return folder
+
+
+def config_folder(
+    source: str, revision: str, *, cache_folder: str | None, local_files_only: bool, token: str | bool | None
+) -> tuple[str, Path]:
+    """Fetch the `config.json` of a repository, a few kilobytes, and nothing else.
+
+    Args:
+        source: Hub id.
+        revision: Commit, tag or branch.
+        cache_folder: As for `checkpoint_folder`.
+        local_files_only: As for `checkpoint_folder`.
+        token: As for `checkpoint_folder`.
+
+    Returns:
+        The commit that the revision means now, or meant when the copy in the cache was made if the hub cannot be
+        reached; and the folder that holds the file.
+
+    Raises:
+        CheckpointError: The repository has no such file.
+        DownloadError: The hub, the repository or the revision cannot be reached.
+    """
+    hub = _Hub(source, cache_folder, local_files_only=local_files_only, token=token)
+    commit = hub.commit(revision)
+    folder = hub.cached(commit)
+    if folder is None:
+        if local_files_only:
+            raise hub.not_cached(commit)
+        hub.ask(commit)
+        folder = hub.get(_CONFIG, commit).parent
+    return commit, folder
+
+
+def commit_of(
+    spec: CheckpointSpec, *, cache_folder: str | None, local_files_only: bool, token: str | bool | None
+) -> str:
+    """Return the commit by which a checkpoint on the hub is identified; loads nothing.
+
+    A pinned checkpoint needs no network. Of a branch the hub is asked, by one request without a body, or the cache
+    where the hub cannot be reached. Branches move: whoever identifies and then loads should load the commit.
+
+    Args:
+        spec: The checkpoint, not a local one.
+        cache_folder: As for `checkpoint_folder`.
+        local_files_only: As for `checkpoint_folder`.
+        token: As for `checkpoint_folder`.
+
+    Raises:
+        CheckpointError: It is a local folder, which has no commit, or the repository is empty.
+        DownloadError: The hub, the repository or the revision cannot be reached.
+    """
+    if spec.local:
+        raise CheckpointError(f"the local folder {spec.source!r} has no commit")
+    hub = _Hub(spec.source, cache_folder, local_files_only=local_files_only, token=token)
+    return hub.commit(spec.revision or "main")
+
+
+class _Hub:
+    """One repository, on the hub and in the cache. Every request has huggingface_hub's own limit of time."""
+
+    def __init__(
+        self, source: str, cache_folder: str | None, *, local_files_only: bool, token: str | bool | None
+    ) -> None:
+        # Here, because a local folder needs none of it, and it takes half a second.
+        from huggingface_hub import constants
+
+        self._source, self._token, self._local = source, token, local_files_only
+        self._cache = Path(cache_folder or constants.HF_HUB_CACHE).expanduser()
+        self._seconds = constants.HF_HUB_ETAG_TIMEOUT
+        self._endpoint = constants.ENDPOINT
+
+    def commit(self, revision: str) -> str:
+        """Return the commit that a revision means: on the hub, in the cache where the hub cannot be reached."""
+        if is_commit(revision):
+            return revision
+        remembered = self._remembered(revision)
+        if self._local:
+            if remembered is None:
+                raise self.not_cached(revision)
+            return remembered
         try:
-            folder = snapshot_download(
-                spec.source,
-                revision=spec.revision,
-                cache_dir=cache_folder,
-                local_files_only=offline,
-                token=token,
-                allow_patterns=_FILES,
+            found = self.ask(revision)
+            # By the branch's name, so that the cache remembers what it meant.
+            return found if found and found == remembered else self.get(_CONFIG, revision).parent.name
+        except DownloadError as error:
+            if remembered is None or isinstance(error.__cause__, _no_revision()):
+                raise
+            logger.info("%s; going on with commit %s from the cache", error, remembered)
+            return remembered
+
+    def ask(self, revision: str) -> str | None:
+        """Ask the hub for the commit that a revision means, once: a download asks a silent hub again, for minutes."""
+        from huggingface_hub import get_hf_file_metadata, hf_hub_url
+
+        with self._translated(_CONFIG, revision):
+            url = hf_hub_url(self._source, _CONFIG, revision=revision)
+            return get_hf_file_metadata(url, timeout=self._seconds, token=self._token).commit_hash
+
+    def cached(self, commit: str) -> Path | None:
+        """Return the folder of a commit in the cache, if its `config.json` is there."""
+        from huggingface_hub import try_to_load_from_cache
+
+        with self._translated(_CONFIG, commit):
+            path = try_to_load_from_cache(self._source, _CONFIG, cache_dir=self._cache, revision=commit)
+        return Path(path).parent if isinstance(path, str) else None
+
+    def _remembered(self, revision: str) -> str | None:
+        folder = self.cached(revision)
+        return None if folder is None else folder.name
+
+    def has(self, file: str, commit: str) -> bool:
+        """Download a file that the repository may lack, and say whether it has it."""
+        from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+        try:
+            self.get(file, commit)
+        except CheckpointError as error:
+            cause = error.__cause__
+            if isinstance(cause, EntryNotFoundError) and not isinstance(cause, LocalEntryNotFoundError):
+                return False
+            raise
+        return True
+
+    def get(self, file: str, revision: str) -> Path:
+        """Return a file, downloading it if it is not in the cache."""
+        from huggingface_hub import hf_hub_download
+
+        with self._translated(file, revision):
+            return Path(
+                hf_hub_download(
+                    self._source,
+                    file,
+                    revision=revision,
+                    cache_dir=self._cache,
+                    token=self._token,
+                    etag_timeout=self._seconds,
+                )
             )
-        except LocalEntryNotFoundError as error:
-            if offline and not local_files_only:
-                continue
-            raise DownloadError(_unreachable(where, local_files_only)) from error
-        except RevisionNotFoundError as error:
-            raise DownloadError(f"there is no {where} on the hub; leave revision out for the known-good one") from error
-        except (RepositoryNotFoundError, HFValidationError) as error:  # a gated repository is one of the former
-            raise DownloadError(f"the hub does not give out {where}: pass token= if it is private or gated") from error
-        except (OSError, HTTPError) as error:
-            raise DownloadError(f"{_unreachable(where, local_files_only)} ({type(error).__name__}: {error})") from error
-        # Of a folder in the cache the hub's library may know only that it is there.
-        if _is_complete(Path(folder)):
-            return Path(folder)
-    raise DownloadError(_unreachable(where, local_files_only))
+
+    @contextmanager
+    def _translated(self, file: str, revision: str) -> Iterator[None]:
+        from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError is httpx's, whose name varies
+            HFValidationError,
+            HTTPError,
+        )
+
+        try:
+            yield
+        except (OSError, HTTPError, HFValidationError) as error:
+            raise self._error(error, file, f"{self._source} at revision {revision}") from error
+
+    def _error(self, error: Exception, file: str, where: str) -> CheckpointError | DownloadError:
+        from huggingface_hub import errors as hub
+
+        status = error.response.status_code if isinstance(error, hub.HfHubHTTPError) else None
+        if isinstance(error, hub.RevisionNotFoundError):
+            return DownloadError(f"there is no {where} on the hub; leave revision out for the known-good one")
+        if isinstance(error, hub.GatedRepoError):
+            page = f"{self._endpoint}/{self._source}"
+            return DownloadError(
+                f"the hub does not give out {where}: pass token= if it is private or gated; ask for access at {page}"
+            )
+        if isinstance(error, (hub.RepositoryNotFoundError, hub.HFValidationError)) or status in (401, 403):
+            return DownloadError(
+                f"the hub does not give out {where}: pass token= if it is private or gated, and check the spelling, "
+                "in which upper and lower case differ"
+            )
+        if isinstance(error, hub.LocalTokenNotFoundError):
+            return DownloadError(
+                "token=True stands for the token of `hf auth login`, and there is none; log in, or pass the token"
+            )
+        if isinstance(error, hub.EntryNotFoundError) and not isinstance(error, hub.LocalEntryNotFoundError):
+            return CheckpointError(f"{where} has no {file} on the hub; a pplx-embed checkpoint has one")
+        if isinstance(error, OSError) and error.errno is not None and not isinstance(error, ConnectionError):
+            return DownloadError(
+                f"{where} cannot be kept in the cache folder {str(self._cache)!r} ({error}); choose another with "
+                "cache_folder= or the environment variable HF_HOME, or make room"
+            )
+        cause = error.__cause__ if isinstance(error, hub.LocalEntryNotFoundError) and error.__cause__ else error
+        found = f"{type(cause).__name__}: {cause}"
+        if "Timeout" in type(cause).__name__:
+            found = (
+                f"{self._endpoint} did not answer in {self._seconds} seconds; the environment variable "
+                "HF_HUB_ETAG_TIMEOUT sets how many"
+            )
+        return DownloadError(
+            f"{where} is neither in the local cache nor can the hub be reached; check the network, or download the "
+            f"repository elsewhere and give the folder's path as the model ({found})"
+        )
+
+    def not_cached(self, revision: str) -> DownloadError:
+        """Return the error for a repository that is looked for in the cache alone."""
+        return DownloadError(
+            f"{self._source} at revision {revision} is not in the local cache and local_files_only=True; download it "
+            "once with it off"
+        )
+
+
+def _no_revision() -> type[Exception]:
+    from huggingface_hub.errors import RevisionNotFoundError
+
+    return RevisionNotFoundError
 
 
 def _is_complete(folder: Path) -> bool:
-    names = ["config.json", "tokenizer.json"]
-    index = folder / "model.safetensors.index.json"
-    if index.is_file() and not (folder / "model.safetensors").is_file():
-        names += json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
-    else:
-        names.append("model.safetensors")
-    return all((folder / name).is_file() for name in {*names})
-
-
-def _unreachable(where: str, local_files_only: bool) -> str:
-    if local_files_only:
-        return f"{where} is not in the local cache and local_files_only=True; download it once with it off"
-    return (
-        f"{where} is neither in the local cache nor can the hub be reached; check the network, or download the "
-        "repository elsewhere and give the folder's path as the model"
-    )
+    return all((folder / name).is_file() for name in (_CONFIG, _TOKENIZER, *weight_names(folder)))

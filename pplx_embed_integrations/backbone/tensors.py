@@ -1,11 +1,11 @@
 """A checkpoint's tensors, read from its files one by one and checked.
 
-Knows safetensors and the published tensor layout; must not know what becomes of a tensor.
+Knows safetensors, the published tensor layout and how trainers change its names; must not know what becomes of a
+tensor.
 """
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,13 +14,21 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 
+from ..checkpoints import read_config
 from ..errors import CheckpointError
+from ..files import INDEX, WEIGHTS, unreadable, weight_names
 
 __all__ = ["read_tensors"]
+
+_EMBEDDINGS = "embed_tokens.weight"
 
 
 def read_tensors(folder: Path, shapes: Mapping[str, Sequence[int]]) -> Iterator[tuple[str, torch.Tensor]]:
     """Yield each tensor as a view into its memory-mapped file, the largest first.
+
+    Names may have a prefix in common, as in `model.norm.weight` or `_orig_mod.norm.weight`: classes with a head and
+    compiled or wrapped modules are saved like that. A head for next tokens is passed over where it is the embedding
+    table once more.
 
     Args:
         folder: The checkpoint's folder.
@@ -50,21 +58,50 @@ def read_tensors(folder: Path, shapes: Mapping[str, Sequence[int]]) -> Iterator[
 
 
 def _tensors(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
-    """Yield all tensors there are.
+    """Yield all tensors there are, by their published names, without a head that repeats the embeddings.
 
     A tensor's pages count as this process's memory for as long as its map is open, so each has a map of its own,
     which goes with the view. Largest first, because the map of the last one comes on top of all that is loaded.
     """
-    sizes = {}
+    shapes: dict[str, list[int]] = {}
+    files: dict[str, Path] = {}
     for path in _weight_files(folder):
         with _readable(path), safe_open(path, framework="pt") as file:
             for name in file.keys():  # noqa: SIM118  (no mapping: it has keys() alone)
-                sizes[path, name] = math.prod(file.get_slice(name).get_shape())
-    for path, name in sorted(sizes, key=lambda key: -sizes[key]):
-        with _readable(path), safe_open(path, framework="pt") as file:
-            tensor = file.get_tensor(name)
-        yield name, tensor
+                if name in files:
+                    raise CheckpointError(
+                        f"{str(folder)!r} holds the tensor {name!r} twice, in {files[name].name} and in {path.name}"
+                    )
+                shapes[name], files[name] = file.get_slice(name).get_shape(), path
+    prefix = _prefix(shapes)
+    heads = [name for name in shapes if _is_tied_head(name, prefix, shapes, files, folder)]
+    for name in sorted(shapes.keys() - {*heads}, key=lambda name: (-math.prod(shapes[name]), name)):
+        tensor = _read(files[name], name)
+        yield name.removeprefix(prefix), tensor
         del tensor
+
+
+def _read(path: Path, name: str) -> torch.Tensor:
+    with _readable(path), safe_open(path, framework="pt") as file:
+        tensor: torch.Tensor = file.get_tensor(name)
+    return tensor
+
+
+def _prefix(names: Mapping[str, object]) -> str:
+    """Return what stands before the published name of the embedding table, and so before every published name."""
+    found = [name for name in names if name == _EMBEDDINGS or name.endswith(f".{_EMBEDDINGS}")]
+    return found[0].removesuffix(_EMBEDDINGS) if len(found) == 1 else ""
+
+
+def _is_tied_head(
+    name: str, prefix: str, shapes: Mapping[str, list[int]], files: Mapping[str, Path], folder: Path
+) -> bool:
+    table = prefix + _EMBEDDINGS
+    if name.rpartition("lm_head.")[1:] != ("lm_head.", "weight") or shapes[name] != shapes.get(table):
+        return False
+    if read_config(folder).get("tie_word_embeddings") is True:
+        return True
+    return torch.equal(_read(files[name], name), _read(files[table], table))
 
 
 @contextmanager
@@ -72,22 +109,14 @@ def _readable(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(
-            f"{str(path)!r} is damaged or incomplete ({error}); delete it and download it again"
-        ) from error
+        raise unreadable(path, error) from error
 
 
 def _weight_files(folder: Path) -> list[Path]:
-    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
-    if single.is_file():
-        return [single]
-    if not index.is_file():
-        raise CheckpointError(f"{str(folder)!r} has no model.safetensors and no model.safetensors.index.json")
-    try:
-        names: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        paths = [folder / name for name in sorted(set(names.values()))]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{str(index)!r} cannot be read: {error!r}") from error
-    if missing := [path.name for path in paths if not path.is_file()]:
-        raise CheckpointError(f"{str(folder)!r} lacks {', '.join(missing)}, which {index.name} names")
+    paths = [folder / name for name in weight_names(folder)]
+    missing = [path.name for path in paths if not path.exists()]
+    if missing == [WEIGHTS]:
+        raise CheckpointError(f"{str(folder)!r} has no {WEIGHTS} and no {INDEX}")
+    if missing:
+        raise CheckpointError(f"{str(folder)!r} lacks {', '.join(missing)}, which {INDEX} names")
     return paths

@@ -16,7 +16,7 @@ from llama_index.core.callbacks import CallbackManager
 from llama_index.core.schema import MetadataMode
 
 from ..biencoder import PplxBiEncoder
-from ..checkpoints import list_checkpoints, resolve, resolve_pair
+from ..checkpoints import hub_id, list_checkpoints, resolve, resolve_pair
 from ..errors import InputError, InputTypeError
 from ..vectors import Quantization
 
@@ -213,6 +213,8 @@ def canonical_name(model: str | Path) -> str:
         >>> canonical_name("Perplexity-AI/PPLX-Embed-V1-4B")
         'v1-4b'
     """
+    if source := hub_id(model):
+        return source
     spec = resolve(model)
     return spec.name if spec in list_checkpoints() else spec.source
 
