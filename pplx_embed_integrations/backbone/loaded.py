@@ -71,7 +71,7 @@ class LoadedCheckpoint:
         self._process = os.getpid()
         self.max_tokens = max_tokens
         self.truncate = truncate
-        self.tokenizer = TextTokenizer(loading.folder)
+        self.tokenizer = TextTokenizer(loading.folder, contextual=loading.contextual)
         # In a thread that ends, so that the OpenMP threads which loading needs do not stay (see `Lane`).
         self.engine = (
             in_passing_thread(start_engine, loading, device) if devices is None else WorkerPool(loading, devices)

@@ -14,6 +14,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from ..errors import CheckpointError, InputError
+from ..files import read_json, unreadable
 from ..inputs import EMPTY
 
 __all__ = ["TextTokenizer", "too_long"]
@@ -29,30 +30,52 @@ class TextTokenizer:
     forge a chunk border. Safe to share between threads: nothing is changed after construction.
 
     Args:
-        folder: The checkpoint's folder, with `tokenizer.json` and `tokenizer_config.json`.
+        folder: The checkpoint's folder, with `tokenizer.json`, and `tokenizer_config.json` where it is contextual.
+        contextual: Whether the separator is needed; no single text has one.
 
     Raises:
-        CheckpointError: A file is missing or damaged, or names no separator.
+        CheckpointError: A file is missing or damaged, or no separator is named where one is needed.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, contextual: bool = False) -> None:
         path = folder / "tokenizer.json"
-        if not path.is_file():
+        if not path.exists():
             raise CheckpointError(
                 f"{str(folder)!r} has no tokenizer.json; copy it from the checkpoint the weights come from"
             )
         try:
-            self._tokenizer = Tokenizer.from_file(str(path))
+            content = path.read_bytes()
+            self._tokenizer = Tokenizer.from_buffer(content)
         except Exception as error:  # the library raises bare Exception for a file it cannot read
-            raise CheckpointError(f"{str(path)!r} cannot be read as a tokenizer: {error}") from error
+            raise unreadable(path, error, "cannot be read as a tokenizer") from error
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
-        separator = self._tokenizer.token_to_id(_separator(folder))
-        if separator is None:
-            raise CheckpointError(f"{str(path)!r} does not hold the separator {_separator(folder)!r}")
-        self.separator: int = separator
+        self._folder, self._separator_token = folder, _separator(folder)
+        if contextual:
+            self._find_separator()
         self._tokenizer.encode_special_tokens = True
-        self._bytes_bound_tokens = _byte_level(json.loads(path.read_text(encoding="utf-8")))
+        self._bytes_bound_tokens = _byte_level(json.loads(content))
+
+    @property
+    def separator(self) -> int:
+        """The token between two chunks of a document.
+
+        Raises:
+            CheckpointError: The folder names none, or its tokenizer does not hold it.
+        """
+        return self._find_separator()
+
+    def _find_separator(self) -> int:
+        if self._separator_token is None:
+            raise CheckpointError(
+                f"{str(self._folder)!r} names no sep_token in tokenizer_config.json or special_tokens_map.json, and "
+                "chunks in context are joined by it; copy these files from the checkpoint the weights come from"
+            )
+        separator = self._tokenizer.token_to_id(self._separator_token)
+        if separator is None:
+            path = str(self._folder / "tokenizer.json")
+            raise CheckpointError(f"{path!r} does not hold the separator {self._separator_token!r}")
+        return int(separator)
 
     def encode(self, texts: Sequence[str], *, name: Callable[[int], str]) -> list[list[int]]:
         """Tokenise each text by itself.
@@ -160,21 +183,16 @@ def _most_tokens(text: str) -> int:
     return len(unicodedata.normalize("NFC", text).encode("utf-8"))
 
 
-def _separator(folder: Path) -> str:
+def _separator(folder: Path) -> str | None:
     for file in ("tokenizer_config.json", "special_tokens_map.json"):
         path = folder / file
-        if not path.is_file():
+        if not path.exists():
             continue
-        try:
-            settings = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise CheckpointError(f"{str(path)!r} cannot be read as JSON: {error}") from error
-        if not isinstance(settings, dict):
-            raise CheckpointError(f"{str(path)!r} holds no JSON object")
+        settings = read_json(path)
         # `eos_token` is the same token in every published checkpoint; a re-saved one may drop `sep_token`.
         for key in ("sep_token", "eos_token"):
             token = settings.get(key)
             token = token.get("content") if isinstance(token, dict) else token
             if isinstance(token, str):
                 return token
-    raise CheckpointError(f"{str(folder)!r} names no sep_token in tokenizer_config.json or special_tokens_map.json")
+    return None

@@ -76,8 +76,16 @@ def test_the_separator_may_be_named_in_either_file(copy_of: Copy, replica_contex
         PplxEncoder(nameless).encode(["a"])
 
 
-def test_a_separator_that_the_tokenizer_does_not_hold(copy_of: Copy, replica_v1: Path) -> None:
-    folder = copy_of(replica_v1)
+@pytest.mark.parametrize("settings", [None, {"sep_token": "[SEP]"}, {"sep_token": None, "eos_token": None}])
+def test_single_texts_need_no_separator(copy_of: Copy, replica_v1: Path, settings: dict[str, object] | None) -> None:
+    folder = copy_of(replica_v1, without=("tokenizer_config.json", "special_tokens_map.json"))
+    if settings is not None:
+        (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    np.testing.assert_array_equal(encode(folder), encode(replica_v1))
+
+
+def test_a_separator_that_the_tokenizer_does_not_hold(copy_of: Copy, replica_context_v1: Path) -> None:
+    folder = copy_of(replica_context_v1)
     (folder / "tokenizer_config.json").write_text('{"sep_token": {"content": "[SEP]"}}')
     with pytest.raises(CheckpointError, match=r"does not hold the separator '\[SEP\]'"):
         encode(folder)
