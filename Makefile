@@ -10,7 +10,7 @@ INSTALL := $(PIP) install --quiet --constraint constraints.txt
 INPUTS := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check bench pins clean
+.PHONY: help install demo test check docs bench pins clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,10 +30,14 @@ check: $(VENV)/.installed-lint ## lint, format, types, layering
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+docs: $(VENV)/.installed-site ## build the documentation with its API reference into build/site
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	@echo "Built. Open build/site/index.html"
+
 bench: $(VENV)/.installed-benchmarks ## run the benchmarks
 	@$(BIN)/python -m benchmarks $(ARGS)
 
-pins: $(VENV)/.installed-test $(VENV)/.installed-lint $(VENV)/.installed-benchmarks ## rewrite constraints.txt
+pins: $(VENV)/.installed-test $(VENV)/.installed-lint $(VENV)/.installed-site $(VENV)/.installed-benchmarks ## rewrite constraints.txt
 	@$(BIN)/python tools/pin.py > constraints.new && mv constraints.new constraints.txt
 	@touch $(VENV)/.installed $^
 
