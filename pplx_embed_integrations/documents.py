@@ -1,4 +1,4 @@
-"""Flat chunks to documents in reading order and back: grouping, ordering, content hashes, overlap between neighbours.
+"""Flat chunks to documents in reading order and back: keys, grouping, ordering, content hashes, overlap.
 
 It knows sequences of keys, positions and texts; it must not know any framework, any model or any vector.
 """
@@ -6,12 +6,30 @@ It knows sequences of keys, positions and texts; it must not know any framework,
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Hashable, Sequence
+import json
+from collections.abc import Hashable, Mapping, Sequence, Set
+from datetime import date, time
+from decimal import Decimal
+from enum import Enum
+from pathlib import PurePath
 from typing import Any, NamedTuple, TypeVar
+from uuid import UUID
 
 from .errors import InputError, InputTypeError
 
-__all__ = ["Overlap", "content_hash", "find_overlap", "group", "overlap", "ungroup"]
+__all__ = [
+    "KEY_PREFIX",
+    "Overlap",
+    "are_offsets",
+    "content_hash",
+    "document_key",
+    "find_overlap",
+    "group",
+    "is_missing",
+    "overlap",
+    "stable_form",
+    "ungroup",
+]
 
 Row = TypeVar("Row")
 
@@ -78,6 +96,123 @@ def _in_order(indices: list[int], positions: Sequence[Any]) -> list[int]:
     if None in known or len(known) < len(indices):
         return indices
     return [known[position] for position in sorted(known)]
+
+
+def is_missing(value: object) -> bool:
+    """Tell whether a value names nothing: None, NaN, a blank string, or a tuple that holds such a value.
+
+    Examples:
+        >>> [is_missing(value) for value in (None, "", "  ", float("nan"), ("a", None))]
+        [True, True, True, True, True]
+        >>> [is_missing(value) for value in (0, False, "a", ("a", 0))]
+        [False, False, False, False]
+    """
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return True
+    if isinstance(value, tuple):
+        return not value or any(map(is_missing, value))
+    try:
+        return bool(value != value)
+    except (TypeError, ValueError):
+        return type(value).__name__ == "NAType"  # pandas' own, which refuses to say
+
+
+def stable_form(value: object) -> str:
+    """Write a plain value so that equal values are written alike in every process, and different ones differently.
+
+    Args:
+        value: None, a str, bool, number, bytes, date, time, UUID, path or Enum, or a collection of such values.
+
+    Returns:
+        One line. Sets and mappings are sorted; a float without a fraction is written like the integer it equals,
+        since stores and tables give one back for the other.
+
+    Raises:
+        InputTypeError: It is something else, such as an object that is written by its address in memory.
+
+    Examples:
+        >>> [stable_form(value) for value in (1, "1", True, 1.0, ("a", 1), {"b", "a"})]
+        ['1', '"1"', 'true', '1', '["a",1]', '{"a","b"}']
+    """
+    if type(value).__module__ == "numpy" and getattr(value, "ndim", None) == 0:
+        value = value.item()  # type: ignore[attr-defined]
+    if isinstance(value, Enum):
+        return f"enum {type(value).__qualname__}.{value.name}"
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if value is None or isinstance(value, (str, bool, int, float)):
+        return json.dumps(value)
+    if isinstance(value, (date, time)):
+        return f"{type(value).__name__} {value.isoformat()}"
+    if isinstance(value, PurePath):
+        return f"path {json.dumps(value.as_posix())}"
+    if isinstance(value, bytes):
+        return f"bytes {value.hex()}"
+    if isinstance(value, (UUID, Decimal)):
+        return f"{type(value).__name__} {value}"
+    if isinstance(value, (list, tuple)):
+        return f"[{','.join(map(stable_form, value))}]"
+    if isinstance(value, Set):
+        return f"{{{','.join(sorted(map(stable_form, value)))}}}"
+    if isinstance(value, Mapping):
+        return f"{{{','.join(sorted(f'{stable_form(key)}:{stable_form(each)}' for key, each in value.items()))}}}"
+    raise InputTypeError(
+        f"a {type(value).__name__} has no form that is the same in every run; use a string, a number, a date or a "
+        "tuple of them"
+    )
+
+
+KEY_PREFIX = "key:"
+"""What the key of a document begins with, if its name is no string."""
+
+
+def document_key(value: object) -> str:
+    """Write what names a document as a string that no other name is written as.
+
+    Args:
+        value: What names it, as for `stable_form`.
+
+    Returns:
+        A string as it is, anything else with a prefix: 1 and "1" are two documents.
+
+    Raises:
+        InputTypeError: The value has no stable form.
+
+    Examples:
+        >>> document_key("report.pdf"), document_key(1), document_key(("ann", "report.pdf"))
+        ('report.pdf', 'key:1', 'key:["ann","report.pdf"]')
+    """
+    if isinstance(value, str) and not isinstance(value, Enum) and not value.startswith(KEY_PREFIX):
+        return value.encode("utf-8", "backslashreplace").decode()  # a file's name need not be Unicode
+    return KEY_PREFIX + stable_form(value)
+
+
+def are_offsets(texts: Sequence[str], starts: Sequence[int]) -> bool:
+    """Tell whether numbers can be the places of these chunks in one text.
+
+    They can be if no two chunks lie over each other, or only with the same characters, as a splitter with overlap
+    leaves them. Places that were counted anew on every page or in every section cannot.
+
+    Args:
+        texts: The chunks.
+        starts: For each of them a number.
+
+    Examples:
+        >>> are_offsets(["one", "two"], [0, 4]), are_offsets(["one", "two"], [0, 0])
+        (True, False)
+        >>> are_offsets(["abcd", "cd"], [0, 2])
+        True
+    """
+    reached, last = 0, -1
+    for index in sorted(range(len(starts)), key=starts.__getitem__):
+        start, text = starts[index], texts[index]
+        if last >= 0 and start < reached:
+            shared = texts[last][start - starts[last] :][: len(text)]
+            if start == starts[last] or shared != text[: len(shared)]:
+                return False
+        if start + len(text) >= reached:
+            reached, last = start + len(text), index
+    return True
 
 
 def ungroup(groups: Sequence[Sequence[int]], rows: Sequence[Sequence[Row]]) -> list[Row]:

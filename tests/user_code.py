@@ -30,7 +30,7 @@ def langchain(chunks: list[Document]) -> list[Document]:
     embeddings = PplxEmbeddings("miniature", dimensions=128)
     store = InMemoryVectorStore(embeddings)
     add_documents(store, chunks, group_by="source")
-    with embeddings.documents(chunks):
+    with embeddings.documents(chunks, group_by="source"):
         store.add_documents(chunks)
     return store.similarity_search("question", k=1)
 

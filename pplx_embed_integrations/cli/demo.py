@@ -184,7 +184,7 @@ def _langchain(chunks: list[Document], embeddings: PplxEmbeddings) -> dict[tuple
     from ..langchain import add_documents
 
     plain, contextual = InMemoryVectorStore(embeddings), InMemoryVectorStore(embeddings)
-    plain.add_documents(chunks)
+    add_documents(plain, chunks, group_by=range(len(chunks)))  # each chunk a document of its own
     add_documents(contextual, chunks, group_by="source")
 
     def ranker(store: InMemoryVectorStore) -> Rank:

@@ -169,12 +169,16 @@ class _Job:
         ids = [chunk.id for chunk in chunks]
         try:
             if self._embeddings.contextual:
-                add_documents(self._store, chunks, embeddings=self._embeddings, group_by="source", ids=ids)
+                add_documents(self._store, chunks, embeddings=self._embeddings, group_by=_source, ids=ids)
             else:
                 self._store.add_documents(chunks, ids=ids)
         except InputError as error:
             sources = ", ".join(sorted({chunk.metadata["source"] for chunk in chunks}))
             raise InputError(f"in {sources}: {error}") from error
+
+
+def _source(chunk: Document) -> str:
+    return str(chunk.metadata["source"])
 
 
 @contextmanager

@@ -12,14 +12,18 @@ except ModuleNotFoundError as error:
 
 from .adding import aadd_documents, add_documents, afrom_documents, from_documents
 from .embeddings import PplxEmbeddings
-from .indexing import aindex_documents, index_documents
+from .indexing import adelete_documents, aindex_documents, delete_documents, index_documents
+from .splitting import split_documents
 
 __all__ = [
     "PplxEmbeddings",
     "aadd_documents",
     "add_documents",
+    "adelete_documents",
     "afrom_documents",
     "aindex_documents",
+    "delete_documents",
     "from_documents",
     "index_documents",
+    "split_documents",
 ]

@@ -1,4 +1,4 @@
-"""Adding chunks in context in one line: to any LangChain vector store, or through a retriever that splits by itself.
+"""Adding documents in context in one line: to any LangChain vector store, or through a retriever that splits by itself.
 
 Knows vector stores and retrievers; must not know vectors or how a document is embedded.
 """
@@ -8,15 +8,20 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from langchain_core.documents import Document
 from langchain_core.vectorstores import VectorStore
 
 from ..errors import ContextWarning, InputError, InputTypeError
+from ..inputs import check_positive
+from ..threads import in_thread
 from .contextual import OnMiss
 from .embeddings import PplxEmbeddings
-from .grouping import GroupBy, check_chunks
+from .grouping import GroupBy, Key, Keys, check_documents
+from .reading import Doubts
+from .splitting import ChunkedDocument, chunk_documents
 from .wrapping import is_text_cache, refuse
 
 __all__ = ["aadd_documents", "add_documents", "afrom_documents", "from_documents", "resolve_embeddings"]
@@ -28,52 +33,63 @@ def add_documents(
     store: Any,
     documents: Iterable[Document],
     *,
-    embeddings: PplxEmbeddings | None = None,
+    splitter: Any = None,
     group_by: GroupBy | None = None,
+    embeddings: PplxEmbeddings | None = None,
     on_miss: OnMiss = "warn",
+    batch_size: int | None = None,
     **options: Any,
 ) -> Any:
-    """Add chunks to a vector store, each embedded in the context of its document.
+    """Add documents to a vector store, each chunk embedded in the context of its document.
 
     Args:
         store: Any LangChain vector store, or a retriever over one. To a retriever that splits by itself
             (ParentDocumentRetriever) give the whole documents; the children of one parent are embedded together.
-        documents: The chunks; of one document in reading order, or with `start_index` in their metadata.
+        documents: Whole documents, with a splitter; or chunks, with `group_by` or the stamp of `split_documents`.
+        splitter: Splits whole documents; see `split_documents`.
+        group_by: What makes several of them one document: a metadata key, a function of the document, or one key per
+            document.
         embeddings: What the store embeds with, if the store does not tell.
-        group_by: What makes chunks one document; see `PplxEmbeddings.documents`.
         on_miss: What becomes of a text that the store makes up itself; see `PplxEmbeddings.documents`.
+        batch_size: Chunks that the store is given at once, by default all: for stores that take only so many.
         **options: Passed to the store's `add_documents`, for example `ids`.
 
     Returns:
         What the store's `add_documents` returns: the ids.
 
     Raises:
-        InputError: The chunks cannot be grouped, or the store's embeddings are wrapped in a text cache.
+        InputError: Which chunks belong together is not known, a document cannot be embedded, or the store's embeddings
+            are wrapped in a text cache. Nothing has been added then.
         InputTypeError: The store does not embed with PplxEmbeddings.
         NotContextualError: The document side was not trained for this.
 
     Example:
         >>> from langchain_core.vectorstores import InMemoryVectorStore
         >>> store = InMemoryVectorStore(PplxEmbeddings("miniature"))
-        >>> len(add_documents(store, [Document("She called it a science.", metadata={"source": "ada"})]))
-        1
+        >>> ada = Document("Ada Lovelace wrote notes. She called it a science.", id="ada")
+        >>> len(add_documents(store, [ada], splitter=lambda text: text.split(". ")))
+        2
     """
-    with _adding(store, documents, embeddings, group_by, on_miss) as checked:
-        return store.add_documents(checked, **options)
+    job = _Job.of(store, documents, splitter, group_by, embeddings, batch_size, options)
+    with job.block(on_miss):
+        return _joined([store.add_documents(part, **more) for part, more in job.parts()])
 
 
 async def aadd_documents(
     store: Any,
     documents: Iterable[Document],
     *,
-    embeddings: PplxEmbeddings | None = None,
+    splitter: Any = None,
     group_by: GroupBy | None = None,
+    embeddings: PplxEmbeddings | None = None,
     on_miss: OnMiss = "warn",
+    batch_size: int | None = None,
     **options: Any,
 ) -> Any:
     """`add_documents` without blocking the event loop."""
-    with _adding(store, documents, embeddings, group_by, on_miss) as checked:
-        return await store.aadd_documents(checked, **options)
+    job = await in_thread(_Job.of, store, documents, splitter, group_by, embeddings, batch_size, options)
+    with job.block(on_miss):
+        return _joined([await store.aadd_documents(part, **more) for part, more in job.parts()])
 
 
 def from_documents(
@@ -81,18 +97,22 @@ def from_documents(
     documents: Iterable[Document],
     embeddings: PplxEmbeddings,
     *,
+    splitter: Any = None,
     group_by: GroupBy | None = None,
     on_miss: OnMiss = "warn",
+    batch_size: int | None = None,
     **options: Any,
 ) -> Store:
-    """Make a vector store of chunks, each embedded in the context of its document.
+    """Make a vector store of documents, each chunk embedded in the context of its document.
 
     Args:
         store_class: A LangChain vector store class.
-        documents: The chunks.
+        documents: Whole documents or chunks; see `add_documents`.
         embeddings: What the store shall embed with.
-        group_by: What makes chunks one document; see `PplxEmbeddings.documents`.
+        splitter: Splits whole documents; see `split_documents`.
+        group_by: What makes several of them one document; see `add_documents`.
         on_miss: What becomes of a text that the store makes up itself; see `PplxEmbeddings.documents`.
+        batch_size: Chunks that the store is given at once, by default all.
         **options: Passed to the class's `from_documents`.
 
     Returns:
@@ -101,11 +121,15 @@ def from_documents(
     Example:
         >>> from langchain_core.vectorstores import InMemoryVectorStore
         >>> chunks = [Document("She called it a science.", metadata={"source": "ada"})]
-        >>> store = from_documents(InMemoryVectorStore, chunks, PplxEmbeddings("miniature"))
+        >>> store = from_documents(InMemoryVectorStore, chunks, PplxEmbeddings("miniature"), group_by="source")
     """
-    chunks = check_chunks(documents)
-    with _contextual(embeddings).documents(chunks, group_by=group_by, on_miss=on_miss):
-        return store_class.from_documents(chunks, embeddings, **options)
+    job = _Job.of(None, documents, splitter, group_by, _contextual(embeddings), batch_size, options)
+    with job.block(on_miss, what=store_class.__name__):
+        (first, more), *others = list(job.parts()) or [([], options)]
+        store = store_class.from_documents(first, embeddings, **more)
+        for part, more in others:
+            store.add_documents(part, **{name: more[name] for name in ("ids",) if name in more})
+        return store
 
 
 async def afrom_documents(
@@ -113,50 +137,138 @@ async def afrom_documents(
     documents: Iterable[Document],
     embeddings: PplxEmbeddings,
     *,
+    splitter: Any = None,
     group_by: GroupBy | None = None,
     on_miss: OnMiss = "warn",
+    batch_size: int | None = None,
     **options: Any,
 ) -> Store:
     """`from_documents` without blocking the event loop."""
-    chunks = check_chunks(documents)
-    with _contextual(embeddings).documents(chunks, group_by=group_by, on_miss=on_miss):
-        return await store_class.afrom_documents(chunks, embeddings, **options)
+    _contextual(embeddings)
+    job = await in_thread(_Job.of, None, documents, splitter, group_by, embeddings, batch_size, options)
+    with job.block(on_miss, what=store_class.__name__):
+        (first, more), *others = list(job.parts()) or [([], options)]
+        store = await store_class.afrom_documents(first, embeddings, **more)
+        for part, more in others:
+            await store.aadd_documents(part, **{name: more[name] for name in ("ids",) if name in more})
+        return store
 
 
-@contextmanager
-def _adding(
-    store: Any,
-    documents: Iterable[Document],
-    embeddings: PplxEmbeddings | None,
-    group_by: GroupBy | None,
-    on_miss: OnMiss,
-) -> Iterator[list[Document]]:
-    """Open the block for what the store is going to embed; give what to pass to it."""
-    given = check_chunks(documents)
-    chunks, owner = given, getattr(store, "vectorstore", store)
-    if hasattr(store, "child_splitter"):
-        chunks = _children(store, given)
-        group_by = group_by if group_by is not None else store.id_key
-    with resolve_embeddings(owner, embeddings)._scope(chunks, group_by, on_miss) as scope:
-        yield given
-        if chunks and not scope.asked:
-            warnings.warn(
-                f"{type(owner).__name__} embedded these documents with something else than the PplxEmbeddings "
-                "given, so without context; build the store with this very object",
-                ContextWarning,
-                stacklevel=4,
-            )
+@dataclass(frozen=True)
+class _Job:
+    """What goes into a store, and the documents of chunks that it will ask to embed.
+
+    Attributes:
+        store: The store or retriever, if there is one yet.
+        given: What its `add_documents` gets: chunks, or whole documents for a retriever that splits.
+        documents: The documents of chunks.
+        embeddings: What they are embedded with.
+        batch_size: How many of `given` go in one call.
+        options: What else `add_documents` gets.
+        in_turn: Whether equal chunks will be asked for in order.
+    """
+
+    store: Any
+    given: list[Document]
+    documents: list[ChunkedDocument]
+    embeddings: PplxEmbeddings
+    batch_size: int | None
+    options: dict[str, Any]
+    in_turn: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        store: Any,
+        documents: Iterable[Document],
+        splitter: Any,
+        group_by: GroupBy | None,
+        embeddings: PplxEmbeddings | None,
+        batch_size: int | None,
+        options: dict[str, Any],
+    ) -> _Job:
+        """Group, order, split and check, all before anything is embedded or added."""
+        owner = embeddings if store is None else resolve_embeddings(getattr(store, "vectorstore", store), embeddings)
+        owner = _contextual(owner)
+        owner._check_contextual()
+        if batch_size is not None:
+            check_positive("batch_size", batch_size)
+        given = check_documents(documents)
+        splits_itself = hasattr(store, "child_splitter")
+        if splits_itself:
+            if splitter is not None:
+                raise InputError(f"{type(store).__name__} splits by itself; leave splitter= out")
+            chunked = _children(store, given, group_by)
+        else:
+            if splitter is not None and options.get("ids") is not None:
+                raise InputError("ids= names chunks, which are not there before the splitter has run; leave it out")
+            chunked = chunk_documents(given, splitter=splitter, group_by=group_by)
+        if splitter is not None:
+            given = [chunk for document in chunked for chunk in document.chunks]
+        if chunked:
+            names = [f"document {document.key.shown}" for document in chunked]
+            owner.biencoder.check_documents([document.texts for document in chunked], names=names)
+        return cls(store, given, chunked, owner, batch_size, options, in_turn=splits_itself)
+
+    def parts(self) -> Iterator[tuple[list[Document], dict[str, Any]]]:
+        """Cut what goes into the store into calls, each with its options."""
+        size = self.batch_size if self.batch_size is not None else len(self.given)
+        if size >= len(self.given):
+            yield self.given, self.options
+            return
+        ids = self.options.get("ids")
+        ids = ids if ids is None else list(ids)
+        for start in range(0, len(self.given), size):
+            own = {} if ids is None else {"ids": ids[start : start + size]}
+            yield self.given[start : start + size], {**self.options, **own}
+
+    @contextmanager
+    def block(self, on_miss: OnMiss, *, what: str | None = None) -> Iterator[None]:
+        """Open the block for what the store is going to embed, and see whether it did."""
+        with self.embeddings._scope(self.documents, on_miss=on_miss, in_turn=self.in_turn) as scope:
+            yield
+            if not scope.unasked:
+                return
+            store = what or type(getattr(self.store, "vectorstore", self.store)).__name__
+            if scope.asked:
+                message = (
+                    f"{scope.unasked} of {scope.asked + scope.unasked} chunks got their vectors from elsewhere, "
+                    f"perhaps a cache between {store} and the model that finds them by text: these may lack their "
+                    "context. Use PplxEmbeddings(..., cache=byte_store)"
+                )
+            else:
+                message = (
+                    f"{store} embedded these documents with something else than the PplxEmbeddings given, so without "
+                    "context; build the store with this very object"
+                )
+            warnings.warn(message, ContextWarning, stacklevel=4)
 
 
-def _children(retriever: Any, documents: list[Document]) -> list[Document]:
+def _joined(results: list[Any]) -> Any:
+    """Put the ids of several calls together."""
+    if len(results) == 1:
+        return results[0]
+    return [each for result in results for each in result] if all(isinstance(r, list) for r in results) else None
+
+
+def _children(retriever: Any, documents: list[Document], group_by: GroupBy | None) -> list[ChunkedDocument]:
     """Split as the retriever will: splitters are deterministic, so the texts and their order are the same."""
     parents = retriever.parent_splitter.split_documents(documents) if retriever.parent_splitter else documents
-    children = []
+    keys = None if group_by is None else Keys(group_by, parents)
+    gathered: dict[Key, ChunkedDocument] = {}
+    place = 0
     for number, parent in enumerate(parents):
+        key = Key(str(number)) if keys is None else keys.of(parent, number)
+        children = gathered.setdefault(key, ChunkedDocument(key, []))
         for child in retriever.child_splitter.split_documents([parent]):
-            child.metadata[retriever.id_key] = number
-            children.append(child)
-    return children
+            children.chunks.append(child)
+            children.places.append(place)
+            place += 1
+    found = [document for document in gathered.values() if document.chunks]
+    doubts = Doubts()
+    for document in found:
+        doubts.look(document.key, document.chunks)
+    return found
 
 
 def resolve_embeddings(store: Any, embeddings: PplxEmbeddings | None) -> PplxEmbeddings:

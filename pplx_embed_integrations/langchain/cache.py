@@ -84,11 +84,6 @@ class DocumentCache:
             found.update(matrices)
         return [found[key] for key in keys]
 
-    @property
-    def loop_bound(self) -> bool:
-        """Whether the store has asynchronous methods of its own, which may need anything that the event loop has."""
-        return not (_inherited(self._store, "amget") and _inherited(self._store, "amset"))
-
     # The defaults of LangChain's base class need a free thread of the event loop's executor, and all its threads may be
     # waiting for a document that this call has begun.
     async def _amget(self, keys: list[str]) -> list[bytes | None]:

@@ -1,27 +1,27 @@
 """The documents whose chunks are being indexed, and the way from a bare string back to the chunk it came from.
 
-Knows strings, their identity, context variables and who embeds a document first; must not know models, stores or
-metadata.
+Knows strings, their identity and context variables; must not know models, stores or metadata.
 """
 
 from __future__ import annotations
 
-import asyncio
+import os
 import threading
 import warnings
 import weakref
-from collections.abc import Awaitable, Callable, Iterator
-from concurrent.futures import Future, wait
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Literal
 
 import numpy as np
+from langchain_core.documents import Document
 
 from ..errors import ContextWarning, InputError
 from ..vectors import Vectors
 
-__all__ = ["Lookup", "OnMiss", "Scope", "find", "open_scope"]
+__all__ = ["Lookup", "OnMiss", "Scope", "find", "is_open", "open_scope", "tell_apart"]
 
 OnMiss = Literal["warn", "error"]
 Place = tuple[int, int]
@@ -33,76 +33,107 @@ _LONGEST_PROBE = 64
 _entered: ContextVar[tuple[Scope, ...]] = ContextVar("pplx_embed_documents", default=())
 _open: set[Scope] = set()
 _opening = threading.Lock()
-
-
-class _Claim(Future[None]):
-    """Done when a document has been embedded, or could not be.
-
-    Args:
-        loop_bound: Whether that takes something of an event loop which whoever waits may be keeping from it.
-    """
-
-    def __init__(self, *, loop_bound: bool) -> None:
-        super().__init__()
-        self.loop_bound = loop_bound
-        self.set_running_or_notify_cancel()
+_telling_apart = threading.Lock()
 
 
 class Scope:
     """The documents of one `documents(...)` block, and the vectors of those that were asked for.
+
+    Threads that ask for one document at the same time may both embed it: the work is deterministic.
 
     Args:
         owner: The embeddings object the block was opened on.
         texts: The chunks' texts in input order.
         groups: For each document the positions of its chunks in reading order.
         on_miss: What to do about a text that is no chunk of these documents.
+        in_turn: Whether chunks are known to be asked for in input order, so that equal ones may take turns.
     """
 
-    def __init__(self, owner: object, texts: list[str], groups: list[list[int]], *, on_miss: OnMiss) -> None:
+    def __init__(
+        self,
+        owner: object,
+        texts: list[str],
+        groups: list[list[int]],
+        *,
+        on_miss: OnMiss = "warn",
+        in_turn: bool = False,
+    ) -> None:
         self.owner = weakref.ref(owner)
         self.on_miss = on_miss
-        self.asked = False
         self.closed = False
+        self._in_turn = in_turn
+        self._process = os.getpid()
         self._lock = threading.Lock()
-        self._warned = False
+        self._said: set[str] = set()
         self._probed = False
         self._documents = [[texts[index] for index in indices] for indices in groups]
         self._matrices: dict[int, Vectors] = {}
-        self._pending: dict[int, _Claim] = {}
-        self._turns: dict[int | str, int] = {}
-        self._places: dict[int | str, list[Place]] = {}
-        rows = {index: (number, row) for number, indices in enumerate(groups) for row, index in enumerate(indices)}
+        self._turns: dict[str, int] = {}
+        self._rows = {
+            index: (number, row) for number, indices in enumerate(groups) for row, index in enumerate(indices)
+        }
+        self._asked: set[int] = set()
+        shared = Counter(map(id, texts))  # Python has one object only for a text of one character
+        self._objects = {id(text): index for index, text in enumerate(texts) if shared[id(text)] == 1}
+        self._texts: dict[str, list[int]] = {}
         for index, text in enumerate(texts):
-            self._places.setdefault(id(text), []).append(rows[index])
-            self._places.setdefault(text, []).append(rows[index])
+            self._texts.setdefault(text, []).append(index)
 
     def close(self) -> None:
         """Let go of every text and vector."""
         with self._lock:
             self.closed = True
-            self._documents, self._matrices, self._places, self._turns = [], {}, {}, {}
+            self._documents, self._matrices, self._objects, self._texts = [], {}, {}, {}
+
+    @property
+    def asked(self) -> int:
+        """How many chunks have been asked for."""
+        return len(self._asked)
+
+    @property
+    def unasked(self) -> int:
+        """How many chunks have not been asked for."""
+        return len(self._rows) - len(self._asked)
 
     def holds(self, text: str) -> bool:
         """Tell whether this very string object is one of the chunks."""
-        return id(text) in self._places
+        return id(text) in self._objects
 
-    def place(self, key: int | str) -> Place | None:
-        """Find the chunk of a string's identity or of its text; equal chunks take turns, first in first out."""
+    def place_of_object(self, text: str) -> Place | None:
+        """Find the chunk that is this very string object."""
         with self._lock:
-            places = self._places.get(key)
-            if places is None:
+            index = self._objects.get(id(text))
+            return None if index is None else self._place(index)
+
+    def place_of_text(self, text: str) -> Place | None:
+        """Find the chunk of this text; equal chunks take turns, first in first out, with a warning."""
+        with self._lock:
+            indices = self._texts.get(text)
+            if indices is None:
                 return None
-            turn = 0
-            if len(places) > 1:
-                turn = self._turns.get(key, 0)
-                self._turns[key] = (turn + 1) % len(places)
-            self.asked = True
-            return places[turn]
+            turn = self._turns.get(text, 0)
+            self._turns[text] = (turn + 1) % len(indices)
+        if len(indices) > 1 and not self._in_turn:
+            self._ambiguous(len(indices))
+        return self._place(indices[turn])
+
+    def _place(self, index: int) -> Place:
+        self._asked.add(index)
+        return self._rows[index]
+
+    def _ambiguous(self, count: int) -> None:
+        message = (
+            f"{count} chunks have the same text, and something between the store and the model has copied the strings, "
+            "so which of them is meant cannot be told"
+        )
+        if os.getpid() != self._process:  # a warning would stay in a process that nobody looks at
+            raise InputError(f"{message}; embed in the process that opened documents(...)")
+        self.warn_once("equal", f"{message}: they are taken in the order of the documents")
 
     def miss(self, texts: list[str], *, alone: bool) -> None:
         """Deal with texts that are no chunks of any open document."""
         first = texts[0]
-        if alone and (first in _PROBES or (not self.asked and not self._probed and len(first) <= _LONGEST_PROBE)):
+        if alone and (first in _PROBES or (not self._asked and not self._probed and len(first) <= _LONGEST_PROBE)):
             self._probed = True  # a store asks for the width of a vector before it asks for any chunk
             return
         message = (
@@ -111,77 +142,38 @@ class Scope:
         )
         if self.on_miss == "error":
             raise InputError(message)
-        self.warn_once(message)
+        self.warn_once("miss", message)
 
-    def warn_once(self, message: str) -> None:
-        """Warn unless this block has warned before."""
+    def warn_once(self, kind: str, message: str) -> None:
+        """Warn unless this block has warned of the same before."""
         with self._lock:
-            warned, self._warned = self._warned, True
-        if not warned:
+            new = kind not in self._said
+            self._said.add(kind)
+        if new:
             warnings.warn(message, ContextWarning, stacklevel=5)
 
     def matrices(self, wanted: set[int], encode: Callable[[list[list[str]]], list[Vectors]]) -> dict[int, Vectors]:
-        """Return the vectors of documents, embedding those that nobody has begun."""
-        while True:
-            mine, others = self._claim(wanted)
-            if mine:
-                with self._settling(mine) as store:
-                    store(encode([self._documents[number] for number in mine]))
-            elif not others:
-                return self._taken(wanted)
-            elif _on_event_loop() or any(claim.loop_bound for claim in others):
-                # Whoever has begun may be a task of this very loop, or in need of this very thread: it cannot go on
-                # while we wait.
-                chosen = sorted(wanted)
-                return dict(zip(chosen, encode([self._documents[number] for number in chosen]), strict=True))
-            else:
-                wait(others)
+        """Return the vectors of documents, embedding those that are not there yet."""
+        missing, documents = self._missing(wanted)
+        return self._keep(wanted, missing, encode(documents) if missing else [])
 
     async def amatrices(
-        self,
-        wanted: set[int],
-        encode: Callable[[list[list[str]]], Awaitable[list[Vectors]]],
-        *,
-        loop_bound: bool = False,
+        self, wanted: set[int], encode: Callable[[list[list[str]]], Awaitable[list[Vectors]]]
     ) -> dict[int, Vectors]:
-        """`matrices` without blocking the event loop; `loop_bound` if `encode` needs more of it than its attention."""
-        while True:
-            mine, others = self._claim(wanted, loop_bound=loop_bound)
-            if mine:
-                with self._settling(mine) as store:
-                    store(await encode([self._documents[number] for number in mine]))
-            elif not others:
-                return self._taken(wanted)
-            else:
-                await asyncio.wait([asyncio.wrap_future(claim) for claim in others])
+        """`matrices` without blocking the event loop."""
+        missing, documents = self._missing(wanted)
+        return self._keep(wanted, missing, await encode(documents) if missing else [])
 
-    def _claim(self, wanted: set[int], *, loop_bound: bool = False) -> tuple[list[int], list[_Claim]]:
+    def _missing(self, wanted: set[int]) -> tuple[list[int], list[list[str]]]:
         with self._lock:
             self._refuse_if_closed()
-            missing = sorted(number for number in wanted if number not in self._matrices)
-            mine = [number for number in missing if number not in self._pending]
-            others = [self._pending[number] for number in missing if number in self._pending]
-            self._pending.update((number, _Claim(loop_bound=loop_bound)) for number in mine)
-            return mine, others
+            missing = sorted(wanted - self._matrices.keys())
+            return missing, [self._documents[number] for number in missing]
 
-    @contextmanager
-    def _settling(self, mine: list[int]) -> Iterator[Callable[[list[Vectors]], None]]:
-        def store(matrices: list[Vectors]) -> None:
-            with self._lock:
-                self._refuse_if_closed()
-                self._matrices.update(zip(mine, matrices, strict=True))
-
-        try:
-            yield store
-        finally:  # after a failure those who waited try for themselves, and meet the error in their own call
-            with self._lock:
-                claims = [self._pending.pop(number) for number in mine]
-            for claim in claims:
-                claim.set_result(None)
-
-    def _taken(self, wanted: set[int]) -> dict[int, Vectors]:
+    def _keep(self, wanted: set[int], missing: list[int], found: list[Vectors]) -> dict[int, Vectors]:
         with self._lock:
             self._refuse_if_closed()
+            self._matrices.update(zip(missing, found, strict=True))
             return {number: self._matrices[number] for number in wanted}
 
     def _refuse_if_closed(self) -> None:
@@ -192,20 +184,9 @@ class Scope:
             )
 
 
-def _on_event_loop() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
-
-
 @contextmanager
-def open_scope(
-    owner: object, texts: list[str], groups: list[list[int]], *, on_miss: OnMiss = "warn"
-) -> Iterator[Scope]:
+def open_scope(scope: Scope) -> Iterator[Scope]:
     """Open a scope for the running thread or task and whatever inherits its context."""
-    scope = Scope(owner, texts, groups, on_miss=on_miss)
     _entered.set((scope, *_entered.get()))
     with _opening:
         _open.add(scope)
@@ -217,6 +198,12 @@ def open_scope(
         with _opening:
             _open.discard(scope)
         scope.close()
+
+
+def is_open(owner: object) -> bool:
+    """Tell whether any block of an embeddings object is open, in whatever thread."""
+    with _opening:
+        return any(scope.owner() is owner for scope in _open)
 
 
 class Lookup:
@@ -231,8 +218,11 @@ class Lookup:
         self._size = len(texts)
         self._found: dict[int, tuple[Scope, Place]] = {}
         for position, text in enumerate(texts):
-            for scope, key in [(scope, key) for key in (id(text), text) for scope in scopes]:
-                place = scope.place(key)
+            for scope, find_place in [
+                *((scope, scope.place_of_object) for scope in scopes),
+                *((scope, scope.place_of_text) for scope in scopes),
+            ]:
+                place = find_place(text)
                 if place is not None:
                     self._found[position] = (scope, place)
                     break
@@ -256,12 +246,13 @@ class Lookup:
         return np.stack([rows[position] for position in range(self._size)])
 
 
-def find(owner: object, texts: list[str]) -> Lookup | None:
+def find(owner: object, texts: list[str], *, alone: Callable[[list[str]], None] = lambda texts: None) -> Lookup | None:
     """Look texts up in the open scopes of an embeddings object.
 
     Args:
         owner: The embeddings object.
         texts: What a store asks it to embed.
+        alone: Called with the texts where no block has anything to do with them.
 
     Returns:
         Where the texts belong; None where no block is open, and each text stands alone.
@@ -274,13 +265,43 @@ def find(owner: object, texts: list[str]) -> Lookup | None:
     if scopes:
         return Lookup(scopes, texts)
     for scope in entered:
-        scope.warn_once("texts are embedded without context: a task outlived its documents(...) block; wait inside it")
+        scope.warn_once(
+            "late", "texts are embedded without context: a task outlived its documents(...) block; wait inside it"
+        )
     with _opening:
-        elsewhere = [scope for scope in _open if scope.owner() is owner]
+        elsewhere = [scope for scope in _open if scope.owner() is owner and any(map(scope.holds, texts))]
     for scope in elsewhere:
-        if any(map(scope.holds, texts)):
-            scope.warn_once(
-                "texts are embedded without context: their documents(...) block is open, but this thread does not "
-                "inherit it; start the thread's work with contextvars.copy_context().run(...)"
-            )
+        scope.warn_once(
+            "thread",
+            "texts are embedded without context: their documents(...) block is open, but this thread does not "
+            "inherit it; start the thread's work with contextvars.copy_context().run(...)",
+        )
+    if not entered and not elsewhere:
+        alone(texts)
     return None
+
+
+def tell_apart(chunks: Iterable[Document]) -> None:
+    """Give chunks of equal text a string object each.
+
+    A store hands the embedder plain strings. Their identity says which chunk is meant, unless two chunks hold the very
+    same object, as those made from one constant do; these get an equal copy.
+
+    Args:
+        chunks: The chunks; `page_content` may be replaced by an equal string.
+
+    Example:
+        >>> footer = "All rights reserved."
+        >>> chunks = [Document(footer), Document(footer)]
+        >>> tell_apart(chunks)
+        >>> chunks[0].page_content == chunks[1].page_content, chunks[0].page_content is chunks[1].page_content
+        (True, False)
+    """
+    with _telling_apart:
+        owners: dict[int, Document] = {}
+        for chunk in chunks:
+            owner = owners.setdefault(id(chunk.page_content), chunk)
+            if owner is not chunk:
+                text = chunk.page_content
+                chunk.page_content = text[:1] + text[1:]
+                owners[id(chunk.page_content)] = chunk

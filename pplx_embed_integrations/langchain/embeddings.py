@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import difflib
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -21,14 +22,15 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, Valid
 from typing_extensions import Self, Unpack
 
 from ..biencoder import Form, PplxBiEncoder
-from ..errors import InputError, InputTypeError, NotContextualError
+from ..errors import ContextWarning, InputError, InputTypeError, NotContextualError
 from ..inputs import check_documents, check_texts
 from ..threads import in_thread
 from ..vectors import Vectors, to_lists, vector_dtype
 from .cache import DocumentCache, vector_identity
-from .contextual import OnMiss, Scope, find, open_scope
-from .grouping import GroupBy, check_chunks, document_groups, document_keys, tell_apart, warn_of_overlap
-from .wrapping import refuse_calling_cache
+from .contextual import OnMiss, Scope, find, is_open, open_scope, tell_apart
+from .grouping import GroupBy
+from .grouping import check_documents as check_langchain_documents
+from .splitting import ChunkedDocument, chunk_documents, is_splitting
 
 __all__ = ["PplxEmbeddings"]
 
@@ -111,6 +113,7 @@ class PplxEmbeddings(BaseModel, Embeddings):
     _document_cache: DocumentCache | None = PrivateAttr(default=None)
     _identity: str | None = PrivateAttr(default=None)
     _identifying: Any = PrivateAttr(default_factory=threading.Lock)
+    _told_of_flat_lists: bool = PrivateAttr(default=False)
 
     def __init__(self, model: str | Path = "0.6b", **options: Any) -> None:
         """Check the options and the checkpoints' names; nothing is loaded."""
@@ -136,6 +139,13 @@ class PplxEmbeddings(BaseModel, Embeddings):
             )
 
     def __getstate__(self) -> dict[Any, Any]:
+        if is_open(self):
+            warnings.warn(
+                "PplxEmbeddings is being pickled inside its documents(...) block: the copy, in another process for "
+                "example, does not know the documents, and embeds each text by itself. Open the block there",
+                ContextWarning,
+                stacklevel=2,
+            )
         return {"fields": {name: getattr(self, name) for name in self.model_fields_set if name != "cache"}}
 
     def __setstate__(self, state: dict[Any, Any]) -> None:
@@ -193,13 +203,13 @@ class PplxEmbeddings(BaseModel, Embeddings):
         Args:
             documents: The chunks, as they go into the store. Chunks of equal text get a string object each.
             group_by: What makes chunks one document: a metadata key, a function of the chunk, or one key per chunk. By
-                default the first of `doc_id`, `document_id` and `source` that all chunks carry. Inside a document
-                `start_index` gives the order where all its chunks carry it, else the input order.
+                default the stamp that `split_documents` writes. Inside a document the stamp gives the order, else
+                `start_index` where it can be offsets in one text, else the input order.
             on_miss: What becomes of a text that is none of these chunks: with `"warn"` it is embedded without context
                 and a warning is issued once, with `"error"` it is refused.
 
         Raises:
-            InputError: The chunks cannot be grouped, or one has no text.
+            InputError: Which chunks belong together is not known, or one cannot be embedded.
             InputTypeError: `documents` is no list of LangChain documents.
             NotContextualError: The document side was not trained for this.
 
@@ -215,24 +225,46 @@ class PplxEmbeddings(BaseModel, Embeddings):
         """
         if isinstance(documents, Iterator):
             raise InputTypeError("an iterator would be used up before the store sees it; pass list(documents) to both")
-        with self._scope(documents, group_by, on_miss):
+        self._check_contextual()
+        found = chunk_documents(check_langchain_documents(documents), group_by=group_by)
+        with self._scope(found, on_miss=on_miss) as scope:
             yield
+            if scope.unasked:
+                warnings.warn(
+                    f"{scope.unasked} of the {scope.asked + scope.unasked} chunks given to documents(...) were not "
+                    "embedded inside the block. If they are in the store, something else gave their vectors: a cache "
+                    "that finds them by text, another embeddings object, or an earlier run whose vectors have not read "
+                    "the chunks that changed. Pass the chunks that are added, whole documents of them",
+                    ContextWarning,
+                    stacklevel=3,
+                )
 
-    @contextmanager
-    def _scope(self, documents: Iterable[Document], group_by: GroupBy | None, on_miss: OnMiss) -> Iterator[Scope]:
-        if on_miss not in ("warn", "error"):
-            raise InputError(f'on_miss={on_miss!r} is unknown; use "warn" or "error"')
+    def _check_contextual(self) -> None:
         if not self.contextual:
             raise NotContextualError(
                 f"{self._biencoder.options['document_model']} was trained for single texts, not for chunks in context; "
-                'use a contextual document_model such as "context-v1-0.6b", or add the documents without documents(...)'
+                'use a contextual document_model such as "context-v1-0.6b", or the store\'s own add_documents'
             )
-        chunks = check_chunks(documents)
-        keys = document_keys(chunks, group_by)
-        groups = document_groups(chunks, keys)
-        warn_of_overlap(chunks, keys, groups)
+
+    @contextmanager
+    def _scope(
+        self, documents: Sequence[ChunkedDocument], *, on_miss: OnMiss = "warn", in_turn: bool = False
+    ) -> Iterator[Scope]:
+        """Open a block; the chunks' places, where they have any, give the input order."""
+        if on_miss not in ("warn", "error"):
+            raise InputError(f'on_miss={on_miss!r} is unknown; use "warn" or "error"')
+        self._check_contextual()
+        flat = [(number, row) for number, document in enumerate(documents) for row in range(len(document.chunks))]
+        places = [place for document in documents for place in document.places]
+        if places:
+            flat = [each for _, each in sorted(zip(places, flat, strict=True))]
+        chunks = [documents[number].chunks[row] for number, row in flat]
+        groups = [[0] * len(document.chunks) for document in documents]
+        for index, (number, row) in enumerate(flat):
+            groups[number][row] = index
         tell_apart(chunks)
-        with open_scope(self, [chunk.page_content for chunk in chunks], groups, on_miss=on_miss) as scope:
+        scope = Scope(self, [chunk.page_content for chunk in chunks], groups, on_miss=on_miss, in_turn=in_turn)
+        with open_scope(scope):
             yield scope
 
     def embed_query(self, text: str) -> list[float]:
@@ -248,6 +280,7 @@ class PplxEmbeddings(BaseModel, Embeddings):
 
     async def aembed_query(self, text: str) -> list[float]:
         """`embed_query` without blocking the event loop; concurrent calls share forward passes."""
+        await self._imported("query")
         return await self._biencoder.aembed_query(text)
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
@@ -263,10 +296,10 @@ class PplxEmbeddings(BaseModel, Embeddings):
             InputError: A text is empty, or no chunk of the block's documents with `on_miss="error"`.
             InputTypeError: `texts` is no list of strings.
         """
-        texts = self._check(texts)
+        texts = check_texts(texts)
         if not texts:
             return []
-        lookup = find(self, texts)
+        lookup = find(self, texts, alone=self._tell_of_flat_list)
         if lookup is None:
             return self._floats(self._encode_alone(texts))
         matrices = {scope: scope.matrices(wanted, self._encode_together) for scope, wanted in lookup.wanted()}
@@ -274,16 +307,15 @@ class PplxEmbeddings(BaseModel, Embeddings):
 
     async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
         """`embed_documents` without blocking the event loop."""
-        texts = self._check(texts)
+        texts = check_texts(texts)
         if not texts:
             return []
-        lookup = find(self, texts)
+        lookup = find(self, texts, alone=self._tell_of_flat_list)
         if lookup is None:
             return await in_thread(self._floats, await self._aencode_alone(texts))
-        loop_bound = self._document_cache is not None and self._document_cache.loop_bound
         matrices = {}
         for scope, wanted in lookup.wanted():
-            matrices[scope] = await scope.amatrices(wanted, self._aencode_together, loop_bound=loop_bound)
+            matrices[scope] = await scope.amatrices(wanted, self._aencode_together)
         rows = lookup.rows(matrices, await self._aencode_alone(lookup.misses) if lookup.misses else None)
         return await in_thread(self._floats, rows)
 
@@ -322,10 +354,22 @@ class PplxEmbeddings(BaseModel, Embeddings):
         """Embed independent texts in native form, a row each; see `PplxBiEncoder.encode_texts`."""
         return self._biencoder.encode_texts(texts, **form)
 
-    def _check(self, texts: object) -> list[str]:
-        if self.contextual:
-            refuse_calling_cache(self)
-        return check_texts(texts)
+    def _tell_of_flat_list(self, texts: list[str]) -> None:
+        if len(texts) < 2 or self._told_of_flat_lists or not self.contextual or is_splitting():
+            return
+        self._told_of_flat_lists = True
+        warnings.warn(
+            f"{len(texts)} texts are embedded each by itself, without the context of a document. Chunks of documents "
+            "go through add_documents(store, documents, splitter=...), its siblings, or a documents(...) block; "
+            "LangChain parts that embed texts anew, such as EmbeddingsFilter, have no context to give. Where each text "
+            'is a whole document this is right: warnings.filterwarnings("ignore", message=".*each by itself")',
+            ContextWarning,
+            stacklevel=6,
+        )
+
+    async def _imported(self, side: Literal["query", "document"]) -> None:
+        """Make a side's encoder in a thread: it imports the backbone."""
+        await in_thread(getattr, self._biencoder, side)
 
     def _floats(self, codes: Vectors) -> list[list[float]]:
         return to_lists(codes, normalize=self.normalize)
@@ -335,8 +379,34 @@ class PplxEmbeddings(BaseModel, Embeddings):
         return self._document_cache.encode(documents, encode) if self._document_cache else encode(documents)
 
     async def _aencode_together(self, documents: list[list[str]]) -> list[Vectors]:
+        await self._imported("document")
         encode = self._biencoder.aencode_documents
         return await (self._document_cache.aencode(documents, encode) if self._document_cache else encode(documents))
+
+    # Without a bar: whoever asks draws one for all that it does.
+    def _encode_quietly(self, documents: list[list[str]]) -> list[Vectors]:
+        if not self.show_progress:
+            return self._encode_together(documents)
+        form, encode = self._native_form(), self._biencoder.document.encode_documents
+
+        def quiet(documents: list[list[str]]) -> list[Vectors]:
+            return encode(documents, **form)
+
+        return self._document_cache.encode(documents, quiet) if self._document_cache else quiet(documents)
+
+    async def _aencode_quietly(self, documents: list[list[str]]) -> list[Vectors]:
+        if not self.show_progress:
+            return await self._aencode_together(documents)
+        await self._imported("document")
+        form, encode = self._native_form(), self._biencoder.document.aencode_documents
+
+        async def quiet(documents: list[list[str]]) -> list[Vectors]:
+            return await encode(documents, **form)
+
+        return await (self._document_cache.aencode(documents, quiet) if self._document_cache else quiet(documents))
+
+    def _native_form(self) -> Form:
+        return {"dimensions": self._biencoder.dimension, "quantization": self.quantization}
 
     # Alone a text is a document of one chunk, and is cached as such.
     def _encode_alone(self, texts: list[str]) -> Vectors:
@@ -349,6 +419,7 @@ class PplxEmbeddings(BaseModel, Embeddings):
         return np.concatenate(self._document_cache.encode([[text] for text in texts], encode))
 
     async def _aencode_alone(self, texts: list[str]) -> Vectors:
+        await self._imported("document")
         if not self._document_cache:
             return await self._biencoder.aencode_texts(texts)
 

@@ -1,198 +1,277 @@
-"""Which LangChain documents are chunks of one text, and in which order they are read.
+"""Which document each LangChain chunk belongs to: the key it is given, or the stamp that our splitting wrote.
 
-Knows LangChain's `Document`, its metadata and the splitters' habits; must not know vectors, models or stores.
+Knows LangChain's `Document` and its metadata; must not know reading order, vectors, models or stores.
 """
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
 
 from langchain_core.documents import Document
 
-from ..documents import find_overlap, group
-from ..errors import ContextWarning, InputError, InputTypeError
+from ..documents import KEY_PREFIX, document_key, is_missing
+from ..errors import InputError, InputTypeError
 from ..inputs import check_text
 
-__all__ = ["GroupBy", "check_chunks", "document_groups", "document_keys", "tell_apart", "warn_of_overlap"]
+__all__ = [
+    "CHUNKS_KEY",
+    "CHUNK_KEY",
+    "DOCUMENT_KEY",
+    "VERSION_KEY",
+    "GroupBy",
+    "Key",
+    "Keys",
+    "Stamp",
+    "check_chunk",
+    "check_documents",
+    "key_list",
+    "number",
+    "stamp_of",
+]
 
 GroupBy = str | Callable[[Document], Hashable] | Sequence[Hashable]
 """A metadata key, a function of the chunk, or one key per chunk."""
 
-_DEFAULT_KEYS = ("doc_id", "document_id", "source")
-_PAGE_KEYS = ("page", "page_number")
-_telling_apart = Lock()
+DOCUMENT_KEY = "pplx_document"
+"""Metadata key under which a chunk names its document."""
+VERSION_KEY = "pplx_version"
+"""Metadata key under which a chunk carries a hash of its document's texts."""
+CHUNK_KEY = "pplx_chunk"
+"""Metadata key under which a chunk carries its position in its document."""
+CHUNKS_KEY = "pplx_chunks"
+"""Metadata key under which a chunk carries the number of its document's chunks."""
+
+_FEW = 8
 
 
-def check_chunks(documents: object) -> list[Document]:
-    """Return `documents` as a list of chunks that all have a text.
+class Key(NamedTuple):
+    """What names a document.
+
+    Attributes:
+        form: A string that no other name is written as.
+        version: Tells two versions of one document apart, where that is known.
+    """
+
+    form: str
+    version: str = ""
+
+    @property
+    def shown(self) -> str:
+        """How messages call the document."""
+        form = self.form if len(self.form) <= 200 else f"{self.form[:200]}..."
+        return form.removeprefix(KEY_PREFIX) if form.startswith(KEY_PREFIX) else repr(form)
+
+
+class Stamp(NamedTuple):
+    """What our splitting wrote into a chunk's metadata."""
+
+    key: Key
+    position: int
+    chunks: int | None
+
+
+def check_documents(documents: object) -> list[Document]:
+    """Return `documents` as a list of LangChain documents.
 
     Args:
-        documents: LangChain documents, each a chunk.
+        documents: Any iterable of them.
 
     Returns:
         The same objects in a new list.
 
     Raises:
-        InputError: A chunk has no text.
         InputTypeError: It is no collection of LangChain documents.
 
     Example:
-        >>> len(check_chunks([Document("one"), Document("two")]))
+        >>> len(check_documents([Document("one"), Document("two")]))
         2
     """
     if isinstance(documents, (str, bytes, dict, Document)) or not isinstance(documents, Iterable):
         raise InputTypeError(f"a list of LangChain Documents is wanted, not {type(documents).__name__}")
-    chunks = list(documents)
-    for position, chunk in enumerate(chunks):
-        if not isinstance(chunk, Document):
-            raise InputTypeError(
-                f"document {position} is a {type(chunk).__name__}; wrap each chunk in langchain_core.documents.Document"
-            )
-        check_text(chunk.page_content, name=f"page_content of document {position}")
-    return chunks
+    found = list(documents)
+    for position, document in enumerate(found):
+        check_document(document, position)
+    return found
 
 
-def document_keys(chunks: list[Document], group_by: GroupBy | None = None) -> list[Hashable]:
-    """Tell for every chunk which document it belongs to.
+def check_document(document: object, position: int) -> Document:
+    """Return `document` if it is a LangChain document."""
+    if not isinstance(document, Document):
+        raise InputTypeError(
+            f"document {position} is a {type(document).__name__}; wrap each text in langchain_core.documents.Document"
+        )
+    return document
 
-    Args:
-        chunks: The chunks.
-        group_by: A metadata key, a function of the chunk, or one key per chunk. By default the first of `doc_id`,
-            `document_id` and `source` that all chunks carry.
 
-    Returns:
-        One key per chunk.
+def check_chunk(text: str, *, name: str) -> None:
+    """Refuse a chunk that cannot be embedded, whatever the model.
 
     Raises:
-        InputError: A chunk lacks the key, or there are not as many keys as chunks.
+        InputError: It is empty, or not Unicode.
+    """
+    check_text(text, name=name)
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"{name} is not Unicode: the character at position {error.start} is half of a surrogate pair"
+        ) from None
+
+
+def number(value: Any) -> int | None:
+    """Read a position out of metadata: an integer from 0 on, also as a store or a table may have given it back."""
+    if isinstance(value, str):
+        return int(value) if value.strip().isdecimal() else None
+    try:
+        whole = int(value)
+        return whole if not isinstance(value, bool) and whole == value and whole >= 0 else None
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def stamp_of(chunk: Document) -> Stamp | None:
+    """Read the stamp of a chunk.
+
+    Args:
+        chunk: A chunk, perhaps read back from a store.
+
+    Returns:
+        The stamp, or None where there is none.
+
+    Example:
+        >>> stamp_of(Document("one", metadata={"pplx_document": "a.md", "pplx_chunk": 0.0, "pplx_chunks": 2}))
+        Stamp(key=Key(form='a.md', version=''), position=0, chunks=2)
+    """
+    form, position = chunk.metadata.get(DOCUMENT_KEY), number(chunk.metadata.get(CHUNK_KEY))
+    if not isinstance(form, str) or is_missing(form) or position is None:
+        return None
+    version = chunk.metadata.get(VERSION_KEY)
+    return Stamp(
+        Key(form, version if isinstance(version, str) else ""), position, number(chunk.metadata.get(CHUNKS_KEY))
+    )
+
+
+class Keys:
+    """Names the document of one chunk after the other.
+
+    Args:
+        group_by: A metadata key, a function of the chunk, or one key per chunk; None for the stamp.
+        chunks: All chunks, where they are at hand: an error can say what they offer.
+
+    Raises:
+        InputError: There are not as many keys as chunks.
         InputTypeError: `group_by` is none of the three.
 
     Example:
-        >>> document_keys([Document("one", metadata={"source": "a.md"}), Document("two", metadata={"source": "b.md"})])
-        ['a.md', 'b.md']
-        >>> document_keys([Document("one"), Document("two")], group_by=["a", "a"])
-        ['a', 'a']
+        >>> keys = Keys("source")
+        >>> keys.of(Document("one", metadata={"source": "a.md"}), 0)
+        Key(form='a.md', version='')
     """
-    if group_by is None:
-        return _metadata(chunks, _default_key(chunks)) if chunks else []
-    if isinstance(group_by, str):
-        return _metadata(chunks, group_by)
-    if callable(group_by):
-        return [group_by(chunk) for chunk in chunks]
+
+    def __init__(self, group_by: GroupBy | None, chunks: Sequence[Document] | None = None) -> None:
+        self._chunks = chunks
+        self._group_by = group_by
+        if group_by is None or isinstance(group_by, str) or callable(group_by):
+            return
+        self._group_by = key_list(group_by)
+        if chunks is None:
+            raise InputError(
+                "group_by is a list of keys, one per chunk, but the chunks come from a loader or an iterator; "
+                "pass list(documents), or a metadata key or a function of the Document"
+            )
+        if len(self._group_by) != len(chunks):
+            named = all(isinstance(key, str) and all(key in chunk.metadata for chunk in chunks) for key in group_by)
+            hint = f"; for several metadata keys together: {_together(self._group_by)}" if named and chunks else ""
+            raise InputError(
+                f"group_by has {len(self._group_by)} keys for {len(chunks)} chunks; give one key per chunk{hint}"
+            )
+
+    @property
+    def named(self) -> str | None:
+        """The metadata key that names documents, if one does."""
+        return self._group_by if isinstance(self._group_by, str) else None
+
+    def of(self, chunk: Document, position: int) -> Key:
+        """Name the document of a chunk.
+
+        Args:
+            chunk: The chunk.
+            position: Its position among all of them.
+
+        Raises:
+            InputError: The chunk has no key.
+            InputTypeError: The key has no stable form.
+        """
+        if self._group_by is None:
+            return self._stamped(chunk, position)
+        if isinstance(self._group_by, str):
+            value, where = chunk.metadata.get(self._group_by), f"metadata[{self._group_by!r}]"
+            if is_missing(value):
+                raise InputError(_lacking(chunk, position, self._group_by))
+        elif callable(self._group_by):
+            value, where = self._group_by(chunk), "what group_by returns"
+        else:
+            value, where = self._group_by[position], "the key in group_by"
+        if is_missing(value):
+            raise InputError(f"{where} is {value!r} for document {position}, which names no document")
+        try:
+            return Key(document_key(value))
+        except InputTypeError as error:
+            raise InputTypeError(f"{where} of document {position} cannot be a document's key: {error}") from None
+
+    def _stamped(self, chunk: Document, position: int) -> Key:
+        stamp = stamp_of(chunk)
+        if stamp is not None:
+            return stamp.key
+        chunks = self._chunks if self._chunks is not None else [chunk]
+        if any(map(stamp_of, chunks)):
+            raise InputError(
+                f"document {position} lacks the stamp that split_documents writes ({DOCUMENT_KEY}, {CHUNK_KEY}), which "
+                "others have; add the two kinds in two calls, or pass group_by="
+            )
+        raise InputError(
+            "which chunks belong to one document is not known. For whole documents pass splitter=, for example "
+            "RecursiveCharacterTextSplitter(chunk_size=1000, chunk_overlap=0); for ready chunks pass group_by=, the "
+            f"metadata key of their document, a function of the chunk, or one key per chunk. {_offer(chunks)}"
+        )
+
+
+def key_list(group_by: Any) -> list[Hashable]:
+    """Return the keys of a `group_by` that is neither a metadata key nor a function.
+
+    Raises:
+        InputTypeError: It is no ordered collection.
+    """
     if not isinstance(group_by, Iterable) or isinstance(group_by, (bytes, dict, set, frozenset)):
         raise InputTypeError(
             f"group_by is a {type(group_by).__name__}; pass a metadata key, a function of the Document, "
             "or a list with one key per chunk"
         )
-    keys = list(group_by)
-    if len(keys) != len(chunks):
-        raise InputError(f"group_by has {len(keys)} keys for {len(chunks)} chunks; give one key per chunk")
-    return keys
+    return list(group_by)
 
 
-def _default_key(chunks: list[Document]) -> str:
-    for key in _DEFAULT_KEYS:
-        if all(chunk.metadata.get(key) is not None for chunk in chunks):
-            return key
-    found = sorted(set.intersection(*(set(chunk.metadata) for chunk in chunks)))
-    raise InputError(
-        f"the chunks cannot be grouped into documents: none of {', '.join(_DEFAULT_KEYS)} is in the metadata of all "
-        f"{len(chunks)} chunks (all carry: {', '.join(found) or 'nothing'}); pass group_by= a metadata key, a function "
-        "of the Document, or a list with one key per chunk"
-    )
+def _together(names: Iterable[Any]) -> str:
+    return f"group_by=lambda chunk: ({', '.join(f'chunk.metadata[{name!r}]' for name in names)})"
 
 
-def _metadata(chunks: list[Document], key: str) -> list[Hashable]:
-    for position, chunk in enumerate(chunks):
-        if chunk.metadata.get(key) is None:
-            raise InputError(
-                f"document {position} has no {key!r} in its metadata (it has: "
-                f"{', '.join(sorted(chunk.metadata)) or 'nothing'}); every chunk needs the key given as group_by"
-            )
-    return [chunk.metadata[key] for chunk in chunks]
-
-
-def document_groups(chunks: list[Document], keys: list[Hashable]) -> list[list[int]]:
-    """Group chunks by their keys, each document in reading order.
-
-    `start_index` decides where all chunks of a document carry it, within `page` where that is there too (a loader may
-    count every page from zero); otherwise the input order stands.
-
-    Args:
-        chunks: The chunks.
-        keys: One document key per chunk.
-
-    Returns:
-        For each document the positions of its chunks.
-
-    Example:
-        >>> chunks = [Document("two", metadata={"start_index": 9}), Document("one", metadata={"start_index": 0})]
-        >>> document_groups(chunks, ["a", "a"])
-        [[1, 0]]
-    """
-    return group(keys, [_position(chunk) for chunk in chunks])
-
-
-def _integer(value: Any) -> int | None:
-    # -1 is what a splitter writes when it could not find its own chunk again.
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
-
-
-def _position(chunk: Document) -> tuple[int, int] | None:
-    start = _integer(chunk.metadata.get("start_index"))
-    if start is None:
-        return None
-    pages = (_integer(chunk.metadata.get(key)) for key in _PAGE_KEYS)
-    return next((page for page in pages if page is not None), 0), start
-
-
-def warn_of_overlap(chunks: list[Document], keys: list[Hashable], groups: list[list[int]]) -> None:
-    """Warn once if chunks that follow each other share text, which a contextual model would read twice.
-
-    Args:
-        chunks: The chunks.
-        keys: One document key per chunk.
-        groups: For each document the positions of its chunks in reading order.
-    """
-    found = find_overlap(
-        [[chunks[index].page_content for index in indices] for indices in groups],
-        [[_integer(chunks[index].metadata.get("start_index")) for index in indices] for indices in groups],
-    )
-    if found is not None:
-        key = keys[groups[found.document][0]]
-        warnings.warn(
-            f"chunks {found.chunk - 1} and {found.chunk} of document {key!r} share {found.characters} characters: the "
-            "model reads a document's chunks together, so shared text is read twice. Set chunk_overlap=0 in the "
-            "splitter",
-            ContextWarning,
-            stacklevel=2,
+def _lacking(chunk: Document, position: int, name: str) -> str:
+    if name in chunk.metadata:
+        return (
+            f"metadata[{name!r}] of document {position} is {chunk.metadata[name]!r}, which names no document; every "
+            "chunk needs the key given as group_by"
         )
+    return (
+        f"document {position} has no {name!r} in its metadata (it has: {', '.join(sorted(chunk.metadata)) or 'nothing'}"
+        "); every chunk needs the key given as group_by"
+    )
 
 
-def tell_apart(chunks: list[Document]) -> None:
-    """Give chunks of equal text a string object each.
-
-    A store hands the embedder plain strings. Their identity says which chunk is meant, unless two chunks hold the very
-    same object, as those made from one constant do; these get an equal copy.
-
-    Args:
-        chunks: The chunks; `page_content` may be replaced by an equal string.
-
-    Example:
-        >>> footer = "All rights reserved."
-        >>> chunks = [Document(footer), Document(footer)]
-        >>> tell_apart(chunks)
-        >>> chunks[0].page_content == chunks[1].page_content, chunks[0].page_content is chunks[1].page_content
-        (True, False)
-    """
-    with _telling_apart:
-        owners: dict[int, Document] = {}
-        for chunk in chunks:
-            owner = owners.setdefault(id(chunk.page_content), chunk)
-            if owner is not chunk:
-                text = chunk.page_content
-                chunk.page_content = text[:1] + text[1:]
-                owners[id(chunk.page_content)] = chunk
+def _offer(chunks: Sequence[Document]) -> str:
+    shared = [name for name in chunks[0].metadata if all(not is_missing(each.metadata.get(name)) for each in chunks)]
+    if not shared:
+        return "No metadata key is on every chunk"
+    counted = [f"{name!r} ({len({repr(each.metadata[name]) for each in chunks})})" for name in shared[:_FEW]]
+    more = f" and {len(shared) - _FEW} more" if len(shared) > _FEW else ""
+    carried = "Its metadata has" if len(chunks) == 1 else f"All {len(chunks)} chunks carry (with so many values)"
+    return f"{carried}: {', '.join(counted)}{more}"

@@ -1,14 +1,12 @@
-"""LangChain's indexing API with whole documents as its unit: a changed chunk replaces all of its document.
+"""LangChain's indexing API with whole documents as its unit: read one by one, embedded, stored, and only then replaced.
 
 Knows record managers, hashes and cleanup modes; must not know vectors or how a document is embedded.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import uuid
-from collections.abc import AsyncIterable, Callable, Hashable, Iterable, Iterator
+import asyncio
+from collections.abc import AsyncIterable, Collection, Hashable, Iterable, Iterator, Sequence
 from typing import Any, Literal
 
 from langchain_core.document_loaders import BaseLoader
@@ -16,23 +14,20 @@ from langchain_core.documents import Document
 from langchain_core.indexing import IndexingResult, RecordManager, aindex, index
 from langchain_core.vectorstores import VectorStore
 
-from ..documents import content_hash, group
-from ..inputs import check_positive
+from ..documents import document_key
+from ..errors import EncodingError
 from ..threads import in_thread
-from .adding import resolve_embeddings
 from .contextual import OnMiss
 from .embeddings import PplxEmbeddings
-from .grouping import GroupBy, check_chunks, document_groups, document_keys
+from .grouping import GroupBy, check_documents
+from .run import Batch, Run
 
-__all__ = ["CHUNK_KEY", "DOCUMENT_KEY", "aindex_documents", "index_documents"]
+__all__ = ["adelete_documents", "aindex_documents", "delete_documents", "index_documents"]
 
 Cleanup = Literal["incremental", "full", "scoped_full"]
-SourceId = str | Callable[[Document], str]
 
-DOCUMENT_KEY = "pplx_document"
-"""Metadata key under which every chunk carries the hash of its whole document."""
-CHUNK_KEY = "pplx_chunk"
-"""Metadata key under which every chunk carries its position in its document."""
+_AT_ONCE = 1000
+"""Records that are deleted at once."""
 
 
 def index_documents(
@@ -40,38 +35,46 @@ def index_documents(
     record_manager: RecordManager,
     store: VectorStore,
     *,
-    embeddings: PplxEmbeddings | None = None,
+    splitter: Any = None,
     group_by: GroupBy | None = None,
+    embeddings: PplxEmbeddings | None = None,
     on_miss: OnMiss = "warn",
-    cleanup: Cleanup | None = "scoped_full",
-    source_id_key: SourceId | None = None,
+    cleanup: Cleanup | None = "incremental",
     batch_size: int = 100,
+    content_metadata: Sequence[str] = (),
     **options: Any,
 ) -> IndexingResult:
-    """Bring a vector store up to date with documents, embedding only documents that changed.
+    """Bring a vector store up to date with documents, embedding only those that changed.
 
-    `langchain_core.indexing.index` with two additions: every chunk is embedded in the context of its document, and
-    carries a hash of the whole document and of the options in its metadata, so that a changed chunk, model or option
-    replaces all of the document, and an unchanged document is skipped.
+    Every chunk is embedded in the context of its document, and a document is replaced as a whole: its new chunks are
+    embedded, stored and recorded, then the old ones are deleted. Documents are read one by one; what is done stays done
+    when the loader breaks or the run is killed, and the next run goes on from there.
+
+    A document is its key and the texts of its chunks. Its other metadata is stored with it but is no reason to embed it
+    again, unless it is named in `content_metadata`.
 
     Args:
-        documents: The chunks, or a loader that gives them. All of a document's chunks must come in one call.
-        record_manager: Remembers what is in the store.
+        documents: A loader, a list or an iterator of whole documents, with a splitter; or of chunks, with `group_by` or
+            the stamp of `split_documents`. Parts of one document must follow each other, except in a list.
+        record_manager: Remembers what is in the store. Its namespace is part of the ids: two of them may share a store.
         store: The vector store.
+        splitter: Splits whole documents; see `split_documents`. Without `group_by` a document is named by its `id`.
+        group_by: What makes several of them one document, and names it: a metadata key, a function of the document, or
+            one key per document.
         embeddings: What the store embeds with, if the store does not tell.
-        group_by: What makes chunks one document; see `PplxEmbeddings.documents`.
         on_miss: What becomes of a text that the store makes up itself; see `PplxEmbeddings.documents`.
-        cleanup: What is deleted: with `"scoped_full"` old versions of the given documents, at the end; with
-            `"incremental"` the same, batch by batch; with `"full"` everything else too; with None nothing.
-        source_id_key: What the record manager takes for the source of a chunk; by default its document.
-        batch_size: Chunks that are stored and recorded together; an interrupted run goes on from there.
-        **options: Passed to LangChain's `index`, for example `force_update`.
+        cleanup: What is deleted: with `"incremental"` (or `"scoped_full"`, here the same) the old version of each
+            document that is given; with `"full"` also, at the end, every document that is not; with None nothing.
+        batch_size: Chunks that are embedded, stored and recorded together, in whole documents.
+        content_metadata: Metadata keys whose values belong to the content: a change replaces the document.
+        **options: Passed to LangChain's `index`: `force_update`, `upsert_kwargs`.
 
     Returns:
         How many chunks were added, updated, skipped and deleted.
 
     Raises:
-        InputError: The chunks cannot be grouped, or the store's embeddings are wrapped in a text cache.
+        InputError: Which chunks belong together is not known, the store's embeddings are wrapped in a text cache, or
+            some documents cannot be embedded: these are named, their old versions stay, and all others are done.
         InputTypeError: The store does not embed with PplxEmbeddings.
         NotContextualError: The document side was not trained for this.
 
@@ -80,20 +83,32 @@ def index_documents(
         >>> from langchain_core.vectorstores import InMemoryVectorStore
         >>> store, records = InMemoryVectorStore(PplxEmbeddings("miniature")), InMemoryRecordManager("notes")
         >>> records.create_schema()
-        >>> chunks = [Document("Ada wrote notes.", metadata={"source": "ada"}),
-        ...           Document("She called it a science.", metadata={"source": "ada"})]
-        >>> index_documents(chunks, records, store)["num_added"]
+        >>> ada = Document("Ada Lovelace wrote notes. She called it a science.", id="ada")
+        >>> index_documents([ada], records, store, splitter=lambda text: text.split(". "))["num_added"]
         2
-        >>> index_documents(chunks, records, store)["num_skipped"]
+        >>> index_documents([ada], records, store, splitter=lambda text: text.split(". "))["num_skipped"]
         2
     """
     given = documents.lazy_load() if isinstance(documents, BaseLoader) else documents
-    plan = _Plan(check_chunks(given), resolve_embeddings(store, embeddings), group_by, cleanup, source_id_key)
-    results = []
-    with plan.embeddings.documents(plan.chunks, group_by=plan.keys, on_miss=on_miss):
-        for chunks, size in plan.slices(batch_size):
-            results.append(index(chunks, record_manager, store, batch_size=size, **{**plan.settings, **options}))
-    return _total(results)
+    run = Run(
+        _listed(given), record_manager, store, splitter, group_by, embeddings, cleanup, batch_size, content_metadata
+    )
+    started = record_manager.get_time()
+    with run.progress():
+        for batch in run.batches():
+            batch.known = [record_manager.exists(ids) for ids in batch.ids()]
+            run.drop_unfit(batch, force=bool(options.get("force_update")))
+            with run.block(batch, on_miss):
+                if batch.documents:
+                    batch.embed(run.embeddings)
+                    run.add(index(batch.chunks(), record_manager, store, **run.settings(batch, options)))
+            if cleanup is not None:
+                run.deleted += _clean(record_manager, store, before=started, groups=batch.groups())
+            run.done(batch)
+        run.end()
+        if cleanup == "full":
+            run.deleted += _clean(record_manager, store, before=started)
+    return run.result()
 
 
 async def aindex_documents(
@@ -101,94 +116,151 @@ async def aindex_documents(
     record_manager: RecordManager,
     store: VectorStore,
     *,
-    embeddings: PplxEmbeddings | None = None,
+    splitter: Any = None,
     group_by: GroupBy | None = None,
+    embeddings: PplxEmbeddings | None = None,
     on_miss: OnMiss = "warn",
-    cleanup: Cleanup | None = "scoped_full",
-    source_id_key: SourceId | None = None,
+    cleanup: Cleanup | None = "incremental",
     batch_size: int = 100,
+    content_metadata: Sequence[str] = (),
     **options: Any,
 ) -> IndexingResult:
     """`index_documents` without blocking the event loop, over `langchain_core.indexing.aindex`."""
     given = documents.alazy_load() if isinstance(documents, BaseLoader) else documents
-    chunks = [chunk async for chunk in given] if isinstance(given, AsyncIterable) else given
-    embedder = resolve_embeddings(store, embeddings)
-    await in_thread(embedder.vector_identity)  # may read the weights of a local checkpoint
-    plan = _Plan(check_chunks(chunks), embedder, group_by, cleanup, source_id_key)
-    results = []
-    with plan.embeddings.documents(plan.chunks, group_by=plan.keys, on_miss=on_miss):
-        for part, size in plan.slices(batch_size):
-            results.append(await aindex(part, record_manager, store, batch_size=size, **{**plan.settings, **options}))
-    return _total(results)
-
-
-class _Plan:
-    """Chunks with their documents' hashes, document after document, and how `index` is to be called on them."""
-
-    def __init__(
-        self,
-        chunks: list[Document],
-        embeddings: PplxEmbeddings,
-        group_by: GroupBy | None,
-        cleanup: Cleanup | None,
-        source_id_key: SourceId | None,
-    ) -> None:
-        self.embeddings = embeddings
-        self.chunks: list[Document] = []
-        self.keys: list[Hashable] = []
-        self._sources: dict[str, str] = {}
-        keys = document_keys(chunks, group_by)
-        for indices in document_groups(chunks, keys):
-            self._stamp([chunks[position] for position in indices], keys[indices[0]])
-        source = source_id_key if source_id_key is not None else self._document_of
-        self._source = (lambda chunk: chunk.metadata[source]) if isinstance(source, str) else source
-        self._whole = cleanup == "incremental"
-        self.settings: dict[str, Any] = {"cleanup": cleanup, "source_id_key": source, "key_encoder": _chunk_id}
-
-    def _stamp(self, chunks: list[Document], key: Hashable) -> None:
-        identity = f"{self.embeddings.vector_identity()}\n{self.embeddings.normalize}\n{key!r}\n"
-        content = content_hash([chunk.page_content for chunk in chunks])
-        stamp = hashlib.sha256((identity + content).encode("utf-8", "surrogatepass")).hexdigest()
-        self._sources[stamp] = str(key)
-        for position, chunk in enumerate(chunks):
-            metadata = {**chunk.metadata, DOCUMENT_KEY: stamp, CHUNK_KEY: position}
-            self.chunks.append(Document(page_content=chunk.page_content, metadata=metadata))
-            self.keys.append(key)
-
-    def _document_of(self, chunk: Document) -> str:
-        return self._sources[chunk.metadata[DOCUMENT_KEY]]
-
-    def slices(self, batch_size: int) -> Iterator[tuple[list[Document], int]]:
-        """Cut the chunks into calls of `index`, each with its batch size.
-
-        With incremental cleanup `index` deletes, after every batch, what it has not yet seen of the batch's sources,
-        so that a batch that ends inside a source would delete and re-embed the rest: there, batches hold whole sources.
-        """
-        check_positive("batch_size", batch_size)
-        if not self._whole:
-            yield self.chunks, batch_size
-            return
-        part: list[Document] = []
-        for indices in group([self._source(chunk) for chunk in self.chunks]):
-            if part and len(part) + len(indices) > batch_size:
-                yield part, len(part)
-                part = []
-            part = part + [self.chunks[position] for position in indices]
-        if part:
-            yield part, len(part)
-
-
-def _chunk_id(chunk: Document) -> str:
-    """Name a chunk by its text and metadata: half of a SHA-256 as a UUID, which every store takes for an id."""
-    metadata = json.dumps(chunk.metadata, sort_keys=True, default=str)
-    digest = content_hash([chunk.page_content, metadata])
-    return str(uuid.UUID(hex=digest[:32]))
-
-
-def _total(results: list[IndexingResult]) -> IndexingResult:
-    return IndexingResult(
-        num_added=sum(result["num_added"] for result in results),
-        num_updated=sum(result["num_updated"] for result in results),
-        num_skipped=sum(result["num_skipped"] for result in results),
-        num_deleted=sum(result["num_deleted"] for result in results),
+    if isinstance(given, AsyncIterable):
+        given = _pulled(given, asyncio.get_running_loop())
+    run = await in_thread(
+        Run,
+        _listed(given),
+        record_manager,
+        store,
+        splitter,
+        group_by,
+        embeddings,
+        cleanup,
+        batch_size,
+        content_metadata,
     )
+    started = await record_manager.aget_time()
+    with run.progress():
+        batches = run.batches()
+        batch: Batch | None
+        while (batch := await in_thread(next, batches, None)) is not None:
+            batch.known = [await record_manager.aexists(ids) for ids in batch.ids()]
+            await in_thread(run.drop_unfit, batch, bool(options.get("force_update")))
+            with run.block(batch, on_miss):
+                if batch.documents:
+                    await batch.aembed(run.embeddings)
+                    run.add(await aindex(batch.chunks(), record_manager, store, **run.settings(batch, options)))
+            if cleanup is not None:
+                run.deleted += await _aclean(record_manager, store, before=started, groups=batch.groups())
+            run.done(batch)
+        run.end()
+        if cleanup == "full":
+            run.deleted += await _aclean(record_manager, store, before=started)
+    return run.result()
+
+
+def delete_documents(keys: Hashable | Iterable[Hashable], record_manager: RecordManager, store: VectorStore) -> int:
+    """Delete documents that `index_documents` has stored, by what names them.
+
+    Args:
+        keys: The name of a document, or a list of names: what `group_by` gave, or `Document.id`.
+        record_manager: What remembers the documents; those of another namespace stay.
+        store: The vector store.
+
+    Returns:
+        How many chunks were deleted; 0 if there was no such document.
+
+    Raises:
+        EncodingError: The store says that it could not delete them; they are still recorded.
+
+    Example:
+        >>> from langchain_core.indexing import InMemoryRecordManager
+        >>> from langchain_core.vectorstores import InMemoryVectorStore
+        >>> store, records = InMemoryVectorStore(PplxEmbeddings("miniature")), InMemoryRecordManager("notes")
+        >>> records.create_schema()
+        >>> chunks = [Document("Ada wrote notes.", metadata={"source": "ada"})]
+        >>> _ = index_documents(chunks, records, store, group_by="source")
+        >>> delete_documents("ada", records, store), delete_documents("ada", records, store)
+        (1, 0)
+    """
+    groups = _groups(keys)
+    return _clean(record_manager, store, groups=groups) if groups else 0
+
+
+async def adelete_documents(
+    keys: Hashable | Iterable[Hashable], record_manager: RecordManager, store: VectorStore
+) -> int:
+    """`delete_documents` without blocking the event loop."""
+    groups = _groups(keys)
+    return await _aclean(record_manager, store, groups=groups) if groups else 0
+
+
+def _groups(keys: Any) -> list[str]:
+    several = isinstance(keys, Iterable) and not isinstance(keys, (str, bytes, tuple))
+    groups = []
+    for key in keys if several else [keys]:
+        form = document_key(key)
+        groups += [form] if form == key or not isinstance(key, str) else [form, key]  # as it stands in the metadata
+    return groups
+
+
+def _clean(
+    records: RecordManager, store: VectorStore, *, before: float | None = None, groups: list[str] | None = None
+) -> int:
+    """Delete what was last seen before a time: of some documents, or of all."""
+    deleted = 0
+    for part in _parts(groups):
+        while ids := records.list_keys(group_ids=part, before=before, limit=_AT_ONCE):
+            _check_deleted(store.delete(ids), store)
+            records.delete_keys(ids)
+            deleted += len(ids)
+    return deleted
+
+
+async def _aclean(
+    records: RecordManager, store: VectorStore, *, before: float | None = None, groups: list[str] | None = None
+) -> int:
+    deleted = 0
+    for part in _parts(groups):
+        while ids := await records.alist_keys(group_ids=part, before=before, limit=_AT_ONCE):
+            _check_deleted(await store.adelete(ids), store)
+            await records.adelete_keys(ids)
+            deleted += len(ids)
+    return deleted
+
+
+def _parts(groups: list[str] | None) -> Iterator[list[str] | None]:
+    """Cut groups into queries of a size that any database takes; an empty list of groups would mean all of them."""
+    if groups is None:
+        yield None
+        return
+    for start in range(0, len(groups), _AT_ONCE):
+        yield groups[start : start + _AT_ONCE]
+
+
+def _check_deleted(answer: bool | None, store: VectorStore) -> None:
+    if answer is False:
+        raise EncodingError(f"{type(store).__name__} could not delete old chunks; they are still there and recorded")
+
+
+def _listed(documents: Any) -> Any:
+    """A collection may be shuffled, so it is gathered first; anything else is read as it comes."""
+    if isinstance(documents, (str, bytes, dict, Document)) or not isinstance(documents, Iterable):
+        return check_documents(documents)
+    return list(documents) if isinstance(documents, Collection) else documents
+
+
+def _pulled(documents: AsyncIterable[Document], loop: asyncio.AbstractEventLoop) -> Iterator[Document]:
+    """Read an asynchronous iterator from a thread, while its loop goes on."""
+    iterator, end = aiter(documents), object()
+
+    async def step() -> Any:
+        try:
+            return await anext(iterator)
+        except StopAsyncIteration:
+            return end
+
+    while (document := asyncio.run_coroutine_threadsafe(step(), loop).result()) is not end:
+        yield document

@@ -13,7 +13,7 @@ from langchain_core.documents import Document
 from langchain_core.stores import InMemoryByteStore
 from langchain_core.vectorstores import InMemoryVectorStore
 
-from pplx_embed_integrations.errors import InputError
+from pplx_embed_integrations.errors import ContextWarning, InputError
 from pplx_embed_integrations.langchain import aadd_documents, add_documents, from_documents, index_documents
 from pplx_embed_integrations.langchain.cache import vector_identity
 
@@ -169,10 +169,10 @@ def test_a_crash_loses_one_piece_at_most(counting, tmp_path, monkeypatch):
 
 def test_it_serves_indexing_into_a_new_store(counting, tmp_path):
     first = counting(cache=LocalFileStore(tmp_path))
-    add_documents(InMemoryVectorStore(first), chunks_of(DOCUMENTS))
+    add_documents(InMemoryVectorStore(first), chunks_of(DOCUMENTS), group_by="source")
     again = counting(cache=LocalFileStore(tmp_path))
     store = InMemoryVectorStore(again)
-    asyncio.run(aadd_documents(store, chunks_of(DOCUMENTS)))
+    asyncio.run(aadd_documents(store, chunks_of(DOCUMENTS), group_by="source"))
     assert again.encoded == []
     flat = [vector for document in first.embed_document_chunks(DOCUMENTS) for vector in document]
     assert [entry["vector"] for entry in store.store.values()] == flat
@@ -182,26 +182,43 @@ def wrap(embeddings):
     return CacheBackedEmbeddings.from_bytes_store(embeddings, InMemoryByteStore(), namespace="x", key_encoder="sha256")
 
 
-def test_a_cache_by_text_is_refused_around_a_contextual_model(embeddings):
+def test_a_store_with_a_cache_by_text_is_refused(embeddings):
     wrapped = wrap(embeddings)
     store = InMemoryVectorStore(wrapped)
     chunks = chunks_of(DOCUMENTS)
     for call in (
-        lambda: wrapped.embed_documents(["one"]),
-        lambda: asyncio.run(wrapped.aembed_documents(["one"])),
-        lambda: add_documents(store, chunks),
-        lambda: add_documents(store, chunks, embeddings=embeddings),
-        lambda: asyncio.run(aadd_documents(store, chunks)),
-        lambda: from_documents(InMemoryVectorStore, chunks, wrapped),
-        lambda: index_documents(chunks, None, store),
-        lambda: store.add_documents(chunks),
-        lambda: asyncio.run(store.aadd_documents(chunks)),
+        lambda: add_documents(store, chunks, group_by="source"),
+        lambda: add_documents(store, chunks, group_by="source", embeddings=embeddings),
+        lambda: asyncio.run(aadd_documents(store, chunks, group_by="source")),
+        lambda: from_documents(InMemoryVectorStore, chunks, wrapped, group_by="source"),
+        lambda: index_documents(chunks, None, store, group_by="source"),
     ):
         with pytest.raises(InputError, match=r"cache=byte_store"):
             call()
-    with embeddings.documents(chunks), pytest.raises(InputError, match="CacheBackedEmbeddings"):
-        store.add_documents(chunks)
+
+
+def test_a_cache_by_text_is_right_for_texts_by_themselves(embeddings):
+    wrapped = wrap(embeddings)
+    expected = embeddings.embed_documents(["one", "two"])
+    assert wrapped.embed_documents(["one", "two"]) == expected
+    assert asyncio.run(wrapped.aembed_documents(["two", "one"])) == expected[::-1]
     assert len(wrapped.embed_query("queries are not concerned")) == 32
+
+
+def test_a_cache_by_text_that_answers_inside_a_block_is_noticed(embeddings):
+    store = InMemoryVectorStore(wrap(embeddings))
+    footer = "the same footer"
+    for number in range(2):
+        chunks = chunks_of([[f"document {number}", footer]])
+        if number == 0:
+            with embeddings.documents(chunks, group_by="source"):
+                store.add_documents(chunks)
+        else:
+            with (
+                pytest.warns(ContextWarning, match="1 of the 2 chunks .* cache"),
+                embeddings.documents(chunks, group_by="source"),
+            ):
+                store.add_documents(chunks)
 
 
 def test_a_cache_by_text_is_fine_around_a_model_for_single_texts(new_embeddings, replica_v1):

@@ -185,8 +185,10 @@ def test_empty_texts_are_refused_with_their_position(embeddings):
     with pytest.raises(InputError, match="chunk 1 of document 2"):
         embeddings.embed_document_chunks([["a"], ["b"], ["c", ""]])
     with (
-        pytest.raises(InputError, match="document 1"),
-        embeddings.documents([Document("a", metadata={"source": 1}), Document("", metadata={"source": 1})]),
+        pytest.raises(InputError, match="chunk 1 of document 1 is empty"),
+        embeddings.documents(
+            [Document("a", metadata={"source": 1}), Document("", metadata={"source": 1})], group_by="source"
+        ),
     ):
         pass
 

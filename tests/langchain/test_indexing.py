@@ -14,7 +14,7 @@ from langchain_core.documents import Document
 from langchain_core.indexing import InMemoryRecordManager
 from langchain_core.vectorstores import InMemoryVectorStore
 
-from pplx_embed_integrations.errors import InputError
+from pplx_embed_integrations.errors import InputError, InputTypeError
 from pplx_embed_integrations.langchain import PplxEmbeddings, aindex_documents, index_documents
 
 
@@ -61,11 +61,11 @@ def test_an_unchanged_rerun_embeds_nothing(counting, embeddings, records, cleanu
     counted = counting()
     store = InMemoryVectorStore(counted)
     chunks = chunks_of(corpus())
-    first = index_documents(chunks, records, store, cleanup=cleanup, batch_size=batch_size)
+    first = index_documents(chunks, records, store, group_by="source", cleanup=cleanup, batch_size=batch_size)
     assert (first["num_added"], first["num_deleted"]) == (84, 0)
     check(store, embeddings, corpus())
     assert len(counted.encoded) == 12
-    again = index_documents(chunks, records, store, cleanup=cleanup, batch_size=batch_size)
+    again = index_documents(chunks, records, store, group_by="source", cleanup=cleanup, batch_size=batch_size)
     assert (again["num_added"], again["num_skipped"], again["num_deleted"]) == (0, 84, 0)
     assert len(counted.encoded) == 12
 
@@ -74,8 +74,10 @@ def test_an_unchanged_rerun_embeds_nothing(counting, embeddings, records, cleanu
 async def test_async_is_the_same(counting, embeddings, records, cleanup):
     counted = counting()
     store = InMemoryVectorStore(counted)
-    await aindex_documents(chunks_of(corpus()), records, store, cleanup=cleanup, batch_size=5)
-    again = await aindex_documents(chunks_of(corpus()), records, store, cleanup=cleanup, batch_size=5)
+    await aindex_documents(chunks_of(corpus()), records, store, group_by="source", cleanup=cleanup, batch_size=5)
+    again = await aindex_documents(
+        chunks_of(corpus()), records, store, group_by="source", cleanup=cleanup, batch_size=5
+    )
     assert again["num_skipped"] == 84
     assert len(counted.encoded) == 12
     check(store, embeddings, corpus())
@@ -87,11 +89,13 @@ def test_an_edit_replaces_the_whole_document_and_embeds_no_other(counting, embed
     counted = counting()
     store = InMemoryVectorStore(counted)
     documents = corpus()
-    index_documents(chunks_of(documents), records, store, cleanup=cleanup, batch_size=batch_size)
+    index_documents(chunks_of(documents), records, store, group_by="source", cleanup=cleanup, batch_size=batch_size)
     counted.encoded.clear()
     documents[5][2] = "an edited chunk"
     documents[8] = documents[8][:3]
-    result = index_documents(chunks_of(documents), records, store, cleanup=cleanup, batch_size=batch_size)
+    result = index_documents(
+        chunks_of(documents), records, store, group_by="source", cleanup=cleanup, batch_size=batch_size
+    )
     assert (result["num_added"], result["num_deleted"]) == (7 + 3, 7 + 7)
     assert counted.encoded == [tuple(documents[5]), tuple(documents[8])]
     check(store, embeddings, documents)
@@ -99,33 +103,59 @@ def test_an_edit_replaces_the_whole_document_and_embeds_no_other(counting, embed
 
 def test_only_full_cleanup_removes_documents_that_are_gone(embeddings, records):
     store = InMemoryVectorStore(embeddings)
-    index_documents(chunks_of(corpus()), records, store)
-    assert index_documents(chunks_of(corpus(4)), records, store)["num_deleted"] == 0
-    assert index_documents(chunks_of(corpus(4)), records, store, cleanup="full")["num_deleted"] == 8 * 7
+    index_documents(chunks_of(corpus()), records, store, group_by="source")
+    assert index_documents(chunks_of(corpus(4)), records, store, group_by="source")["num_deleted"] == 0
+    assert (
+        index_documents(chunks_of(corpus(4)), records, store, group_by="source", cleanup="full")["num_deleted"] == 8 * 7
+    )
     check(store, embeddings, corpus(4))
-    assert index_documents([], records, store, cleanup="full")["num_deleted"] == 4 * 7
-    assert index_documents([], records, store, cleanup="incremental")["num_added"] == 0
+    assert index_documents([], records, store, group_by="source", cleanup="full")["num_deleted"] == 4 * 7
+    assert index_documents([], records, store, group_by="source", cleanup="incremental")["num_added"] == 0
 
 
 @pytest.mark.parametrize("options", [{"dimensions": 16}, {"normalize": False}, {"quantization": "binary"}], ids=str)
 def test_a_changed_option_replaces_everything(counting, new_embeddings, records, options):
     store = InMemoryVectorStore(counting())
-    index_documents(chunks_of(corpus()), records, store)
+    index_documents(chunks_of(corpus()), records, store, group_by="source")
     store.embedding = changed = new_embeddings(**options)
-    result = index_documents(chunks_of(corpus()), records, store)
+    result = index_documents(chunks_of(corpus()), records, store, group_by="source")
     assert (result["num_added"], result["num_deleted"]) == (84, 84)
     check(store, changed, corpus())
 
 
-def test_changed_metadata_alone_is_taken_over(counting, embeddings, records):
+def test_metadata_that_changes_on_each_load_is_no_content(counting, records):
     counted = counting()
     store = InMemoryVectorStore(counted)
-    chunks = chunks_of(corpus())
-    index_documents(chunks, records, store)
-    chunks[0].metadata["title"] = "A title"
-    result = index_documents(chunks, records, store)
-    assert (result["num_added"], result["num_deleted"]) == (1, 1)
+
+    def load(time: float) -> list[Document]:
+        return chunks_of(corpus(), loaded_at=time, tags={f"tag {n}" for n in range(9)}, loader=object())
+
+    index_documents(load(1.0), records, store, group_by="source")
+    counted.encoded.clear()
+    again = index_documents(load(2.0), records, store, group_by="source")
+    assert (again["num_added"], again["num_skipped"], again["num_deleted"]) == (0, 84, 0)
+    assert counted.encoded == []
+
+
+def test_metadata_named_as_content_replaces_the_document(counting, embeddings, records):
+    counted = counting()
+    store = InMemoryVectorStore(counted)
+    chunks = chunks_of(corpus(), author="Ann", tags={"b", "a"})
+
+    def index():
+        return index_documents(chunks, records, store, group_by="source", content_metadata=["author", "tags"])
+
+    index()
+    for chunk in chunks:
+        chunk.metadata["tags"] = {"a", "b"}
+    assert index()["num_skipped"] == 84
+    chunks[0].metadata["author"] = "Bob"
+    result = index()
+    assert (result["num_added"], result["num_deleted"]) == (7, 7)
     check(store, embeddings, corpus())
+    chunks[0].metadata["author"] = object()
+    with pytest.raises(InputTypeError, match=r"content_metadata.*'doc-0'.*object"):
+        index()
 
 
 def test_equal_documents_under_different_keys_are_both_kept(embeddings, records):
@@ -133,21 +163,6 @@ def test_equal_documents_under_different_keys_are_both_kept(embeddings, records)
     chunks = [Document(text) for text in ["one", "two", "one", "two"]]
     assert index_documents(chunks, records, store, group_by=["a", "a", "b", "b"])["num_added"] == 4
     assert index_documents(chunks, records, store, group_by=["a", "a", "b", "b"])["num_skipped"] == 4
-
-
-def test_sources_of_several_documents_stay_together(counting, records):
-    """Incremental cleanup deletes by source: a batch must not end inside one."""
-    counted = counting()
-    store = InMemoryVectorStore(counted)
-    chunks = [
-        Document(f"{page} {row}", metadata={"source": "a book", "page_id": page}) for page in "abc" for row in range(4)
-    ]
-    for skipped in (0, 12):
-        result = index_documents(
-            chunks, records, store, group_by="page_id", source_id_key="source", cleanup="incremental", batch_size=5
-        )
-        assert (result["num_skipped"], result["num_deleted"]) == (skipped, 0)
-    assert len(counted.encoded) == 3
 
 
 def test_loaders_and_async_iterators_are_read(embeddings, records):
@@ -160,25 +175,28 @@ def test_loaders_and_async_iterators_are_read(embeddings, records):
             yield chunk
 
     store = InMemoryVectorStore(embeddings)
-    assert index_documents(Loader(), records, store)["num_added"] == 14
-    assert asyncio.run(aindex_documents(Loader(), records, store))["num_skipped"] == 14
-    assert asyncio.run(aindex_documents(stream(), records, store))["num_skipped"] == 14
+    assert index_documents(Loader(), records, store, group_by="source")["num_added"] == 14
+    assert asyncio.run(aindex_documents(Loader(), records, store, group_by="source"))["num_skipped"] == 14
+    assert asyncio.run(aindex_documents(stream(), records, store, group_by="source"))["num_skipped"] == 14
 
 
 def test_the_users_documents_are_left_as_they_are(embeddings, records):
     chunks = chunks_of(corpus(2))
     before = [(chunk.page_content, dict(chunk.metadata)) for chunk in chunks]
-    index_documents(chunks, records, InMemoryVectorStore(embeddings))
+    index_documents(chunks, records, InMemoryVectorStore(embeddings), group_by="source")
     assert [(chunk.page_content, chunk.metadata) for chunk in chunks] == before
 
 
 def test_langchains_own_options_pass_through(embeddings, records):
     store = InMemoryVectorStore(embeddings)
-    index_documents(chunks_of(corpus(2)), records, store, key_encoder="sha256")
-    result = index_documents(chunks_of(corpus(2)), records, store, key_encoder="sha256", force_update=True)
+    index_documents(chunks_of(corpus(2)), records, store, group_by="source")
+    result = index_documents(chunks_of(corpus(2)), records, store, group_by="source", force_update=True)
     assert result["num_updated"] == 14
-    with pytest.raises(InputError, match="batch_size"):
-        index_documents(chunks_of(corpus(2)), records, store, batch_size=0)
+    for wrong in ({"batch_size": 0}, {"cleanup": "all"}, {"key_encoder": "sha256"}, {"source_id_key": "source"}):
+        with pytest.raises(InputError, match=next(iter(wrong))):
+            index_documents(chunks_of(corpus(2)), records, store, group_by="source", **wrong)
+    with pytest.raises(InputTypeError, match="content_metadata"):
+        index_documents(chunks_of(corpus(2)), records, store, group_by="source", content_metadata="title")
 
 
 RUN = """
@@ -204,7 +222,8 @@ class Dying(Chroma):
 records = SQLRecordManager("chunks", db_url=f"sqlite:///{folder}/records.db")
 records.create_schema()
 chunks = [Document(f"document {n} says {row}", metadata={"source": n}) for n in range(200) for row in range(5)]
-index_documents(chunks, records, Dying("chunks", embeddings, persist_directory=str(folder / "chroma")))
+store = Dying("chunks", embeddings, persist_directory=str(folder / "chroma"))
+index_documents(chunks, records, store, group_by="source")
 """
 
 
@@ -222,7 +241,7 @@ def test_a_killed_run_of_200_documents_goes_on_where_it_was(counting, embeddings
     records = SQLRecordManager("chunks", db_url=f"sqlite:///{tmp_path}/records.db")
     documents = [[f"document {n} says {row}" for row in range(5)] for n in range(200)]
     chunks = [Document(text, metadata={"source": n}) for n, texts in enumerate(documents) for text in texts]
-    result = index_documents(chunks, records, store)
+    result = index_documents(chunks, records, store, group_by="source")
     assert (result["num_added"], result["num_skipped"], result["num_deleted"]) == (600, 400, 0)
     assert counted.encoded == [tuple(texts) for texts in documents[80:]]
     found = store.get(include=["metadatas", "embeddings"])

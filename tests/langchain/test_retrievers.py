@@ -88,7 +88,7 @@ def test_multi_vector_retriever(embeddings, books):
         for child in splitter(60).split_documents([book]):
             child.metadata["doc_id"] = key
             children.append(child)
-    add_documents(retriever.vectorstore, children)
+    add_documents(retriever.vectorstore, children, group_by="doc_id")
     retriever.docstore.mset(list(zip(ids, books, strict=True)))
     check(embeddings, retriever.vectorstore, "doc_id", 3)
     assert retriever.invoke("boats")[0] in books
@@ -96,5 +96,5 @@ def test_multi_vector_retriever(embeddings, books):
 
 def test_a_stores_own_retriever(embeddings, books):
     store = InMemoryVectorStore(embeddings)
-    add_documents(store.as_retriever(), splitter(60).split_documents(books), on_miss="error")
+    add_documents(store.as_retriever(), splitter(60).split_documents(books), group_by="source", on_miss="error")
     check(embeddings, store, "source", 3)

@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 from langchain_tests.integration_tests import EmbeddingsIntegrationTests
 from langchain_tests.unit_tests import EmbeddingsUnitTests
 
 from pplx_embed_integrations.langchain import PplxEmbeddings
 
+# The suites hand a contextual model flat lists, as plain models get them.
+pytestmark = pytest.mark.filterwarnings("ignore:.*each by itself")
 GOLDEN = Path(__file__).parents[1] / "golden"
 
 

@@ -35,13 +35,13 @@ def store(request, open_store, embeddings):
 
 @pytest.mark.parametrize("store", STORES, indirect=True, ids=STORES)
 def test_add(request, store, shuffled, expected, read_vectors, same):
-    add_documents(store, shuffled)
+    add_documents(store, shuffled, group_by="source")
     same(read_vectors(request.node.callspec.id, store), expected)
 
 
 @pytest.mark.parametrize("store", STORES, indirect=True, ids=STORES)
 async def test_aadd(request, store, shuffled, expected, read_vectors, same):
-    await aadd_documents(store, shuffled)
+    await aadd_documents(store, shuffled, group_by="source")
     same(read_vectors(request.node.callspec.id, store), expected)
 
 
@@ -61,14 +61,14 @@ def _records() -> InMemoryRecordManager:
 @pytest.mark.parametrize("cleanup", ["scoped_full", "incremental"])
 @pytest.mark.parametrize("store", INDEXABLE, indirect=True, ids=INDEXABLE)
 def test_index(request, store, cleanup, shuffled, expected, read_vectors, same):
-    result = index_documents(shuffled, _records(), store, cleanup=cleanup, batch_size=25)
+    result = index_documents(shuffled, _records(), store, group_by="source", cleanup=cleanup, batch_size=25)
     assert result == {"num_added": 132, "num_updated": 0, "num_skipped": 0, "num_deleted": 0}
     same(read_vectors(request.node.callspec.id.split("-")[0], store), expected)
 
 
 @pytest.mark.parametrize("store", INDEXABLE, indirect=True, ids=INDEXABLE)
 async def test_aindex(request, store, shuffled, expected, read_vectors, same):
-    await aindex_documents(shuffled, _records(), store)
+    await aindex_documents(shuffled, _records(), store, group_by="source")
     same(read_vectors(request.node.callspec.id, store), expected)
 
 
@@ -88,7 +88,7 @@ def test_from_documents(embeddings, shuffled, expected, read_vectors, same, tmp_
         "Qdrant": (QdrantVectorStore, {"collection_name": "chunks", "location": ":memory:"}),
         "Milvus": (Milvus, {"connection_args": {"uri": str(tmp_path / "m.db")}, "index_params": flat, "auto_id": True}),
     }[name]
-    store = from_documents(store_class, shuffled, embeddings, on_miss="error", **options)
+    store = from_documents(store_class, shuffled, embeddings, group_by="source", on_miss="error", **options)
     same(read_vectors(name, store), expected)
 
 
@@ -106,12 +106,12 @@ def test_an_edited_chunk_changes_all_its_siblings_and_leaves_nothing_old(
     request, store, embeddings, shuffled, corpus, expected, read_vectors, same
 ):
     records = _records()
-    index_documents(shuffled, records, store)
+    index_documents(shuffled, records, store, group_by="source")
     edited = [Document(chunk.page_content, metadata=dict(chunk.metadata)) for chunk in shuffled]
     for chunk in edited:
         if (chunk.metadata["source"], chunk.metadata["chunk"]) == ("doc-4", 5):
             chunk.page_content = "Something else entirely has happened here."
-    result = index_documents(edited, records, store)
+    result = index_documents(edited, records, store, group_by="source")
     assert (result["num_added"], result["num_deleted"], result["num_skipped"]) == (11, 11, 121)
     chunks = [*corpus[4][:5], "Something else entirely has happened here.", *corpus[4][6:]]
     [matrix] = embeddings.encode_documents([chunks], normalize=True)
@@ -132,7 +132,11 @@ def test_eight_threads_and_fifty_neighbours_change_no_vector(new_embeddings, shu
         noise = [
             Document(f"noise {n} by {source}", metadata={"source": f"noise {n}", "chunk": 0}) for n in range(others)
         ]
-        add_documents(store, [*[chunk for chunk in shuffled if chunk.metadata["source"] == source], *noise])
+        add_documents(
+            store,
+            [*[chunk for chunk in shuffled if chunk.metadata["source"] == source], *noise],
+            group_by=lambda chunk: chunk.metadata["source"],
+        )
         found = read_vectors("InMemory", store)
         return {key: vectors for key, vectors in found.items() if key[0] == source}
 
@@ -149,7 +153,8 @@ def test_eight_threads_and_fifty_neighbours_change_no_vector(new_embeddings, shu
 def test_concurrent_tasks_do_not_see_each_others_documents(embeddings, shuffled, expected, read_vectors, same):
     async def one(source):
         store = InMemoryVectorStore(embeddings)
-        await aadd_documents(store, [chunk for chunk in shuffled if chunk.metadata["source"] == source])
+        chunks = [chunk for chunk in shuffled if chunk.metadata["source"] == source]
+        await aadd_documents(store, chunks, group_by="source")
         return read_vectors("InMemory", store)
 
     async def everything():
