@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, cast
 
 from .checkpoints import CheckpointSpec, resolve, resolve_pair
+from .embedder import in_form
 from .errors import CheckpointError, InputError
 from .inputs import (
     check_attention,
@@ -149,7 +150,7 @@ class PplxBiEncoder:
 
     @property
     def options(self) -> dict[str, str | int | bool | None]:
-        """Everything that decides a vector's values, as plain values: the key of any cache."""
+        """The options that decide a vector, as they were given; what they came to mean is in `identity`."""
         settings = {name: self._settings[name] for name in ("dtype", "weights", "backend", "max_tokens", "truncate")}
         return {
             "query_model": self._query.source,
@@ -192,6 +193,19 @@ class PplxBiEncoder:
             # Atomic: threads that race here end up with one object, which loads once.
             self._encoders.setdefault(key, PplxEncoder(name, revision=spec.revision, **self._settings))
         return self._encoders[key]
+
+    def identity(self) -> str:
+        """Return everything that decides the vectors of documents in native form; see `PplxEncoder.identity`.
+
+        What is stored under an equal identity can be compared, and need not be embedded again. The query side has no
+        part in it: that is `pair.query.identity()`.
+
+        Raises:
+            CheckpointError: The files have changed since they were loaded, or are damaged.
+            DownloadError: A branch on the hub is followed, and neither the hub nor the cache says where it stands.
+            InputError: `dtype` is `"auto"` and the machine has no such device.
+        """
+        return in_form(self.document.identity(), dimensions=self.dimension, quantization=self.quantization)
 
     def check_documents(self, documents: Sequence[Sequence[str]], *, names: Sequence[str] | None = None) -> None:
         """Raise one error for everything that the document side would refuse; see `PplxEncoder.check_documents`.

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from ..checkpoints import CheckpointSpec, resolve
+from ..embedder import identify
 from ..errors import NotContextualError
 from ..inputs import (
     check_attention,
@@ -32,6 +33,7 @@ from ..threads import in_thread
 from ..vectors import Quantization, Vectors
 from .engine import Loading
 from .hub import checkpoint_folder, config_folder
+from .identity import Origin, arithmetic
 from .loaded import LoadedCheckpoint
 from .packing import TokenSequence
 from .results import Options, Result, split
@@ -124,12 +126,14 @@ class PplxEncoder:
 
     def _reset(self) -> None:
         self._loading = threading.RLock()
+        self._origin: Origin | None = None
+        self._identity: str | None = None
         self._loaded: LoadedCheckpoint | None = None
         self._tokenizer: TextTokenizer | None = None
         self._sentence_transformer: SentenceTransformer | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        unpicklable = ("_loading", "_loaded", "_tokenizer", "_sentence_transformer")
+        unpicklable = ("_loading", "_origin", "_identity", "_loaded", "_tokenizer", "_sentence_transformer")
         return {name: value for name, value in self.__dict__.items() if name not in unpicklable}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -146,6 +150,56 @@ class PplxEncoder:
     def dimension(self) -> int:
         """Width of the full vector; loads nothing."""
         return self.checkpoint.dimension
+
+    @property
+    def min_dimension(self) -> int:
+        """Smallest width to which a vector may be cut; loads nothing."""
+        return self.checkpoint.min_dimension
+
+    @property
+    def contextual(self) -> bool:
+        """Whether the chunks of a document can be embedded together; loads nothing."""
+        return self.checkpoint.contextual
+
+    def identity(self) -> str:
+        """Return everything besides the text that decides a full vector, as a line of JSON; loads no weights.
+
+        Two encoders with equal identities give equal vectors. In it are the checkpoint (the commit on the hub; of a
+        folder a hash of the files that are read, so a copy is equal, and a note beside them changes nothing), what
+        `dtype` came to mean, `weights`, `backend`, `max_tokens` and `truncate`. What decides where and how fast an
+        encoder runs is not. It is found out once; later changes of the files are refused, not mixed in.
+
+        Raises:
+            CheckpointError: The files have changed since they were loaded, or are damaged.
+            DownloadError: A branch on the hub is followed, and neither the hub nor the cache says where it stands.
+            InputError: `dtype` is `"auto"` and the machine has no such device.
+
+        Example:
+            >>> import json
+            >>> identity = json.loads(PplxEncoder("v1-0.6b", dtype="float32").identity())
+            >>> identity["checkpoint"], identity["max_tokens"]
+            ('perplexity-ai/pplx-embed-v1-0.6b@2c4d510dd4a732063c31a0f70193e35067b51fd8', 32768)
+        """
+        with self._loading:
+            if self._identity is None:
+                origin = self._find_origin()
+                alone = "cpu" if self.backend == "openvino" and self.device is None else self.device
+                devices = (alone,) if self.devices is None else self.devices
+                self._identity = identify(
+                    origin.name(),
+                    dtype=arithmetic(self.dtype, origin=origin, devices=devices, hub=self._hub),
+                    weights=self.weights,
+                    # Its arithmetic differs by more than the order of additions: cosines of 0.998 were measured.
+                    backend=self.backend,
+                    max_tokens=self.max_tokens,
+                    truncate=self.truncate,
+                )
+            return self._identity
+
+    def _find_origin(self) -> Origin:
+        if self._origin is None:
+            self._origin = Origin(self.checkpoint, self._hub)
+        return self._origin
 
     @property
     def sentence_transformer(self) -> SentenceTransformer:
@@ -192,7 +246,8 @@ class PplxEncoder:
             >>> encoder.close()
         """
         with self._loading:
-            loaded, self._loaded, self._sentence_transformer = self._loaded, None, None
+            loaded = self._loaded
+            self._origin = self._identity = self._loaded = self._tokenizer = self._sentence_transformer = None
         if loaded is not None:
             loaded.engine.close()
 
@@ -376,7 +431,9 @@ class PplxEncoder:
             with self._loading:
                 loaded = self._ready()
                 if loaded is None:
-                    folder = checkpoint_folder(self.checkpoint, **self._hub)
+                    origin = self._find_origin()
+                    origin.check()
+                    folder = checkpoint_folder(origin.spec, **self._hub)
                     self._loaded = loaded = LoadedCheckpoint(
                         self.checkpoint,
                         Loading(
@@ -393,6 +450,7 @@ class PplxEncoder:
                         batch_tokens=self.batch_tokens,
                         truncate=self.truncate,
                     )
+                    origin.check()
         return loaded
 
     def _load_tokenizer(self) -> TextTokenizer:
@@ -401,7 +459,7 @@ class PplxEncoder:
             return loaded.tokenizer
         with self._loading:
             if self._tokenizer is None:
-                self._tokenizer = TextTokenizer(checkpoint_folder(self.checkpoint, **self._hub))
+                self._tokenizer = TextTokenizer(checkpoint_folder(self._find_origin().spec, **self._hub))
             return self._tokenizer
 
     def _check_documents(

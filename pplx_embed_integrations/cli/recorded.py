@@ -6,15 +6,15 @@ Knows which options decide a vector and how to tell one checkpoint from another;
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
+from ..backbone import PplxEncoder
 from ..biencoder import PplxBiEncoder
 from ..checkpoints import list_checkpoints
+from ..embedder import checkpoint_of
 from ..errors import CheckpointError, InputError
 from ..langchain import PplxEmbeddings
-from ..langchain.cache import vector_identity
 
 __all__ = ["check_weights", "embeddings_of", "requested"]
 
@@ -95,8 +95,7 @@ def _forms(arguments: argparse.Namespace) -> Record:
 
 def _weights(record: Record, side: str) -> str:
     model, revision = record[f"{side}_model"], record[f"{side}_revision"]
-    one = PplxBiEncoder(model, query_revision=revision, document_revision=revision)
-    return str(json.loads(vector_identity(one))["checkpoint"])
+    return checkpoint_of(PplxEncoder(model, revision=revision).identity())
 
 
 def _refuse_other(wanted: Record, record: Record, arguments: argparse.Namespace) -> None:

@@ -1,33 +1,25 @@
 """A cache of document vectors over LangChain's `ByteStore`, in which a document is found by all that shaped it.
 
-Knows keys, checksums and which checkpoint files decide a vector; must not know stores of vectors, nor how to embed.
+Knows keys and checksums; must not know stores of vectors, nor how to embed.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
-import json
-import re
 from collections.abc import Awaitable, Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from langchain_core.stores import BaseStore, ByteStore
 
-from ..biencoder import PplxBiEncoder
 from ..documents import content_hash
-from ..errors import DownloadError
 from ..threads import in_thread
 from ..vectors import Vectors
 
-__all__ = ["DocumentCache", "vector_identity"]
+__all__ = ["DocumentCache"]
 
-_FORMAT = "pplx-embed-1"
-"""Changes when the way from chunks to vectors changes, so that older entries are no longer found."""
 _CHARACTERS_AT_ONCE = 200_000
-_DATA_FILES = frozenset({".json", ".safetensors", ".txt"})
 
 
 class DocumentCache:
@@ -39,7 +31,7 @@ class DocumentCache:
 
     Args:
         store: Any LangChain `ByteStore`, for example `LocalFileStore`.
-        identity: Gives what `vector_identity` says; asked when the first vector is wanted.
+        identity: Gives what `PplxBiEncoder.identity` says; asked when the first vector is wanted.
         width: Width of a vector.
         dtype: Type of its values.
     """
@@ -145,49 +137,3 @@ def _unpack(key: str, value: bytes) -> Vectors | None:
         return None
     matrix: Vectors = np.load(io.BytesIO(data), allow_pickle=False)
     return matrix
-
-
-def vector_identity(biencoder: PplxBiEncoder, *, cache_folder: str | None = None) -> str:
-    """Name everything besides the text that decides a document's vectors in native form.
-
-    Args:
-        biencoder: The pair; its query side and `normalize` have no part in it.
-        cache_folder: The hub's cache folder.
-
-    Returns:
-        A line of JSON. A local checkpoint is named by the content of its files, one on the hub by its commit; one that
-        follows a branch is loaded first, to learn the commit.
-
-    Raises:
-        DownloadError: A checkpoint that follows a branch cannot be reached.
-    """
-    options = dict(biencoder.options)
-    source, revision = str(options.pop("document_model")), options.pop("document_revision")
-    shaping = {name: value for name, value in options.items() if not name.startswith("query_") and name != "normalize"}
-    if revision is None:
-        checkpoint = _folder_hash(Path(source))
-    else:
-        if not re.fullmatch("[0-9a-f]{40}", str(revision)):
-            biencoder.document.load()
-            revision = _loaded_commit(source, str(revision), cache_folder)
-        checkpoint = f"{source}@{revision}"
-    return json.dumps({"format": _FORMAT, "checkpoint": checkpoint, **shaping}, sort_keys=True)
-
-
-def _folder_hash(folder: Path) -> str:
-    digest = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.suffix in _DATA_FILES and path.is_file()):
-        digest.update(f"{path.relative_to(folder).as_posix()}\n{path.stat().st_size}\n".encode())
-        with path.open("rb") as file:
-            while block := file.read(1 << 22):
-                digest.update(block)
-    return digest.hexdigest()
-
-
-def _loaded_commit(source: str, revision: str, cache_folder: str | None) -> str:
-    from huggingface_hub import try_to_load_from_cache
-
-    path = try_to_load_from_cache(source, "config.json", cache_dir=cache_folder, revision=revision)
-    if not isinstance(path, str):
-        raise DownloadError(f"the commit of {source} at {revision!r} is not in the local cache; pass a commit instead")
-    return Path(path).parent.name

@@ -7,7 +7,6 @@ checkpoint is run.
 from __future__ import annotations
 
 import difflib
-import threading
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,7 +25,7 @@ from ..errors import ContextWarning, InputError, InputTypeError, NotContextualEr
 from ..inputs import check_documents, check_texts
 from ..threads import in_thread
 from ..vectors import Vectors, to_lists, vector_dtype
-from .cache import DocumentCache, vector_identity
+from .cache import DocumentCache
 from .contextual import OnMiss, Scope, find, is_open, open_scope, tell_apart
 from .grouping import GroupBy
 from .grouping import check_documents as check_langchain_documents
@@ -111,8 +110,6 @@ class PplxEmbeddings(BaseModel, Embeddings):
 
     _biencoder: PplxBiEncoder = PrivateAttr()
     _document_cache: DocumentCache | None = PrivateAttr(default=None)
-    _identity: str | None = PrivateAttr(default=None)
-    _identifying: Any = PrivateAttr(default_factory=threading.Lock)
     _told_of_flat_lists: bool = PrivateAttr(default=False)
 
     def __init__(self, model: str | Path = "0.6b", **options: Any) -> None:
@@ -172,11 +169,7 @@ class PplxEmbeddings(BaseModel, Embeddings):
 
     def vector_identity(self) -> str:
         """Name the document side's checkpoint and every option that decides a document's vectors."""
-        with self._identifying:  # the weights of a local checkpoint are read for it once
-            if self._identity is None:
-                folder = None if self.cache_folder is None else str(self.cache_folder)
-                self._identity = vector_identity(self._biencoder, cache_folder=folder)
-            return self._identity
+        return self._biencoder.identity()
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """Copy the object; without `update` the copy shares the loaded models.

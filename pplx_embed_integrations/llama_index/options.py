@@ -19,6 +19,7 @@ from ..biencoder import PplxBiEncoder
 from ..checkpoints import hub_id, list_checkpoints, resolve, resolve_pair
 from ..errors import InputError, InputTypeError
 from ..vectors import Quantization
+from .keys import located, spelled_out
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -50,6 +51,12 @@ _BIENCODER_OPTIONS = (
 )
 
 
+_DECISIVE = frozenset(
+    ("quantization", "normalize", "weights", "backend", "truncate", "metadata_mode", "metadata_per_document")
+)
+"""Options that change a vector, beside those that depend on the models."""
+
+
 class EmbeddingOptions(BaseEmbedding):
     """The options of a `PplxEmbedding`, where they are described; holds the bi-encoder made from them."""
 
@@ -66,7 +73,7 @@ class EmbeddingOptions(BaseEmbedding):
     weights: Literal["int8"] | None = Field(default=None, description="int8 for linear layers in 8 bits.")
     backend: Literal["torch", "openvino"] = Field(default="torch", description="What runs the models.")
     attention: Literal["sdpa", "blocked", "varlen"] | None = Field(
-        default=None, exclude=True, description="A kernel in place of the fastest."
+        default=None, description="A kernel in place of the fastest."
     )
     max_tokens: int | None = Field(default=None, description="Longest sequence.")
     batch_tokens: int | None = Field(default=None, description="Tokens in a forward pass.")
@@ -76,9 +83,7 @@ class EmbeddingOptions(BaseEmbedding):
     cache_folder: str | None = Field(default=None, description="The hub's cache folder.")
     local_files_only: bool = Field(default=False, description="Whether the network is never touched.")
     token: str | bool | None = Field(default=None, exclude=True, repr=False, description="Access token for the hub.")
-
-    # Excluded, since what is in `to_dict()` is part of an ingestion cache's key, and this changes no vector.
-    query_cache: int = Field(default=0, exclude=True, description="Query vectors that are kept.")
+    query_cache: int = Field(default=0, description="Query vectors that are kept.")
 
     _biencoder: PplxBiEncoder = PrivateAttr()
 
@@ -115,6 +120,7 @@ class EmbeddingOptions(BaseEmbedding):
         rate_limiter: Any = None,
         **unknown: Any,
     ) -> None:
+        unknown.pop("class_name", None)  # `model_dump` writes it
         if unknown:
             raise InputTypeError(unknown_option(next(iter(unknown)), type(self).model_fields))
         given = {name: value for name, value in locals().items() if name in _BIENCODER_OPTIONS}
@@ -126,7 +132,6 @@ class EmbeddingOptions(BaseEmbedding):
         biencoder = PplxBiEncoder(**given)
         _check_clashes(biencoder, metadata_per_document=metadata_per_document)
         check_cache(embeddings_cache, biencoder)
-        # The pinned revisions, spelled out: a later release that pins others must not find these vectors in a cache.
         given |= {name: biencoder.options[name] for name in ("query_revision", "document_revision")}
         given |= {
             "model_name": label(given["query_model"], given["document_model"]),
@@ -163,6 +168,36 @@ class EmbeddingOptions(BaseEmbedding):
             if "model_name" in update or f"{side}_model" in update:
                 del fields[f"{side}_revision"]
         return type(self)(**{**fields, **update})
+
+    def to_dict(self, **options: Any) -> dict[str, Any]:
+        """Return what decides a vector and nothing else, which LlamaIndex's ingestion cache takes for a key.
+
+        Options are in it as what they came to mean, checkpoints by their commit or the content of their folder; loads
+        no weights. `from_dict` makes an object that gives the same vectors of it. Every option as it was given is in
+        `model_dump()`.
+
+        Raises:
+            CheckpointError: The files of a checkpoint have changed since it was loaded, or are damaged.
+        """
+        data = {name: value for name, value in super().to_dict(**options).items() if name in _DECISIVE}
+        data |= spelled_out(self._biencoder)
+        data["dimensions"] = self._biencoder.dimension
+        data["model_name"] = label(data["query_model"], data["document_model"])  # tracers show it
+        return {**data, "class_name": self.class_name()}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any], **kwargs: Any) -> Self:
+        """Make an object of what `to_dict` gave.
+
+        Args:
+            data: What it gave. Of a local folder that is its content, so the folder must have been seen in this
+                process, or be given.
+            **kwargs: Options in place of those in `data`, for example `document_model` or `device`.
+
+        Raises:
+            CheckpointError: A checkpoint is another one now, or its folder is not known.
+        """
+        return super().from_dict(located(data, kwargs))
 
     def __getstate__(self) -> dict[str, Any]:
         # LlamaIndex builds the object anew from the fields when it is unpickled.

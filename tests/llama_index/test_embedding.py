@@ -167,14 +167,30 @@ def test_settings_takes_it_and_the_class_has_its_name(embed_model):
     assert embed_model.to_payload()["class_name"] == "PplxEmbedding"
 
 
-def test_every_option_is_in_the_dictionary_and_the_token_never(make_model):
+def test_the_dictionary_holds_what_decides_a_vector_and_a_dump_every_option(make_model):
     embed_model = make_model(token="hf_secret", dimensions=16, quantization="binary", max_tokens=64, truncate=True)
-    data = embed_model.to_dict()
     own = set(EmbeddingOptions.model_fields) - set(BaseEmbedding.model_fields)
-    assert own - set(data) == {"token", "query_cache", "attention"}  # the last two change no vector, so no cache's key
-    assert set(embed_model.biencoder.options) <= set(data)
-    for shown in (str(data), embed_model.to_json(), repr(embed_model), str(embed_model.to_payload())):
+    assert own - set(embed_model.model_dump()) == {"token"}
+    changes_nothing = {"device", "devices", "batch_tokens", "attention", "query_cache"}
+    assert own - set(embed_model.to_dict()) == changes_nothing | {"cache_folder", "local_files_only", "token"}
+    for shown in (
+        str(embed_model.to_dict()),
+        str(embed_model.model_dump()),
+        embed_model.to_json(),
+        repr(embed_model),
+        str(embed_model.to_payload()),
+    ):
         assert "secret" not in shown
+
+
+def test_a_dump_loses_no_option(make_model):
+    embed_model = make_model(device="cpu", batch_tokens=512, query_cache=3, attention="sdpa", metadata_mode="none")
+    for again in (
+        PplxEmbedding.model_validate(embed_model.model_dump()),
+        PplxEmbedding.model_validate_json(embed_model.model_dump_json()),
+    ):
+        assert again.model_dump() == embed_model.model_dump()
+        assert again.device == "cpu"
 
 
 def test_the_dictionary_makes_the_same_model_again(make_model):

@@ -1,0 +1,151 @@
+"""What gives vectors for texts and for documents, wherever its weights are, and what makes two vectors comparable.
+
+Knows the methods that every source of vectors has, and the form of an identity; must not know any source.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Protocol
+
+from .vectors import Quantization, Vectors
+
+__all__ = ["Embedder", "checkpoint_of", "differences", "identify", "in_form"]
+
+_FORMAT = "pplx-embed-1"
+"""Changes when the way from a text to its vector does, so that older vectors are no longer taken for new ones."""
+
+
+class Embedder(Protocol):
+    """A source of vectors: `PplxEncoder`, which has weights in this process, or anything else with these methods."""
+
+    @property
+    def dimension(self) -> int:
+        """Width of the full vector."""
+        ...
+
+    @property
+    def min_dimension(self) -> int:
+        """Smallest width to which a vector may be cut."""
+        ...
+
+    @property
+    def contextual(self) -> bool:
+        """Whether the chunks of a document can be embedded together."""
+        ...
+
+    def identity(self) -> str:
+        """Return everything besides the text that decides a full float32 vector, as `identify` writes it."""
+        ...
+
+    def check_documents(self, documents: Sequence[Sequence[str]], *, names: Sequence[str] | None = None) -> None:
+        """Raise one `InputError` for everything that `encode_documents` would refuse."""
+        ...
+
+    def encode(
+        self,
+        texts: Sequence[str],
+        *,
+        quantization: Quantization | None = "int8",
+        dimensions: int | None = None,
+        normalize: bool = False,
+        show_progress: bool = False,
+    ) -> Vectors:
+        """Embed texts, each by itself: `[texts, dimensions]`, packed bits `[texts, ceil(dimensions / 8)]`."""
+        ...
+
+    def encode_documents(
+        self,
+        documents: Sequence[Sequence[str]],
+        *,
+        quantization: Quantization | None = "int8",
+        dimensions: int | None = None,
+        normalize: bool = False,
+        show_progress: bool = False,
+        names: Sequence[str] | None = None,
+    ) -> list[Vectors]:
+        """Embed the chunks of each document together: a matrix for each, as from `encode`."""
+        ...
+
+    async def aencode(
+        self,
+        texts: Sequence[str],
+        *,
+        quantization: Quantization | None = "int8",
+        dimensions: int | None = None,
+        normalize: bool = False,
+        show_progress: bool = False,
+    ) -> Vectors:
+        """`encode` without blocking the event loop."""
+        ...
+
+    async def aencode_documents(
+        self,
+        documents: Sequence[Sequence[str]],
+        *,
+        quantization: Quantization | None = "int8",
+        dimensions: int | None = None,
+        normalize: bool = False,
+        show_progress: bool = False,
+        names: Sequence[str] | None = None,
+    ) -> list[Vectors]:
+        """`encode_documents` without blocking the event loop."""
+        ...
+
+    def close(self) -> None:
+        """Release what is held; the next call takes it up again."""
+        ...
+
+
+def identify(checkpoint: str, **decisive: str | int | bool | None) -> str:
+    """Return an identity: a line of JSON, equal for two sources exactly if they give equal vectors for equal texts.
+
+    Args:
+        checkpoint: The weights and the tokenizer: by commit on the hub, by content on this machine.
+        **decisive: Every option that changes a vector, as what it came to mean; those that change none have no place.
+
+    Example:
+        >>> identify("someone/model@1234", dtype="float32")
+        '{"checkpoint": "someone/model@1234", "dtype": "float32", "format": "pplx-embed-1"}'
+    """
+    return json.dumps({"format": _FORMAT, "checkpoint": checkpoint, **decisive}, sort_keys=True)
+
+
+def in_form(identity: str, *, dimensions: int, quantization: Quantization | None) -> str:
+    """Return the identity of vectors that were cut and quantised.
+
+    Example:
+        >>> in_form(identify("someone/model@1234"), dimensions=256, quantization="int8")
+        '{"checkpoint": "someone/model@1234", "dimensions": 256, "format": "pplx-embed-1", "quantization": "int8"}'
+    """
+    return json.dumps({**json.loads(identity), "dimensions": dimensions, "quantization": quantization}, sort_keys=True)
+
+
+def checkpoint_of(identity: str) -> str:
+    """Return the checkpoint in an identity: `owner/name@commit`, or `sha256:` and a hash of a folder's content.
+
+    Example:
+        >>> checkpoint_of(identify("someone/model@1234", dtype="float32"))
+        'someone/model@1234'
+    """
+    return str(json.loads(identity)["checkpoint"])
+
+
+def differences(stored: str, wanted: str) -> list[str]:
+    """Say in what two identities differ, for an error that refuses to mix their vectors.
+
+    Args:
+        stored: Identity of vectors that are there.
+        wanted: Identity of those that would be compared with them.
+
+    Returns:
+        A phrase for each difference; none if the vectors are comparable.
+
+    Example:
+        >>> differences(identify("a", dtype="float32"), identify("a", dtype="bfloat16"))
+        ["dtype 'float32', not 'bfloat16'"]
+    """
+    one, other = json.loads(stored), json.loads(wanted)
+    names = sorted({*one, *other})
+    return [f"{name} {one.get(name)!r}, not {other.get(name)!r}" for name in names if one.get(name) != other.get(name)]
