@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .backbone.encoder import PplxEncoder
+    from .backbone.modules import register
     from .biencoder import PplxBiEncoder
     from .checkpoints import CheckpointSpec, list_checkpoints
     from .errors import (
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
         MissingDependencyError,
         NotContextualError,
         PplxEmbedError,
+        PrecisionWarning,
     )
 
 __version__ = "0.1.0"
@@ -43,8 +45,10 @@ __all__ = [
     "PplxBiEncoder",
     "PplxEmbedError",
     "PplxEncoder",
+    "PrecisionWarning",
     "__version__",
     "list_checkpoints",
+    "register",
 ]
 
 _HOMES = {
@@ -52,6 +56,7 @@ _HOMES = {
     "PplxBiEncoder": "biencoder",
     "CheckpointSpec": "checkpoints",
     "list_checkpoints": "checkpoints",
+    "register": "backbone.modules",
 }
 
 

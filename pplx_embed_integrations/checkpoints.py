@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ __all__ = [
     "Fetch",
     "hub_id",
     "is_commit",
+    "is_contextual",
     "list_checkpoints",
     "positive",
     "read_config",
@@ -275,7 +276,7 @@ def _described(folder: Path, *, name: str, source: str, revision: str | None) ->
         # The published limit is 128 of 1024; a smaller model may be cut in the same proportion.
         min_dimension=max(1, min(128, dimension // 8)),
         max_tokens=positive(config, "max_position_embeddings", folder),
-        contextual=_is_contextual(config),
+        contextual=is_contextual(config),
         local=revision is None,
     )
 
@@ -314,7 +315,8 @@ def positive(config: dict[str, Any], key: str, folder: Path) -> int:
     return value
 
 
-def _is_contextual(config: dict[str, Any]) -> bool:
+def is_contextual(config: Mapping[str, Any]) -> bool:
+    """Whether a `config.json` describes a checkpoint that embeds the chunks of a document together."""
     # Published checkpoints say it in auto_map alone; those saved through our classes say it in `architectures`.
     auto_map, architectures = config.get("auto_map"), config.get("architectures")
     named = [*architectures] if isinstance(architectures, list) else []

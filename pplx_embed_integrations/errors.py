@@ -14,6 +14,7 @@ Knows the tree below; must not know what raises it, nor import anything of the p
     └── EncodingError           (RuntimeError)  the model ran, and what it gave cannot be a vector
 
     ContextWarning              (UserWarning)   vectors are right, but carry less context than they could
+    PrecisionWarning            (UserWarning)   a result is near what was asked for, and not exactly it
 """
 
 from functools import partial
@@ -28,6 +29,7 @@ __all__ = [
     "MissingDependencyError",
     "NotContextualError",
     "PplxEmbedError",
+    "PrecisionWarning",
 ]
 
 
@@ -123,5 +125,14 @@ class ContextWarning(UserWarning):
 
     Example:
         >>> issubclass(ContextWarning, UserWarning)
+        True
+    """
+
+
+class PrecisionWarning(UserWarning):
+    """A result is near what was asked for and not exactly it; the message says how to have it exactly.
+
+    Example:
+        >>> issubclass(PrecisionWarning, UserWarning)
         True
     """

@@ -6,6 +6,7 @@ Knows the formulas of the published quantisers and numpy; must not know models, 
 from __future__ import annotations
 
 import gc
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, cast, get_args
@@ -13,7 +14,7 @@ from typing import Any, Literal, cast, get_args
 import numpy as np
 import numpy.typing as npt
 
-from .errors import EncodingError, InputError, InputTypeError
+from .errors import EncodingError, InputError, InputTypeError, PrecisionWarning
 
 __all__ = [
     "Quantization",
@@ -254,13 +255,17 @@ def pack_bits(signs: npt.ArrayLike) -> npt.NDArray[np.uint8]:
     """Pack ±1 vectors into bits: `"binary"` to `"ubinary"`.
 
     Args:
-        signs: `[n, d]` ±1, or floats; values of at least 0 become 1, the others 0.
+        signs: `[n, d]` ±1, or pooled floats; values of at least 0 become 1, the others 0.
 
     Returns:
         `[n, ceil(d / 8)]` uint8, most significant bit first; the last byte is filled up with zeros.
 
     Raises:
-        InputError: The bits are packed already, or `signs` is no matrix.
+        InputError: The bits are packed already, `signs` holds NaN or truth values, or is no matrix.
+
+    Warns:
+        PrecisionWarning: `signs` holds int8 codes. A code of 0 stands for small values of either sign, and its bit
+            becomes 1 whatever the model gave.
 
     Example:
         >>> pack_bits([[1, -1, -1, -1, -1, -1, -1, 1, 1]])
@@ -269,6 +274,18 @@ def pack_bits(signs: npt.ArrayLike) -> npt.NDArray[np.uint8]:
     matrix = _matrix(signs)
     if matrix.dtype == np.uint8:
         raise InputError("these bits are packed already; pack_bits takes the ±1 form")
+    if matrix.dtype.kind not in "if":
+        raise InputError(f"pack_bits takes the ±1 form or floats, not {matrix.dtype}; True and False go to np.packbits")
+    if matrix.dtype.kind == "f":
+        if np.isnan(matrix).any():
+            raise InputError("the vectors hold NaN, which has no sign")
+    elif (np.abs(matrix.astype(np.int64)) != 1).any():
+        warnings.warn(
+            f"pack_bits was given codes, not ±1: {np.count_nonzero(matrix == 0)} of them are 0, which says nothing of "
+            'the sign, and become 1. Use encode(..., quantization="ubinary") for the bits that the model gives',
+            PrecisionWarning,
+            stacklevel=2,
+        )
     return np.packbits(matrix >= 0, axis=1)
 
 

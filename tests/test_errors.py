@@ -9,7 +9,7 @@ import pytest
 import pplx_embed_integrations
 from pplx_embed_integrations import errors
 
-EXCEPTIONS = [getattr(errors, name) for name in errors.__all__ if name not in ("PplxEmbedError", "ContextWarning")]
+EXCEPTIONS = [getattr(errors, name) for name in errors.__all__ if not name.endswith(("PplxEmbedError", "Warning"))]
 
 
 @pytest.mark.parametrize("kind", EXCEPTIONS)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from pplx_embed_integrations.errors import EncodingError, InputError, InputTypeError
+from pplx_embed_integrations.errors import EncodingError, InputError, InputTypeError, PrecisionWarning
 from pplx_embed_integrations.vectors import (
     Quantization,
     check_dimensions,
@@ -230,6 +230,29 @@ def test_hamming_at_a_million_pairs() -> None:
 def test_rows_that_do_not_hold_the_dimensions_are_refused(packed: np.ndarray, dimensions: int) -> None:
     with pytest.raises(InputError, match=f"{dimensions} dimensions are packed in"):
         unpack_bits(packed, dimensions=dimensions)
+
+
+def test_packing_codes_warns() -> None:
+    pooled = np.array([[0.5, -0.001, -2.0, 0.001]])
+    codes = quantize(pooled)
+    with pytest.warns(PrecisionWarning, match="2 of them are 0, which") as caught:
+        packed = pack_bits(codes)
+    assert caught[0].filename == __file__
+    assert packed.tolist() == [[0b11010000]]
+    assert quantize(pooled, quantization="ubinary").tolist() == [[0b10010000]]
+    with pytest.warns(PrecisionWarning):
+        pack_bits([[59, -122]])  # right by chance, and codes all the same
+
+
+def test_what_has_signs_is_packed_without_a_word(recwarn: pytest.WarningsRecorder) -> None:
+    pooled = np.array([[0.5, -0.001, -2.0, 0.0]], dtype=np.float32)
+    for signs in (pooled, pooled.astype(np.float64), quantize(pooled, quantization="binary"), [[1, -1, -1, 1]]):
+        assert pack_bits(signs).tolist() == [[0b10010000]]
+    assert not recwarn.list
+    with pytest.raises(InputError, match="NaN"):
+        pack_bits([[np.nan, 1.0]])
+    with pytest.raises(InputError, match="not bool"):
+        pack_bits([[True, False]])
 
 
 def test_packed_bits_are_taken_for_nothing_else() -> None:

@@ -7,12 +7,13 @@ frameworks.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModel, Qwen3Config, Qwen3Model
+from transformers import AutoConfig, AutoModel, AutoTokenizer, Qwen2Tokenizer, Qwen3Config, Qwen3Model
 from transformers.models.qwen3.modeling_qwen3 import Qwen3Attention
 
-from ..checkpoints import MODEL_TYPE, read_config
+from ..checkpoints import MODEL_TYPE, is_contextual, read_config
 from ..errors import CheckpointError
 from .attention import Kernel
 from .forward import packed_forward
@@ -52,6 +53,17 @@ class PplxQwen3Model(Qwen3Model):
             if isinstance(module, Qwen3Attention):
                 module.is_causal = False
 
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> PplxQwen3Model:
+        """Load a folder as transformers does, as the contextual class where the checkpoint is one.
+
+        `AutoModel` knows one class for a configuration, and what it opens must stay contextual when it is saved.
+        """
+        model: PplxQwen3Model = super().from_pretrained(*args, **kwargs)
+        if type(model) is PplxQwen3Model and is_contextual(model.config.to_dict()):
+            model.__class__ = PplxQwen3ContextualModel
+        return model
+
     def forward_packed(self, sequences: list[torch.Tensor], *, kernel: Kernel | None = None) -> torch.Tensor:
         """Run sequences one behind the other; see `forward.packed_forward`."""
         return packed_forward(self, sequences, kernel=kernel)
@@ -65,6 +77,7 @@ def register() -> None:
     """Register the classes with transformers, so that no checkpoint ever asks to run its own code; idempotent."""
     AutoConfig.register(MODEL_TYPE, PplxQwen3Config, exist_ok=True)
     AutoModel.register(PplxQwen3Config, PplxQwen3Model, exist_ok=True)
+    AutoTokenizer.register(PplxQwen3Config, fast_tokenizer_class=Qwen2Tokenizer, exist_ok=True)
 
 
 def as_transformers(network: Network, folder: Path, *, contextual: bool) -> PplxQwen3Model:

@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import json
 import shutil
+from functools import wraps
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.base import model as base
 from sentence_transformers.base.modules import Module, Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 
 from ..errors import InputError
-from .modeling import PplxQwen3Model, register
+from . import modeling
+from .modeling import PplxQwen3Model
 
-__all__ = ["TanhQuantizer", "compose"]
+__all__ = ["TanhQuantizer", "compose", "register"]
 
 
 class TanhQuantizer(Module):
@@ -55,9 +58,46 @@ class TanhQuantizer(Module):
         features["sentence_embedding"] = pooled
         return features
 
+    @classmethod
+    def load(cls, model_name_or_path: str, **kwargs: Any) -> TanhQuantizer:
+        """Make one; nothing is read, neither configuration nor code."""
+        return cls()
+
     def save(self, output_path: str, *args: Any, **kwargs: Any) -> None:
         """Write the (empty) configuration: the formulas have no parameters."""
         self.save_config(output_path)
+
+
+_OURS = frozenset({f"{TanhQuantizer.__module__}.{TanhQuantizer.__qualname__}", "st_quantize.FlexibleQuantizer"})
+"""What a `modules.json` calls the output stage: ours, as saved from here, and the published one."""
+
+_import_module_class = base.import_module_class
+
+
+@wraps(_import_module_class)
+def _import_known_class(class_ref: str, *args: Any, **kwargs: Any) -> type:
+    return TanhQuantizer if class_ref in _OURS else _import_module_class(class_ref, *args, **kwargs)
+
+
+def register() -> None:
+    """Teach transformers and sentence-transformers to open pplx-embed checkpoints by themselves.
+
+    Afterwards `AutoConfig`, `AutoModel`, `AutoTokenizer` and a plain `SentenceTransformer(folder)` open the published
+    repositories, and what `PplxEncoder.sentence_transformer` has saved, without `trust_remote_code`, without a question
+    on standard input, and without running code of the folder. Holds for this process; calling it again changes nothing.
+
+    In transformers it adds the model type `bidirectional_pplx_qwen3` to the registries of `AutoConfig`, `AutoModel` and
+    `AutoTokenizer`. In sentence-transformers it makes two names in a `modules.json` mean `TanhQuantizer`: its own, and
+    the published `st_quantize.FlexibleQuantizer`. All else is looked up as before.
+
+    Example:
+        >>> register()
+        >>> from transformers import AutoConfig
+        >>> AutoConfig.for_model("bidirectional_pplx_qwen3").is_causal
+        False
+    """
+    modeling.register()
+    base.import_module_class = _import_known_class
 
 
 def _straight_through(soft: torch.Tensor, harden: Any) -> torch.Tensor:
@@ -107,7 +147,7 @@ def compose(folder: Path, model: PplxQwen3Model, *, max_tokens: int) -> Sentence
         The SentenceTransformer, on the model's device, its weights free to be trained. No code from the folder is
         run.
     """
-    register()
+    modeling.register()
     model.requires_grad_(True)
     with TemporaryDirectory() as clean:
         _copy_without_code(folder, Path(clean))

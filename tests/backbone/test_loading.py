@@ -1,6 +1,7 @@
 """Checkpoint folders: layouts that load, and damage that is named."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from pplx_embed_integrations import PplxEncoder
 from pplx_embed_integrations.errors import CheckpointError
+from pplx_embed_integrations.files import unreadable
 from pplx_embed_integrations.vectors import cosine_similarity
 
 Copy = Callable[..., Path]
@@ -128,7 +130,22 @@ def test_a_missing_shard_is_named(copy_of: Copy, replica_v1: Path) -> None:
         encode(folder)
 
 
-@pytest.mark.parametrize("text", ["", "{}", '{"weight_map": 3}', '{"weight_map": ["a"]}', '{"weight_map": {"a": 3}}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{}",
+        '{"weight_map": 3}',
+        '{"weight_map": ["a"]}',
+        '{"weight_map": {"a": 3}}',
+        '{"weight_map": {}}',
+        '{"weight_map": {"a": "../x.safetensors"}}',
+        '{"weight_map": {"a": "/x.safetensors"}}',
+        '{"weight_map": {"a": "..\\\\x.safetensors"}}',
+        '{"weight_map": {"a": "x.bin"}}',
+        "[" * 100000,
+    ],
+)
 def test_a_damaged_index_is_named(copy_of: Copy, replica_v1: Path, text: str) -> None:
     folder = copy_of(replica_v1)
     shard(folder, 2)
@@ -142,6 +159,43 @@ def change(folder: Path, edit: Callable[[dict[str, torch.Tensor]], None]) -> Pat
     edit(tensors)
     save_file(tensors, folder / "model.safetensors")
     return folder
+
+
+def renamed(prefix: str) -> Callable[[dict[str, torch.Tensor]], None]:
+    def edit(tensors: dict[str, torch.Tensor]) -> None:
+        for name in list(tensors):
+            tensors[prefix + name] = tensors.pop(name)
+
+    return edit
+
+
+@pytest.mark.parametrize("prefix", ["model.", "module.", "_orig_mod.", "module.model.", "0.auto_model."])
+def test_tensors_may_have_a_prefix(copy_of: Copy, replica_v1: Path, prefix: str) -> None:
+    folder = change(copy_of(replica_v1), renamed(prefix))
+    np.testing.assert_array_equal(encode(folder), encode(replica_v1))
+    shard(folder, 3)
+    np.testing.assert_array_equal(encode(folder), encode(replica_v1))
+    mixed = change(copy_of(replica_v1), renamed(prefix))
+    change(mixed, lambda tensors: tensors.update({"norm.weight": tensors.pop(f"{prefix}norm.weight")}))
+    np.testing.assert_array_equal(encode(mixed), encode(replica_v1))
+
+
+@pytest.mark.parametrize("tied", [True, False, "DROP"])
+@pytest.mark.parametrize("prefix", ["", "model."])
+def test_a_head_that_repeats_the_embeddings_is_passed_over(
+    copy_of: Copy, replica_v1: Path, tied: object, prefix: str
+) -> None:
+    folder = change(copy_of(replica_v1, tie_word_embeddings=tied), renamed(prefix))
+    table = f"{prefix}embed_tokens.weight"
+    change(folder, lambda tensors: tensors.update({"lm_head.weight": tensors[table].clone()}))
+    np.testing.assert_array_equal(encode(folder), encode(replica_v1))
+
+
+def test_a_head_of_its_own_is_refused(copy_of: Copy, replica_v1: Path) -> None:
+    folder = change(copy_of(replica_v1, tie_word_embeddings=False), renamed("model."))
+    change(folder, lambda tensors: tensors.update({"lm_head.weight": tensors["model.embed_tokens.weight"] + 1}))
+    with pytest.raises(CheckpointError, match=r"holds the tensor 'lm_head\.weight', which its config\.json does not"):
+        encode(folder)
 
 
 def test_tensors_that_do_not_fit_are_named(copy_of: Copy, replica_v1: Path) -> None:
@@ -237,3 +291,18 @@ def test_a_revision_of_another_width_is_refused(replica_v1: Path, tmp_path: Path
     (folder / "config.json").write_text(json.dumps({**narrow, "hidden_size": 16}))
     with pytest.raises(CheckpointError, match="gives 16 dimensions, not the 32"):
         encoder.encode(["text"])
+
+
+@pytest.mark.parametrize("file", ["config.json", "tokenizer.json", "model.safetensors"])
+def test_a_folder_in_place_of_a_file_is_named(copy_of: Copy, replica_v1: Path, file: str) -> None:
+    folder = copy_of(replica_v1)
+    (folder / file).unlink()
+    (folder / file).mkdir()
+    with pytest.raises(CheckpointError, match=rf"{re.escape(file)}' is a folder, and a file is needed"):
+        encode(folder)
+
+
+def test_a_file_that_may_not_be_read_is_told_apart_from_damage(tmp_path: Path) -> None:
+    error = unreadable(tmp_path / "model.safetensors", PermissionError(13, "Permission denied"))
+    assert "may not be read by this user (Permission denied)" in str(error)
+    assert "delete" not in str(error)
