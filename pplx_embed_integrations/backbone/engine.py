@@ -5,6 +5,7 @@ Knows how a model is loaded and run; must not know texts, calls or other process
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Callable, Sequence
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Engine", "Loading", "start_engine"]
 
+logger = logging.getLogger(__name__)
 
 _LARGEST_RECYCLED = 31 * 2**20
 """Bytes of an array that is made and dropped once. glibc hands larger blocks than it ever saw freed back to the system,
@@ -91,6 +93,8 @@ class Engine:
             weights=loading.weights,
         )
         self.attention = check_kernel(loading.attention, device=place, dtype=self.model.dtype)
+        numbers = loading.weights or str(self.model.dtype).removeprefix("torch.")
+        logger.info("loaded %s on %s in %s", loading.folder, place, numbers)
         self.width: int = self.model.config.hidden_size
         self.batch_tokens = default_batch_tokens(place, self.width)
         self._pool_of_cores: ThreadPoolExecutor | None = None

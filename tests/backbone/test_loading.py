@@ -306,3 +306,14 @@ def test_a_file_that_may_not_be_read_is_told_apart_from_damage(tmp_path: Path) -
     error = unreadable(tmp_path / "model.safetensors", PermissionError(13, "Permission denied"))
     assert "may not be read by this user (Permission denied)" in str(error)
     assert "delete" not in str(error)
+
+
+def test_the_log_says_what_auto_became(copy_of: Copy, replica_v1: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = copy_of(replica_v1)
+    with caplog.at_level("INFO", logger="pplx_embed_integrations"):
+        PplxEncoder(folder, device="cpu", dtype="auto").load()
+        PplxEncoder(folder, device="cpu", dtype="bfloat16").load()
+    assert [record.getMessage() for record in caplog.records] == [
+        f"loaded {folder} on cpu in float32",
+        f"loaded {folder} on cpu in bfloat16",
+    ]
