@@ -98,6 +98,9 @@ def index_documents(
         for batch in run.batches():
             batch.known = [record_manager.exists(ids) for ids in batch.ids()]
             run.drop_unfit(batch, force=bool(options.get("force_update")))
+            if owned := run.owned(batch):
+                old = record_manager.list_keys(group_ids=owned, before=started)
+                run.drop_foreign(batch, _stored(store, old))
             with run.block(batch, on_miss):
                 if batch.documents:
                     batch.embed(run.embeddings)
@@ -148,6 +151,9 @@ async def aindex_documents(
         while (batch := await in_thread(next, batches, None)) is not None:
             batch.known = [await record_manager.aexists(ids) for ids in batch.ids()]
             await in_thread(run.drop_unfit, batch, bool(options.get("force_update")))
+            if owned := run.owned(batch):
+                old = await record_manager.alist_keys(group_ids=owned, before=started)
+                run.drop_foreign(batch, await _astored(store, old))
             with run.block(batch, on_miss):
                 if batch.documents:
                     await batch.aembed(run.embeddings)
@@ -229,6 +235,21 @@ async def _aclean(
             await records.adelete_keys(ids)
             deleted += len(ids)
     return deleted
+
+
+def _stored(store: VectorStore, ids: list[str]) -> list[Document]:
+    """Read chunks back, from a store that can do that."""
+    try:
+        return store.get_by_ids(ids) if ids else []
+    except NotImplementedError:
+        return []
+
+
+async def _astored(store: VectorStore, ids: list[str]) -> list[Document]:
+    try:
+        return await store.aget_by_ids(ids) if ids else []
+    except NotImplementedError:
+        return []
 
 
 def _parts(groups: list[str] | None) -> Iterator[list[str] | None]:

@@ -19,7 +19,7 @@ from ..documents import are_offsets, find_overlap, is_missing
 from ..errors import ContextWarning
 from .grouping import Key, number, stamp_of
 
-__all__ = ["Arrival", "Doubts", "arrange", "distinguishing", "warn"]
+__all__ = ["Arrival", "Doubts", "arrange", "distinguishing", "owners", "warn"]
 
 _PAGES = ("page", "page_number")
 _SECTION = re.compile(r"^(header|heading|section|chapter|sheet|slide)", re.IGNORECASE)
@@ -34,6 +34,7 @@ _WHICH = ("source", "source_id", "id", "_id", "uuid", "doc_id", "docid", "ref_do
 _OF_A_CHUNK = re.compile(
     r"(^|_)(chunk|chunks|row|line|node|element|passage|segment)(_|$|id|index)|^_?id$", re.IGNORECASE
 )
+_OWNERS = re.compile(r"^(user|username|owner|tenant|customer|account|workspace|organization|file_?path|file)(_?id)?$")
 _MANY = 10
 _LIKE = 0.7
 """Share of chunks that two versions of one document have in common, at least."""
@@ -176,6 +177,16 @@ def distinguishing(metadata: dict[str, Any]) -> dict[str, str]:
     return {name: _shown(metadata[name]) for name in _named(metadata, (*_WHICH, *_WHOSE))}
 
 
+def owners(chunks: Sequence[Document]) -> dict[str, set[str]]:
+    """Return what in the metadata of a document's chunks says whose it is, or which file."""
+    found: dict[str, set[str]] = {}
+    for chunk in chunks:
+        for name, value in chunk.metadata.items():
+            if _OWNERS.match(str(name).lower()) and not is_missing(value):
+                found.setdefault(name, set()).add(repr(value))
+    return found
+
+
 def _named(metadata: dict[str, Any], names: Sequence[str]) -> Iterator[str]:
     return (name for name in metadata if str(name).lower() in names and not is_missing(metadata[name]))
 
@@ -189,10 +200,13 @@ class Doubts:
 
     Args:
         named: The metadata key that names documents; None where a function, a list or the stamp does.
+
+    Attributes:
+        named: The same.
     """
 
     def __init__(self, named: str | None = None) -> None:
-        self._named = named
+        self.named = named
         self._said: set[str] = set()
         self._documents = self._chunks = 0
         self._shared: dict[str, Counter[str]] = {}
@@ -202,14 +216,14 @@ class Doubts:
             self._said.add(kind)
             warn(message)
 
-    def look(self, key: Key, chunks: Sequence[Document], *, complete: bool = True) -> None:
-        """Look at the chunks of a document, in reading order."""
+    def look(self, key: Key, chunks: Sequence[Document], *, stamped: bool = False) -> None:
+        """Look at the chunks of a document, in reading order; `stamped` if the stamp has put them together."""
         self._documents += 1
         self._chunks += len(chunks)
         self._overlap(key, chunks)
-        if complete:
+        if stamped:
             self._missing(key, chunks)
-        if self._named is not None:
+        if self.named is not None:
             self._differing(key, chunks)
             if len(chunks) == 1 and self._documents <= 1000:
                 for name, value in distinguishing(chunks[0].metadata).items():
@@ -217,15 +231,15 @@ class Doubts:
 
     def end(self) -> None:
         """Warn of what can be said only when all documents have been seen."""
-        if self._named is None or self._documents < 2 or self._chunks > self._documents:
+        if self.named is None or self._documents < 2 or self._chunks > self._documents:
             return
         sharing = [name for name, values in self._shared.items() if max(values.values()) > 1 < len(values)]
-        if self._documents >= _MANY or sharing or _OF_A_CHUNK.search(self._named):
+        if self._documents >= _MANY or sharing or _OF_A_CHUNK.search(self.named):
             better = f" (chunks share their {sharing[0]!r})" if sharing else ""
             self._once(
                 "single",
-                f"each of the {self._documents} documents that group_by={self._named!r} makes has one chunk only, so "
-                f"no chunk has read another. If {self._named!r} names the chunk and not its document, pass the key of "
+                f"each of the {self._documents} documents that group_by={self.named!r} makes has one chunk only, so "
+                f"no chunk has read another. If {self.named!r} names the chunk and not its document, pass the key of "
                 f"the document{better}; for whole documents pass splitter=",
             )
 
@@ -256,12 +270,12 @@ class Doubts:
     def _differing(self, key: Key, chunks: Sequence[Document]) -> None:
         for name in _named(chunks[0].metadata, (*_WHICH, *_WHOSE)):
             values = [_shown(chunk.metadata.get(name)) for chunk in chunks]
-            several = len(set(values)) > 1 and name != self._named
+            several = len(set(values)) > 1 and name != self.named
             if several and (name.lower() in _WHOSE or len(set(values)) < len(values)):
                 other = next(value for value in values if value != values[0])
                 self._once(
                     "differing",
                     f"chunks of document {key.shown} differ in {name!r} ({values[0]}, {other}), so "
-                    f"group_by={self._named!r} may join several documents. If so: group_by=lambda chunk: "
-                    f"(chunk.metadata[{self._named!r}], chunk.metadata[{name!r}])",
+                    f"group_by={self.named!r} may join several documents. If so: group_by=lambda chunk: "
+                    f"(chunk.metadata[{self.named!r}], chunk.metadata[{name!r}])",
                 )

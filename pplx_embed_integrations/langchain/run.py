@@ -24,7 +24,7 @@ from .adding import resolve_embeddings
 from .contextual import OnMiss, Scope
 from .embeddings import PplxEmbeddings
 from .grouping import CHUNK_KEY, DOCUMENT_KEY, GroupBy, Key, check_documents, stamp_of
-from .reading import warn
+from .reading import owners, warn
 from .splitting import ChunkedDocument, Gathering
 
 __all__ = ["Batch", "Run"]
@@ -39,13 +39,14 @@ class Batch:
     Attributes:
         documents: The documents, their chunks stamped.
         known: What the record manager says of `ids()`.
+        new: The documents that are not recorded yet, or not wholly.
     """
 
     def __init__(self) -> None:
         self.documents: list[ChunkedDocument] = []
         self.known: list[Sequence[bool]] = []
         self._names: dict[str, list[str]] = {}
-        self._new: list[ChunkedDocument] = []
+        self.new: list[ChunkedDocument] = []
         self._scope: Scope | None = None
 
     def append(self, document: ChunkedDocument, ids: list[str]) -> None:
@@ -78,29 +79,29 @@ class Batch:
         """Tell which documents are not recorded yet, or not wholly."""
         known = iter([each for part in self.known for each in part])
         there = [all(list(islice(known, len(document.chunks)))) for document in self.documents]
-        self._new = [document for document, old in zip(self.documents, there, strict=True) if force or not old]
-        return self._new
+        self.new = [document for document, old in zip(self.documents, there, strict=True) if force or not old]
+        return self.new
 
     def drop(self, document: ChunkedDocument) -> None:
         """Leave a document out."""
         self.documents = [each for each in self.documents if each is not document]
-        self._new = [each for each in self._new if each is not document]
+        self.new = [each for each in self.new if each is not document]
 
     @contextmanager
     def block(self, embeddings: PplxEmbeddings, on_miss: OnMiss) -> Iterator[Scope]:
         """Open the block in which the new documents' chunks get their context."""
-        with embeddings._scope(self._new, on_miss=on_miss) as self._scope:
+        with embeddings._scope(self.new, on_miss=on_miss) as self._scope:
             yield self._scope
 
     def embed(self, embeddings: PplxEmbeddings) -> None:
         """Embed all new documents together, before the store asks for the first chunk."""
-        if self._scope is not None and self._new:
-            self._scope.matrices(set(range(len(self._new))), embeddings._encode_quietly)
+        if self._scope is not None and self.new:
+            self._scope.matrices(set(range(len(self.new))), embeddings._encode_quietly)
 
     async def aembed(self, embeddings: PplxEmbeddings) -> None:
         """`embed` without blocking the event loop."""
-        if self._scope is not None and self._new:
-            await self._scope.amatrices(set(range(len(self._new))), embeddings._aencode_quietly)
+        if self._scope is not None and self.new:
+            await self._scope.amatrices(set(range(len(self.new))), embeddings._aencode_quietly)
 
 
 class Run:
@@ -251,6 +252,30 @@ class Run:
             return str(error)
         return ""
 
+    def owned(self, batch: Batch) -> list[str]:
+        """Return the new documents that a metadata key names and that say whose they are."""
+        if self._gathering.doubts.named is None:
+            return []
+        return [d.key.form for d in batch.new if owners(d.chunks).keys() - {self._gathering.doubts.named}]
+
+    def drop_foreign(self, batch: Batch, stored: list[Document]) -> None:
+        """Leave out, and keep in mind, documents whose name is that of somebody else's document in the store."""
+        there: dict[str, list[Document]] = {}
+        for chunk in stored:
+            there.setdefault(str(chunk.metadata.get(DOCUMENT_KEY)), []).append(chunk)
+        for document in list(batch.new):
+            old, new = owners(there.get(document.key.form, [])), owners(document.chunks)
+            for name in old.keys() & new.keys() - {self._gathering.doubts.named}:
+                if not old[name] & new[name]:
+                    key = self._gathering.doubts.named
+                    self._refused.append(
+                        f"document {document.key.shown} would replace one of another {name} ({min(old[name])}, not "
+                        f"{min(new[name])}); use group_by=lambda document: (document.metadata[{key!r}], "
+                        f"document.metadata[{name!r}]), or delete_documents first if it has really moved"
+                    )
+                    batch.drop(document)
+                    break
+
     @contextmanager
     def block(self, batch: Batch, on_miss: OnMiss) -> Iterator[None]:
         """Open the block for a batch, and see whether the store asked for its chunks."""
@@ -316,7 +341,8 @@ class Run:
             more = f"; and {len(self._refused) - _NAMED} more" if len(self._refused) > _NAMED else ""
             kept = ', and cleanup="full" has removed nothing' if self._cleanup == "full" else ""
             raise InputError(
-                f"{len(self._refused)} of the documents were not indexed, while all others are{kept}: "
+                f"{len(self._refused)} document{'s were' if len(self._refused) > 1 else ' was'} not indexed, while all "
+                f"others are{kept}: "
                 f"{'; '.join(self._refused[:_NAMED])}{more}"
             )
 

@@ -159,6 +159,7 @@ class Gathering:
         self._once = indexing or splitter is not None
         self.total: int | None = None
         self._joined = group_by is not None
+        self._stamped = group_by is None and splitter is None
         self.keyed_by_content = False
         self._keys = None if splitter is not None and group_by is None else Keys(group_by, self._listed)
         self.doubts = Doubts(self._keys.named if self._keys is not None else None)
@@ -266,7 +267,7 @@ class Gathering:
             document = ChunkedDocument(key, chunks, [places[index] for index in order] if self._split is None else [])
             if self._split is not None:
                 document.chunks = document.stamped()
-            self.doubts.look(key, document.chunks)
+            self.doubts.look(key, document.chunks, stamped=self._stamped)
             found.append(document)
         return found
 

@@ -14,8 +14,14 @@ from langchain_core.documents import Document
 from langchain_core.indexing import InMemoryRecordManager
 from langchain_core.vectorstores import InMemoryVectorStore
 
-from pplx_embed_integrations.errors import InputError, InputTypeError
-from pplx_embed_integrations.langchain import PplxEmbeddings, aindex_documents, index_documents
+from pplx_embed_integrations.errors import ContextWarning, InputError, InputTypeError
+from pplx_embed_integrations.langchain import (
+    PplxEmbeddings,
+    adelete_documents,
+    aindex_documents,
+    delete_documents,
+    index_documents,
+)
 
 
 def corpus(count: int = 12, rows: int = 7) -> list[list[str]]:
@@ -197,6 +203,172 @@ def test_langchains_own_options_pass_through(embeddings, records):
             index_documents(chunks_of(corpus(2)), records, store, group_by="source", **wrong)
     with pytest.raises(InputTypeError, match="content_metadata"):
         index_documents(chunks_of(corpus(2)), records, store, group_by="source", content_metadata="title")
+
+
+@pytest.mark.parametrize("way", ["iterator", "loader", "async"])
+def test_what_a_broken_loader_has_given_is_kept(embeddings, records, way):
+    """Also the documents of the last batch, which was not full."""
+    read = []
+
+    def load():
+        for n in range(50):
+            if n == 45:
+                raise OSError("the share went away")
+            read.append(n)
+            yield Document(f"Note {n} is about {n}.", id=f"note {n}")
+
+    class Loader(BaseLoader):
+        def lazy_load(self):
+            yield from load()
+
+    async def stream():
+        for document in load():
+            yield document
+
+    class Watching(InMemoryVectorStore):
+        def add_documents(self, documents, **options):
+            held.append(len(read) - len(self.store))
+            return super().add_documents(documents, **options)
+
+        async def aadd_documents(self, documents, **options):
+            held.append(len(read) - len(self.store))
+            return await super().aadd_documents(documents, **options)
+
+    held: list[int] = []
+    store = Watching(embeddings)
+    options = {"splitter": lambda text: [text], "batch_size": 10}
+    ways = {
+        "iterator": lambda: index_documents(load(), records, store, **options),
+        "loader": lambda: index_documents(Loader(), records, store, **options),
+        "async": lambda: asyncio.run(aindex_documents(stream(), records, store, **options)),
+    }
+    with pytest.raises(OSError, match="share went away"):
+        ways[way]()
+    assert len(store.store) >= 44  # the last one read might have gone on
+    assert max(held) <= 12  # no more than a batch, and the document whose end had to be seen
+    again = index_documents(
+        [Document(f"Note {n} is about {n}.", id=f"note {n}") for n in range(50)],
+        records,
+        store,
+        splitter=lambda text: [text],
+        cleanup="full",
+    )
+    assert (again["num_added"], again["num_skipped"], again["num_deleted"]) == (6, 44, 0)
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_document_that_cannot_be_embedded_is_named_and_keeps_its_old_version(new_embeddings, records, asynchronous):
+    embeddings = new_embeddings(max_tokens=64)
+    store = InMemoryVectorStore(embeddings)
+
+    def index(documents, **options):
+        if asynchronous:
+            return asyncio.run(aindex_documents(documents, records, store, splitter=str.splitlines, **options))
+        return index_documents(documents, records, store, splitter=str.splitlines, **options)
+
+    names = ["empty", "long", "foreign", "fine"]
+    index([Document(f"{name} once\nhad two lines", id=name) for name in names])
+    texts = ["", "4711;" * 200, "half of a pair: \ud800", "fine still\nhas two"]
+    with pytest.raises(InputError, match=r"3 documents were not indexed.*removed nothing") as refused:
+        index(
+            [Document.model_construct(page_content=t, metadata={}, id=n) for t, n in zip(texts, names, strict=True)],
+            cleanup="full",
+        )
+    for name in ("'empty' has no text", "'foreign'", "'long'"):
+        assert f"document {name}" in str(refused.value)
+    kept = sorted(row["text"] for row in store.store.values())
+    assert kept == sorted(["fine still", "has two", *(t for n in names[:3] for t in (f"{n} once", "had two lines"))])
+
+
+def test_a_document_comes_back_in_an_iterator(embeddings, records):
+    store = InMemoryVectorStore(embeddings)
+    a, b = chunks_of([["a one", "a two"], ["b one", "b two"]])[:2], chunks_of([["x"], ["b one", "b two"]])[1:]
+    with pytest.warns(ContextWarning, match="'doc-0' comes more than once with the same texts"):
+        result = index_documents(iter([*a, *b, *a]), records, store, group_by="source")
+    assert (result["num_added"], result["num_skipped"]) == (4, 2)
+    with pytest.raises(InputError, match="'doc-0' comes back after other documents"):
+        index_documents(
+            iter([*a, *b, Document("a three", metadata={"source": "doc-0"})]), records, store, group_by="source"
+        )
+    check(store, embeddings, [["a one", "a two"], ["b one", "b two"]])
+    shuffled = [a[0], b[0], a[1], b[1]]
+    assert index_documents(shuffled, records, store, group_by="source")["num_skipped"] == 4
+
+
+def test_tenants_of_one_store_neither_share_nor_delete(embeddings):
+    store = InMemoryVectorStore(embeddings)
+    tenants = {}
+    for name in ("a", "b"):
+        tenants[name] = InMemoryRecordManager(name)
+        tenants[name].create_schema()
+        assert index_documents(chunks_of(corpus(2)), tenants[name], store, group_by="source")["num_added"] == 14
+    assert len(store.store) == 28
+    assert index_documents([], tenants["b"], store, group_by="source", cleanup="full")["num_deleted"] == 14
+    assert delete_documents("doc-0", tenants["b"], store) == 0
+    check(store, embeddings, corpus(2))
+
+
+def test_a_file_name_that_two_users_share(embeddings, records):
+    store = InMemoryVectorStore(embeddings)
+    index_documents(chunks_of([["Ann writes.", "She ends."]], user="ann"), records, store, group_by="source")
+    theirs = chunks_of([["Bob writes.", "He ends."]], user="bob")
+    for index in (index_documents, lambda *a, **options: asyncio.run(aindex_documents(*a, **options))):
+        with pytest.raises(InputError, match=r"'doc-0' would replace one of another user \('ann', not 'bob'\)"):
+            index(theirs, records, store, group_by="source")
+    check(store, embeddings, [["Ann writes.", "She ends."]])
+    index_documents(theirs, records, store, group_by=lambda chunk: (chunk.metadata["user"], chunk.metadata["source"]))
+    assert len(store.store) == 4
+
+
+@pytest.mark.parametrize("name", ["InMemory", "FAISS", "Chroma", "Qdrant"])
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_document_is_deleted_by_its_key(embeddings, records, open_store, read_vectors, name, asynchronous):
+    store = open_store(name, embeddings)
+    keys = ["a.md", 7, ("ann", "b.md")]
+    chunks = [Document(f"{key} {n}", metadata={"source": str(key), "chunk": n}) for key in keys for n in range(3)]
+    index_documents(chunks, records, store, group_by=[key for key in keys for _ in range(3)])
+
+    def delete(given):
+        if asynchronous:
+            return asyncio.run(adelete_documents(given, records, store))
+        return delete_documents(given, records, store)
+
+    assert delete("7") == 0
+    assert delete([]) == 0
+    assert delete(("ann", "b.md")) == 3
+    assert {source for source, _ in read_vectors(name, store)} == {"a.md", "7"}
+    assert delete(["a.md", 7, "unknown"]) == 6
+    assert read_vectors(name, store) == {}
+
+
+def test_a_retriever_is_told_to_give_its_store(embeddings, records):
+    store = InMemoryVectorStore(embeddings)
+    with pytest.raises(InputTypeError, match=r"pass its \.vectorstore"):
+        index_documents([], records, store.as_retriever(), group_by="source")
+
+
+def test_documents_named_by_their_text_are_warned_about(embeddings, records):
+    store, texts = InMemoryVectorStore(embeddings), [Document("one"), Document("two")]
+    with pytest.warns(ContextWarning, match=r"Document\.id.*group_by=.*cleanup=\"full\""):
+        index_documents(texts, records, store, splitter=str.splitlines)
+    edited = [Document("one"), Document("two and more")]
+    assert index_documents(edited, records, store, splitter=str.splitlines, cleanup="full")["num_deleted"] == 1
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_one_bar_for_the_whole_run(new_embeddings, records, capsys, asynchronous):
+    for show in (False, True):
+        store = InMemoryVectorStore(new_embeddings(show_progress=show))
+        if asynchronous:
+            asyncio.run(aindex_documents(chunks_of(corpus()), records, store, group_by="source", batch_size=20))
+        else:
+            index_documents(chunks_of(corpus()), records, store, group_by="source", batch_size=20)
+        drawn = capsys.readouterr().err
+        assert ("Indexing" in drawn) == show
+        assert "Embedding" not in drawn
+        records.records.clear()
+    assert "12/12" in drawn
+    assert "chunks=84" in drawn
 
 
 RUN = """

@@ -1,0 +1,325 @@
+"""What is asked for, refused or warned about rather than guessed, and that sound input causes no word."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import pickle
+from datetime import date
+from enum import Enum
+from pathlib import Path
+from uuid import UUID
+
+import numpy as np
+import pandas as pd
+import pytest
+from langchain_classic.retrievers.document_compressors import EmbeddingsFilter
+from langchain_community.document_transformers import EmbeddingsRedundantFilter
+from langchain_core.documents import Document
+from langchain_core.indexing import InMemoryRecordManager
+from langchain_core.vectorstores import InMemoryVectorStore
+from langchain_text_splitters import MarkdownHeaderTextSplitter, RecursiveCharacterTextSplitter
+
+from pplx_embed_integrations.errors import ContextWarning, InputError, InputTypeError
+from pplx_embed_integrations.langchain import aadd_documents, add_documents, index_documents
+
+STORES = ["InMemory", "FAISS", "Chroma", "Qdrant"]
+TEXTS = {
+    firm: [f"{firm} builds {what}.", f"It was founded in {year}.", f"Its office is {where}.", "All rights reserved."]
+    for firm, what, year, where in [
+        ("Northwind", "robots", 2009, "a barn"),
+        ("Halcyon", "bicycles", 2014, "a cellar"),
+        ("Bluewater", "sensors", 1998, "a container"),
+    ]
+}
+
+
+def chunks_of(*firms: str, **metadata) -> list[Document]:
+    """The firms' chunks; a function in the metadata is called with the firm and the number of the chunk."""
+    return [
+        Document(
+            text,
+            metadata={
+                "firm": firm,
+                "n": n,
+                **{key: value(firm, n) if callable(value) else value for key, value in metadata.items()},
+            },
+        )
+        for firm in firms or TEXTS
+        for n, text in enumerate(TEXTS[firm])
+    ]
+
+
+def check(embeddings, store: InMemoryVectorStore, documents: dict[str, list[str]] = TEXTS) -> None:
+    """Every stored vector is that of its chunk in its document."""
+    vectors = dict(zip(documents, embeddings.embed_document_chunks(list(documents.values())), strict=True))
+    for row in store.store.values():
+        expected = vectors[row["metadata"]["firm"]][row["metadata"]["n"]]
+        np.testing.assert_allclose(row["vector"], expected, atol=0.006)
+
+
+@pytest.fixture
+def store(embeddings) -> InMemoryVectorStore:
+    return InMemoryVectorStore(embeddings)
+
+
+@pytest.fixture
+def records() -> InMemoryRecordManager:
+    records = InMemoryRecordManager("x")
+    records.create_schema()
+    return records
+
+
+# Which chunks are one document
+
+
+def test_without_a_key_the_error_says_what_there_is_and_what_to_type(store):
+    chunks = chunks_of(doc_id=lambda firm, n: f"{firm}-{n}", source=lambda firm, n: firm, empty="")
+    with pytest.raises(InputError, match=r"splitter=.*group_by=.*'doc_id' \(12\), 'source' \(3\)$"):
+        add_documents(store, chunks)
+    assert not store.store
+
+
+class Colour(Enum):
+    RED = 1
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (1, "1"),
+        (True, 1),
+        (True, "true"),
+        (("a", "b"), "a b"),
+        (("a", ("b", "c")), ("a", "b", "c")),
+        (UUID(int=1), UUID(int=2)),
+        (date(2026, 1, 1), date(2026, 1, 2)),
+        (Path("a"), Path("b")),
+        (Colour.RED, "RED"),
+        (np.int64(3), np.int64(4)),
+        ("key:1", 1),
+    ],
+    ids=str,
+)
+def test_keys_that_differ_are_two_documents(embeddings, store, one, other):
+    chunks = chunks_of("Northwind", "Halcyon", key=lambda firm, n: one if firm == "Northwind" else other)
+    add_documents(store, chunks, group_by=lambda chunk: chunk.metadata["key"])
+    check(embeddings, store)
+
+
+@pytest.mark.parametrize("gap", ["", "  ", None, float("nan"), pd.NA, pd.NaT, ("a", None), ()], ids=repr)
+@pytest.mark.parametrize("way", ["name", "function", "list"])
+def test_a_missing_key_is_named_by_its_position(store, gap, way):
+    chunks = chunks_of("Halcyon", source=lambda firm, n: gap if n == 2 else "h")
+    keys = [chunk.metadata["source"] for chunk in chunks]
+    group_by = {"name": "source", "function": lambda chunk: chunk.metadata["source"], "list": keys}[way]
+    with pytest.raises(InputError, match="document 2"):
+        add_documents(store, chunks, group_by=group_by)
+
+
+@pytest.mark.parametrize("value", [object(), lambda: 0, ["a", object()]], ids=["object", "function", "nested"])
+def test_a_key_without_a_stable_form_is_refused(store, value):
+    with pytest.raises(InputTypeError, match=r"document 0.*no form that is the same in every run"):
+        add_documents(store, chunks_of("Halcyon"), group_by=lambda chunk: value)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "match"),
+    [
+        ({"source": "news", "title": lambda firm, n: firm}, r"differ in 'title'.*chunk.metadata\['source'\]"),
+        ({"source": "news", "url": lambda firm, n: f"https://x/{firm}"}, "differ in 'url'"),
+        ({"source": "report.pdf", "user": lambda firm, n: firm}, "differ in 'user'"),
+        ({"source": "table.csv", "row": lambda firm, n: f"{firm}{n}"}, "differ in 'row'"),
+        ({"source": "news", "doc_id": lambda firm, n: firm}, "differ in 'doc_id'"),
+        ({"source": lambda firm, n: f"{firm}-{n}"}, "one chunk only"),
+        ({"source": lambda firm, n: f"{firm}-{n}", "file_path": lambda firm, n: firm}, "share their 'file_path'"),
+    ],
+    ids=["title", "url", "user", "row", "doc_id", "single", "single-in-file"],
+)
+@pytest.mark.parametrize("way", ["add", "aadd", "index"])
+def test_a_key_that_is_plainly_no_document_is_warned_about(store, records, metadata, match, way):
+    chunks = chunks_of(**metadata)
+    ways = {
+        "add": lambda: add_documents(store, chunks, group_by="source"),
+        "aadd": lambda: asyncio.run(aadd_documents(store, chunks, group_by="source")),
+        "index": lambda: index_documents(chunks, records, store, group_by="source"),
+    }
+    with pytest.warns(ContextWarning, match=match):
+        ways[way]()
+
+
+def test_sound_input_causes_no_warning(embeddings, store, records):
+    own = itertools.count()
+    chunks = chunks_of(
+        source=lambda firm, n: f"{firm}.md",
+        id=lambda firm, n: next(own),
+        doc_id=lambda firm, n: f"{firm}-{n}",
+        url=lambda firm, n: f"https://x/{firm}#part-{n}",
+        page=lambda firm, n: n // 2,
+        title=lambda firm, n: firm,
+        section=lambda firm, n: f"section {n}",
+    )
+    add_documents(store, chunks, group_by="source")
+    index_documents(chunks, records, InMemoryVectorStore(embeddings), group_by="source")
+    notes = [Document(f"Note {n}.", metadata={"source": f"{n}.md"}) for n in range(5)]
+    add_documents(InMemoryVectorStore(embeddings), notes, group_by="source")
+    check(embeddings, store)
+
+
+# Reading order
+
+
+def order(embeddings, texts: list[str], chunks: list[Document]) -> None:
+    """The chunks are read in the order of the texts, whatever the order they come in."""
+    store = InMemoryVectorStore(embeddings)
+    add_documents(store, chunks, group_by="source")
+    [vectors] = embeddings.embed_document_chunks([texts])
+    expected = dict(zip(texts, vectors, strict=True))
+    for row in store.store.values():
+        np.testing.assert_allclose(row["vector"], expected[row["text"]], atol=0.006, err_msg=row["text"])
+
+
+@pytest.mark.parametrize(
+    "page", [lambda p: p, str, float, lambda p: f"p. {p}", lambda p: ["iii", "iv"][p], lambda p: None], ids=repr
+)
+@pytest.mark.parametrize("starts", [[[2, 60], [0, 40]], [[0, 60], [0, 60]]], ids=["odd", "equal"])
+def test_pages_in_order_stay_in_order(embeddings, page, starts):
+    texts = TEXTS["Northwind"]
+    chunks = [
+        Document(text, metadata={"source": "r", "page": page(n // 2), "start_index": starts[n // 2][n % 2]})
+        for n, text in enumerate(texts)
+    ]
+    order(embeddings, texts, chunks)
+
+
+@pytest.mark.parametrize("page", [lambda p: p, str, float], ids=["int", "str", "float"])
+def test_numbered_pages_are_put_in_order(embeddings, page):
+    texts = TEXTS["Northwind"]
+    chunks = [
+        Document(text, metadata={"source": "r", "page": page(9 + n // 2), "start_index": 60.0 * (n % 2)})
+        for n, text in enumerate(texts)
+    ]
+    order(embeddings, texts, [chunks[n] for n in (3, 0, 2, 1)])
+
+
+@pytest.mark.parametrize("start", [-1, None, float("nan"), True, "x"], ids=repr)
+def test_what_is_no_offset_leaves_the_input_order(embeddings, start):
+    texts = TEXTS["Northwind"]
+    starts = [200, start, 100, 0]
+    order(
+        embeddings,
+        texts,
+        [Document(t, metadata={"source": "r", "start_index": s}) for t, s in zip(texts, starts, strict=True)],
+    )
+
+
+def test_sections_stay_in_order(embeddings):
+    text = "# One\n" + "\n".join(f"Of boats, line {n}." for n in range(4)) + "\n# Two\n" + "Of bread.\nOf birds.\n" * 1
+    sections = MarkdownHeaderTextSplitter([("#", "Header 1")]).split_text(text)
+    splitter = RecursiveCharacterTextSplitter(chunk_size=20, chunk_overlap=0, add_start_index=True)
+    chunks = splitter.split_documents(sections)
+    for chunk in chunks:
+        chunk.metadata["source"] = "r"
+    assert len(chunks) > 4
+    order(embeddings, [chunk.page_content for chunk in chunks], chunks)
+
+
+def test_offsets_of_a_splitter_with_overlap_count(embeddings):
+    text = " ".join(f"Sentence {n} speaks of item {n * n}." for n in range(20))
+    splitter = RecursiveCharacterTextSplitter(chunk_size=120, chunk_overlap=40, add_start_index=True)
+    chunks = splitter.split_documents([Document(text, metadata={"source": "r"})])
+    texts = [chunk.page_content for chunk in chunks]
+    with pytest.warns(ContextWarning, match="share"):
+        order(embeddings, texts, chunks[::-1])
+
+
+# A document that comes twice
+
+
+@pytest.mark.parametrize("name", STORES)
+def test_copies_never_mix(name, open_store, embeddings, records, tmp_path):
+    chunks = chunks_of("Halcyon", "Halcyon", source="h")
+    with pytest.warns(ContextWarning, match="'h' comes 2 times with the same texts, and each is read by itself"):
+        add_documents(store := InMemoryVectorStore(embeddings), chunks, group_by="source")
+    check(embeddings, store)
+    indexed = open_store(name, embeddings)
+    with pytest.warns(ContextWarning, match="'h' comes 2 times with the same texts, and is taken once"):
+        assert index_documents(chunks, records, indexed, group_by="source")["num_added"] == 4
+
+
+def test_versions_never_mix(embeddings, store, records):
+    new = [*TEXTS["Halcyon"][:2], "It has moved to a tower.", TEXTS["Halcyon"][3]]
+    chunks = chunks_of("Halcyon", source="h")
+    chunks += [Document(text, metadata={"firm": "new", "n": n, "source": "h"}) for n, text in enumerate(new)]
+    with pytest.warns(ContextWarning, match="'h' comes 2 times with different texts"):
+        add_documents(store, chunks, group_by="source")
+    check(embeddings, store, {**TEXTS, "new": new})
+    indexed = InMemoryVectorStore(embeddings)
+    index_documents(chunks_of("Halcyon", source="h"), records, indexed, group_by="source")
+    with pytest.raises(InputError, match=r"1 document was not indexed.*'h' comes 2 times with different texts"):
+        index_documents(chunks, records, indexed, group_by="source")
+    check(embeddings, indexed)
+    assert len(indexed.store) == 4
+
+
+# Texts that come without their document
+
+
+def test_a_flat_list_is_warned_about_once(new_embeddings):
+    embeddings = new_embeddings()
+    embeddings._told_of_flat_lists = False
+    embeddings.embed_documents(["one text is a document"])
+    with pytest.warns(ContextWarning, match="2 texts are embedded each by itself"):
+        embeddings.embed_documents(["one", "two"])
+    embeddings.embed_documents(["one", "two"])
+    asyncio.run(embeddings.aembed_documents(["one", "two"]))
+
+
+def test_a_model_for_single_texts_takes_flat_lists(new_embeddings, replica_v1):
+    new_embeddings(document_model=replica_v1).embed_documents(["one", "two"])
+
+
+@pytest.mark.parametrize("kind", ["filter", "redundant"])
+def test_filters_that_embed_anew_say_so(new_embeddings, kind):
+    embeddings = new_embeddings()
+    embeddings._told_of_flat_lists = False
+    store = InMemoryVectorStore(embeddings)
+    add_documents(store, chunks_of(source=lambda firm, n: firm), group_by="source")
+    found = store.similarity_search("bicycles", k=4)
+    ways = {
+        "filter": lambda: EmbeddingsFilter(embeddings=embeddings, k=2).compress_documents(found, "bicycles"),
+        "redundant": lambda: EmbeddingsRedundantFilter(embeddings=embeddings).transform_documents(found),
+    }
+    with pytest.warns(ContextWarning, match="EmbeddingsFilter, have no context"):
+        ways[kind]()
+
+
+def test_chunks_that_nobody_asks_for_are_counted(embeddings, store):
+    chunks = chunks_of("Halcyon", source="h")
+    with (
+        pytest.warns(ContextWarning, match="1 of the 4 chunks given"),
+        embeddings.documents(chunks, group_by="source"),
+    ):
+        store.add_documents(chunks[:3])
+
+
+def test_pickling_inside_a_block_warns(embeddings):
+    chunks = chunks_of("Halcyon", source="h")
+    with embeddings.documents(chunks, group_by="source"):
+        with pytest.warns(ContextWarning, match="does not know the documents"):
+            pickle.dumps(embeddings)
+        embeddings.embed_documents([chunk.page_content for chunk in chunks])
+    pickle.dumps(embeddings)
+
+
+def test_chromas_update_is_right_inside_a_block(embeddings, open_store):
+    store = open_store("Chroma", embeddings)
+    ids = [str(n) for n in range(4)]
+    add_documents(store, chunks_of("Halcyon", source="h"), group_by="source", ids=ids)
+    new = chunks_of("Northwind", source="h")
+    with embeddings.documents(new, group_by="source"):
+        store.update_documents(ids, new)
+    found = store.get(include=["metadatas", "embeddings"])
+    [expected] = embeddings.embed_document_chunks([TEXTS["Northwind"]])
+    rows = {metadata["n"]: vector for metadata, vector in zip(found["metadatas"], found["embeddings"], strict=True)}
+    np.testing.assert_allclose([rows[n] for n in range(4)], expected, atol=0.006)
