@@ -6,21 +6,17 @@ Knows how a model is loaded and run; must not know texts, calls or other process
 from __future__ import annotations
 
 import logging
-import os
-import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
-from threadpoolctl import threadpool_limits
 
 from .attention import check_kernel
+from .cores import Cores, available_cores, busy_elsewhere, openmp_threads
 from .devices import default_batch_tokens, resolve_device
 from .forward import Meeting, part_forward
 from .lane import Pooled
@@ -36,11 +32,17 @@ __all__ = ["Engine", "Loading", "start_engine"]
 
 logger = logging.getLogger(__name__)
 
+Size = Literal["small", "large"]
+"""Whether a model's weights stay in the processor's cache."""
+
 _LARGEST_RECYCLED = 31 * 2**20
 """Bytes of an array that is made and dropped once. glibc hands larger blocks than it ever saw freed back to the system,
 up to 32 MB; after this one the arrays of a batch are recycled, and some hundred thousand pages need not be cleared."""
-_ALONE_FROM = 256
-"""Tokens that are worth a core of their own: with fewer, fetching the weights takes longer than multiplying by them."""
+_IN_CACHE = 32 * 2**20
+"""Bytes of weights that stay in a processor's cache from one batch to the next."""
+_ALONE_FROM = {"small": 24, "large": 256}
+"""Tokens that are worth a core of their own. With fewer, fetching the weights takes longer than multiplying by them;
+where they are in the cache, the threads' meeting each other does."""
 
 
 @dataclass(frozen=True)
@@ -97,42 +99,58 @@ class Engine:
         logger.info("loaded %s on %s in %s", loading.folder, place, numbers)
         self.width: int = self.model.config.hidden_size
         self.batch_tokens = default_batch_tokens(place, self.width)
-        self._pool_of_cores: ThreadPoolExecutor | None = None
-        self._dividing = threading.Lock()  # parts wait for each other, so all of them must have a core
+        self.size: Size = "small" if _weight_bytes(self.model, loading.weights) <= _IN_CACHE else "large"
+        self._cores = Cores()
 
     def run(self, sequences: list[TokenSequence]) -> Pooled:
         """Run sequences through the model and return the float32 mean over each span, `[spans, width]`.
 
         On a CPU each core computes sequences of its own, where there are enough, or a part of a long one: then none
-        waits for the others after each of some hundred operations. A few short ones are computed by all cores together.
+        waits for the others after each of some hundred operations. What is too little for that one core computes, or,
+        of a large model, all that are free together.
         """
+        if self.model.device.type != "cpu":
+            return self._pool(sequences)
         lengths = [len(sequence) for sequence in sequences]
-        cores = min(torch.get_num_threads(), _cores()) if self.model.device.type == "cpu" else 1
-        groups = share_out(lengths, cores, at_least=_ALONE_FROM)
+        at_least = _ALONE_FROM[self.size]
+        cores = min(torch.get_num_threads(), available_cores())
+        # All cores or one: some of them would read all weights, too, and of a large model that takes the longest.
+        enough = sum(lengths) // at_least
+        cores = cores if self.size == "large" or enough >= cores else max(1, enough)
+        cores = self._cores.hire(cores) if sum(lengths) >= cores * at_least else 1
+        groups = share_out(lengths, cores, at_least=at_least)
         if len(groups) > 1:
-            pooled = self._at_once([partial(self._pool, [sequences[index] for index in group]) for group in groups])
+            tasks = [partial(self._pool, [sequences[index] for index in group]) for group in groups]
+            pooled = self._cores.at_once(tasks)
         else:
-            long = [index for index, length in enumerate(lengths) if cores > 1 and length >= cores * _ALONE_FROM]
+            long = [index for index, length in enumerate(lengths) if cores > 1 and length >= cores * at_least]
             short = [index for index in range(len(lengths)) if index not in long]
             groups = [[index] for index in long] + ([short] if short else [])
             pooled = [self._divide(sequences[index], cores) for index in long]
-            pooled += [self._pool([sequences[index] for index in short])] if short else []
+            pooled += [self._little([sequences[index] for index in short])] if short else []
         # Rows stand group by group; bring them into the order of the sequences.
         owners = np.concatenate([np.repeat(index, len(sequences[index].spans)) for group in groups for index in group])
         rows: Pooled = np.concatenate(pooled)[np.argsort(owners, kind="stable")]
         return rows
 
-    def _at_once(self, tasks: Sequence[Callable[[], Any]]) -> list[Any]:
-        """Compute each on a core of its own; raise an error when all have ended."""
-        if self._pool_of_cores is None:
-            self._pool_of_cores = ThreadPoolExecutor(_cores(), "pplx-embed-core", initializer=_compute_alone)
-        pending = [self._pool_of_cores.submit(task) for task in tasks]
-        wait(pending)
-        errors = [error for each in pending if (error := each.exception()) is not None]
-        # A broken barrier is what a failed thread does to the others.
-        if errors:
-            raise min(errors, key=lambda error: isinstance(error, threading.BrokenBarrierError))
-        return [each.result() for each in pending]
+    def _little(self, sequences: list[TokenSequence]) -> Pooled:
+        """Compute what cannot be divided.
+
+        OpenMP divides single products, and its threads wait for each other without sleep: that pays for a large model,
+        and only while no other process wants their cores.
+        """
+        threads = torch.get_num_threads()
+        if self.size == "large" and threads > 1:
+            cores = available_cores()
+            free = cores - busy_elsewhere()
+            team = threads if free >= threads else 2 ** (max(1, free).bit_length() - 1)  # few numbers: each is planned
+            if team > 1:
+                with openmp_threads(team):
+                    return self._pool(sequences)
+        if not self._cores.hire(1):
+            return self._pool(sequences)
+        [pooled] = self._cores.at_once([partial(self._pool, sequences)])
+        return pooled
 
     def _divide(self, sequence: TokenSequence, cores: int) -> Pooled:
         """Compute a long sequence in parts of equal length, one a core."""
@@ -144,8 +162,7 @@ class Engine:
             with torch.inference_mode():
                 return part_forward(self.model, ids, part, meeting, kernel=self.attention)
 
-        with self._dividing:
-            parts = self._at_once([partial(compute, slice(start, end)) for start, end in pairwise(borders)])
+        parts = self._cores.at_once([partial(compute, slice(start, end)) for start, end in pairwise(borders)])
         return span_means(torch.cat(parts), sequence.spans).numpy()
 
     @torch.inference_mode()
@@ -169,15 +186,12 @@ class Engine:
         """Do nothing: the weights go with the last reference to them."""
 
 
-def _cores() -> int:
-    """How many threads compute at a time at most."""
-    return os.cpu_count() or 1
-
-
-def _compute_alone() -> None:
-    """Have this thread compute without the help of others; the setting is its own."""
-    torch.get_num_threads()  # torch sets a thread up when it first needs to, which would undo the next line
-    threadpool_limits(1, user_api="openmp")
+def _weight_bytes(model: Network | PplxQwen3Model, weights: str | None) -> int:
+    """Return what of the weights every token is multiplied by: all but the embedding table."""
+    config = model.config
+    heads = config.head_dim * config.num_attention_heads, config.head_dim * config.num_key_value_heads
+    each = 2 * sum(heads) + 3 * config.intermediate_size
+    return config.num_hidden_layers * config.hidden_size * each * (1 if weights == "int8" else model.dtype.itemsize)
 
 
 def start_engine(loading: Loading, device: str | None) -> Engine | OpenVinoEngine:

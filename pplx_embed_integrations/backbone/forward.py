@@ -24,6 +24,7 @@ from .fused import fused_kernels
 from .int8_weights import Int8Linear
 from .layout import PackedLayout
 from .prepacking import PrepackedLinear
+from .rows import row_blocks
 
 if TYPE_CHECKING:
     from .modeling import PplxQwen3Model
@@ -33,14 +34,12 @@ __all__ = ["Meeting", "packed_forward", "part_forward"]
 
 _FLOATS_AT_ONCE = 2**17
 """Floats in a block on a CPU, for each thread: half a megabyte stays in a core's cache between two operations."""
-_ROWS_AT_ONCE = 1024
-"""Tokens that go through a feed-forward network together on a CPU: what lies between its layers is three times wider
-than a hidden state, and of a long document would fill gigabytes."""
 
 Rotation = tuple[torch.Tensor, torch.Tensor]
 """Cosine and sine of each token's angles, `[tokens, 1, head_dim / 2]` float32."""
 Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, float], torch.Tensor]
-"""From queries, keys, values (each `[1, heads, tokens, head_dim]`) and scaling to `[tokens, heads, head_dim]`."""
+"""From queries, keys, values (each `[1, heads, tokens, head_dim]`) and scaling to `[tokens, heads, head_dim]`, or with a
+token's heads one behind the other."""
 
 
 def packed_forward(
@@ -139,41 +138,61 @@ def part_forward(
 def _forward(
     model: Network | PplxQwen3Model, ids: torch.Tensor, positions: torch.Tensor, attend: Attend
 ) -> torch.Tensor:
+    tokens = len(ids)
+    sizes = row_blocks(tokens) if ids.device.type == "cpu" else (tokens,)
+    more = sum(sizes) - tokens  # rows of no sequence: they go through all but attention, and meet nobody
+
+    def attend_and_fill(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float) -> torch.Tensor:
+        mixed = attend(*(side[:, :, :tokens] for side in (query, key, value)), scaling).flatten(1)
+        return functional.pad(mixed, (0, 0, 0, more)) if more else mixed
+
     # Triton's kernels run on the thread's current device, whatever their operands are on.
     with torch.cuda.device(ids.device) if ids.is_cuda else nullcontext():
         frequencies = cast("torch.Tensor", model.rotary_emb.inv_freq).float()
-        angles = torch.outer(positions.to(frequencies), frequencies)[:, None]
+        angles = torch.outer(functional.pad(positions, (0, more)).to(frequencies), frequencies)[:, None]
         rotation = angles.cos(), angles.sin()
-        hidden: torch.Tensor = model.embed_tokens(ids)
+        hidden: torch.Tensor = model.embed_tokens(functional.pad(ids, (0, more)))
         for layer in model.layers:
-            hidden = _layer(layer, hidden, rotation, attend)
-        return _rms_norm(hidden, model.norm)
+            hidden = _layer(layer, hidden, rotation, attend_and_fill, sizes)
+        return _rms_norm(hidden[:tokens], model.norm)
 
 
-def _layer(layer: Any, hidden: torch.Tensor, rotation: Rotation, attend: Attend) -> torch.Tensor:
+def _layer(
+    layer: Any, hidden: torch.Tensor, rotation: Rotation, attend: Attend, sizes: tuple[int, ...]
+) -> torch.Tensor:
     attention, mlp = layer.self_attn, layer.mlp
     normed = _rms_norm(hidden, layer.input_layernorm)
-    query, key, value = _queries_keys_values(attention, normed, rotation)
+    query, key, value = _queries_keys_values(attention, normed, rotation, sizes)
     del normed
-    mixed = attend(query, key, value, attention.scaling).flatten(1)
+    mixed = attend(query, key, value, attention.scaling)
     del query, key, value
-    hidden = _linear(attention.o_proj, mixed, plus=hidden)
-    del mixed
-    for block in _blocks(hidden, _ROWS_AT_ONCE):
-        normed = _rms_norm(block, layer.post_attention_layernorm)
-        block.copy_(_linear(mlp.down_proj, _gated(mlp, normed), plus=block))
+    for block, rows in zip(hidden.split(sizes), mixed.split(sizes), strict=True):
+        between = _linear(attention.o_proj, rows, plus=block)
+        normed = _rms_norm(between, layer.post_attention_layernorm)
+        after = _linear(mlp.down_proj, _gated(mlp, normed), plus=between)
+        if len(sizes) == 1:
+            return after
+        block.copy_(after)
     return hidden
 
 
-def _queries_keys_values(attention: Any, normed: torch.Tensor, rotation: Rotation) -> tuple[torch.Tensor, ...]:
+def _queries_keys_values(
+    attention: Any, normed: torch.Tensor, rotation: Rotation, sizes: tuple[int, ...]
+) -> tuple[torch.Tensor, ...]:
     """Return what attention is computed of, `[1, heads, tokens, head_dim]` each."""
     shape = (len(normed), -1, attention.head_dim)
     joined = getattr(attention, "joined", None)
     if joined is None:
-        query = _norm_and_rotate(attention.q_proj(normed).view(shape), attention.q_norm, rotation)
-        key = _norm_and_rotate(attention.k_proj(normed).view(shape), attention.k_norm, rotation)
-        value = attention.v_proj(normed).view(shape).transpose(0, 1)[None]
-        return query, key, value
+        layers = attention.q_proj, attention.k_proj, attention.v_proj
+        products = [[layer(block) for layer in layers] for block in normed.split(sizes)]
+        sides = products[0] if len(sizes) == 1 else [torch.cat(parts) for parts in zip(*products, strict=True)]
+        del products
+        query, key, value = (side.view(shape) for side in sides)
+        query, key = (
+            _norm_and_rotate(heads, norm, rotation)
+            for heads, norm in ((query, attention.q_norm), (key, attention.k_norm))
+        )
+        return query, key, value.transpose(0, 1)[None]
     heads = functional.linear(normed, joined).view(shape)
     keys = attention.k_proj.out_features // attention.head_dim
     _turn(heads[:, :-keys], (attention.q_norm, attention.k_norm), rotation, first=heads.shape[1] - 2 * keys)

@@ -18,7 +18,8 @@ from pplx_embed_integrations.backbone.packing import TokenSequence
 
 @pytest.fixture(autouse=True)
 def two_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(module, "_cores", lambda: 2)
+    monkeypatch.setattr(module, "available_cores", lambda: 2)
+    monkeypatch.setattr(module, "busy_elsewhere", lambda: 0)
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     yield
@@ -27,7 +28,8 @@ def two_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def engine(replica_context_v1: Path, monkeypatch: pytest.MonkeyPatch) -> Engine:
-    monkeypatch.setattr(module, "_ALONE_FROM", 16)
+    monkeypatch.setattr(module, "_IN_CACHE", 0)
+    monkeypatch.setattr(module, "_ALONE_FROM", {"small": 8, "large": 16})
     return Engine(Loading(replica_context_v1, contextual=True, dtype="float32"), "cpu")
 
 
@@ -86,7 +88,8 @@ def test_a_long_sequence_is_divided_among_the_cores(
 ) -> None:
     if dtype == "bfloat16" and resolve_dtype("auto", device=torch.device("cpu"), parameters=10**9) == torch.float32:
         pytest.skip("this processor emulates bfloat16")
-    monkeypatch.setattr(module, "_ALONE_FROM", 16)
+    monkeypatch.setattr(module, "_IN_CACHE", 0)
+    monkeypatch.setattr(module, "_ALONE_FROM", {"small": 8, "large": 16})
     engine = Engine(Loading(replica_context_v1, contextual=True, dtype=dtype, attention=kernel), "cpu")
     batch = documents(401, 30, 32, 333, 9)
     threads: set[str] = set()
@@ -112,7 +115,7 @@ def test_a_long_sequence_is_divided_among_the_cores(
 
 
 def test_more_threads_than_cores_are_no_more_parts(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_cores", lambda: 3)
+    monkeypatch.setattr(module, "available_cores", lambda: 3)
     torch.set_num_threads(8)
     [sequence] = documents(100)
     divided = engine.run([sequence])
@@ -160,8 +163,8 @@ def test_an_error_on_one_core_is_raised_when_the_others_are_done(
     assert engine.run(batch).shape == (4, engine.width)
 
 
-def test_a_single_thread_needs_no_helpers(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_single_thread_computes_all_at_once(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.set_num_threads(1)
     passes = observe(engine, monkeypatch)
     engine.run(documents(30, 30, 30, 30))
-    assert [(thread, count) for thread, _, count in passes] == [(threading.current_thread(), 4)]
+    assert [(threads, count) for _, threads, count in passes] == [(1, 4)]
