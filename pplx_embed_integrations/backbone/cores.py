@@ -14,14 +14,16 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from threadpoolctl import ThreadpoolController
 
 __all__ = ["Cores", "available_cores", "busy_elsewhere", "openmp_threads"]
 
-_Queue = SimpleQueue["tuple[Future[Any], Callable[[], Any]] | None"]
+_Order = tuple[Future[Any], Callable[[], Any]]
+_Queue = SimpleQueue[_Order | None]
+T = TypeVar("T")
 _PROC = Path("/proc")
 _CGROUP = Path("/sys/fs/cgroup")
 
@@ -55,13 +57,13 @@ class Cores:
                 self._queues.append(queue)
             return min(count, len(self._queues))
 
-    def at_once(self, tasks: Sequence[Callable[[], Any]]) -> list[Any]:
+    def at_once(self, tasks: Sequence[Callable[[], T]]) -> list[T]:
         """Compute each task on a core of its own; raise an error when all have ended.
 
         Args:
             tasks: No more than have been hired. They may wait for each other.
         """
-        futures: list[Future[Any]] = [Future() for _ in tasks]
+        futures: list[Future[T]] = [Future() for _ in tasks]
         with self._lock:  # every thread has the tasks of several callers in the same order
             for queue, future, task in zip(self._queues, futures, tasks, strict=False):
                 queue.put((future, task))

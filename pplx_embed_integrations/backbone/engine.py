@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from .cores import Cores, available_cores, busy_elsewhere, openmp_threads
 from .devices import default_batch_tokens, resolve_device
 from .forward import Meeting, part_forward
 from .lane import Pooled
-from .network import Network, load_network
+from .network import Network, NetworkConfig, load_network
 from .packing import TokenSequence, share_out
 from .pooling import span_means
 
@@ -149,8 +149,7 @@ class Engine:
                     return self._pool(sequences)
         if not self._cores.hire(1):
             return self._pool(sequences)
-        [pooled] = self._cores.at_once([partial(self._pool, sequences)])
-        return pooled
+        return self._cores.at_once([partial(self._pool, sequences)])[0]
 
     def _divide(self, sequence: TokenSequence, cores: int) -> Pooled:
         """Compute a long sequence in parts of equal length, one a core."""
@@ -162,8 +161,11 @@ class Engine:
             with torch.inference_mode():
                 return part_forward(self.model, ids, part, meeting, kernel=self.attention)
 
+        def finish() -> Pooled:
+            return span_means(torch.cat(parts), sequence.spans).numpy()
+
         parts = self._cores.at_once([partial(compute, slice(start, end)) for start, end in pairwise(borders)])
-        return span_means(torch.cat(parts), sequence.spans).numpy()
+        return self._cores.at_once([finish])[0]  # in this thread OpenMP would join in
 
     @torch.inference_mode()
     def _pool(self, sequences: list[TokenSequence]) -> Pooled:
@@ -188,10 +190,10 @@ class Engine:
 
 def _weight_bytes(model: Network | PplxQwen3Model, weights: str | None) -> int:
     """Return what of the weights every token is multiplied by: all but the embedding table."""
-    config = model.config
-    heads = config.head_dim * config.num_attention_heads, config.head_dim * config.num_key_value_heads
-    each = 2 * sum(heads) + 3 * config.intermediate_size
-    return config.num_hidden_layers * config.hidden_size * each * (1 if weights == "int8" else model.dtype.itemsize)
+    config = cast("NetworkConfig", model.config)
+    heads = config.head_dim * (config.num_attention_heads + config.num_key_value_heads)
+    rows = config.num_hidden_layers * (2 * heads + 3 * config.intermediate_size)
+    return rows * config.hidden_size * (1 if weights == "int8" else model.dtype.itemsize)
 
 
 def start_engine(loading: Loading, device: str | None) -> Engine | OpenVinoEngine:

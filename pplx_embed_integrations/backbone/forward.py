@@ -38,8 +38,9 @@ _FLOATS_AT_ONCE = 2**17
 Rotation = tuple[torch.Tensor, torch.Tensor]
 """Cosine and sine of each token's angles, `[tokens, 1, head_dim / 2]` float32."""
 Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, float], torch.Tensor]
-"""From queries, keys, values (each `[1, heads, tokens, head_dim]`) and scaling to `[tokens, heads, head_dim]`, or with a
-token's heads one behind the other."""
+"""From queries, keys, values (each `[1, heads, tokens, head_dim]`) and scaling to `[tokens, heads, head_dim]`."""
+Mix = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, float], torch.Tensor]
+"""The same to `[tokens, heads · head_dim]`."""
 
 
 def packed_forward(
@@ -142,8 +143,9 @@ def _forward(
     sizes = row_blocks(tokens) if ids.device.type == "cpu" else (tokens,)
     more = sum(sizes) - tokens  # rows of no sequence: they go through all but attention, and meet nobody
 
-    def attend_and_fill(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float) -> torch.Tensor:
-        mixed = attend(*(side[:, :, :tokens] for side in (query, key, value)), scaling).flatten(1)
+    def mix(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float) -> torch.Tensor:
+        query, key, value = (side[:, :, :tokens] for side in (query, key, value))
+        mixed = attend(query, key, value, scaling).flatten(1)
         return functional.pad(mixed, (0, 0, 0, more)) if more else mixed
 
     # Triton's kernels run on the thread's current device, whatever their operands are on.
@@ -153,18 +155,16 @@ def _forward(
         rotation = angles.cos(), angles.sin()
         hidden: torch.Tensor = model.embed_tokens(functional.pad(ids, (0, more)))
         for layer in model.layers:
-            hidden = _layer(layer, hidden, rotation, attend_and_fill, sizes)
+            hidden = _layer(layer, hidden, rotation, mix, sizes)
         return _rms_norm(hidden[:tokens], model.norm)
 
 
-def _layer(
-    layer: Any, hidden: torch.Tensor, rotation: Rotation, attend: Attend, sizes: tuple[int, ...]
-) -> torch.Tensor:
+def _layer(layer: Any, hidden: torch.Tensor, rotation: Rotation, mix: Mix, sizes: tuple[int, ...]) -> torch.Tensor:
     attention, mlp = layer.self_attn, layer.mlp
     normed = _rms_norm(hidden, layer.input_layernorm)
     query, key, value = _queries_keys_values(attention, normed, rotation, sizes)
     del normed
-    mixed = attend(query, key, value, attention.scaling)
+    mixed = mix(query, key, value, attention.scaling)
     del query, key, value
     for block, rows in zip(hidden.split(sizes), mixed.split(sizes), strict=True):
         between = _linear(attention.o_proj, rows, plus=block)
