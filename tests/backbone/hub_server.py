@@ -51,7 +51,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self) -> None:
         source, _, rest = self.path.lstrip("/").partition("/resolve/")
         revision, _, file = rest.partition("/")
-        self.hub.asked.append((self.command, revision, file))
+        if file:  # the library asks for other things, too, once a process
+            self.hub.asked.append((self.command, revision, file))
         while self.hub.silent:
             time.sleep(0.05)
         repository = self.hub.repositories.get(source)
