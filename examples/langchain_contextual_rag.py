@@ -29,7 +29,7 @@ from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.vectorstores import InMemoryVectorStore
 from langchain_text_splitters import RecursiveCharacterTextSplitter
 
-from pplx_embed_integrations.langchain import PplxEmbeddings, add_documents
+from pplx_embed_integrations.langchain import PplxEmbeddings, add_documents, split_documents
 
 # %% [markdown]
 # ## 3. Load a model
@@ -45,8 +45,8 @@ embeddings = PplxEmbeddings(MODEL)
 print(embeddings.biencoder)
 
 # %% [markdown]
-# The articles. Splitting without overlap matters: the model reads the neighbours anyway, and repeated text would be
-# read twice. `add_start_index` keeps the reading order in the metadata.
+# The articles, whole, each named by its `id`. Splitting without overlap matters: the model reads the neighbours anyway,
+# and repeated text would be read twice.
 
 # %%
 ARTICLES = {
@@ -104,29 +104,29 @@ QUESTIONS = {
     "When was the coastal railway opened?": ("Port Ellery Railway", "1889"),
 }
 
-splitter = RecursiveCharacterTextSplitter(chunk_size=110, chunk_overlap=0, add_start_index=True)
-articles = [Document(text, metadata={"source": title}) for title, text in ARTICLES.items()]
-chunks = splitter.split_documents(articles)
+splitter = RecursiveCharacterTextSplitter(chunk_size=110, chunk_overlap=0)
+articles = [Document(text, id=title, metadata={"source": title}) for title, text in ARTICLES.items()]
+chunks = split_documents(articles, splitter)
 print(len(articles), "articles,", len(chunks), "chunks")
 
 # %% [markdown]
 # ## 4. Index plain
 #
-# The store's own `add_documents` hands the model a flat list of texts: each chunk is a document of its own.
+# For comparison each chunk is a document of its own here: so the store's own `add_documents` would take it.
 
 # %%
 plain = InMemoryVectorStore(embeddings)
-plain_ids = plain.add_documents(chunks)
+plain_ids = add_documents(plain, chunks, group_by=range(len(chunks)))
 
 # %% [markdown]
 # ## 5. Index with context
 #
-# One line changes. Chunks with the same `source` are read together, in the order of their `start_index`. This works
-# with any LangChain vector store: FAISS, Chroma, Qdrant, Milvus, LanceDB, pgvector and the rest.
+# Whole articles and the splitter: the chunks of an article are read together. This works with any LangChain vector
+# store: FAISS, Chroma, Qdrant, Milvus, LanceDB, pgvector and the rest.
 
 # %%
 contextual = InMemoryVectorStore(embeddings)
-contextual_ids = add_documents(contextual, chunks, group_by="source")
+contextual_ids = add_documents(contextual, articles, splitter=splitter)
 
 # %% [markdown]
 # ## 6. Compare
@@ -201,16 +201,18 @@ for quantization, bytes_each in {None: 4.0, "int8": 1.0, "binary": 1 / 8}.items(
     for dimensions in (width, width // 2):
         small = PplxEmbeddings(MODEL, dimensions=dimensions, quantization=quantization)
         store = InMemoryVectorStore(small)
-        add_documents(store, chunks, group_by="source")
+        add_documents(store, articles, splitter=splitter)
         row(f"{quantization or 'float32'}, {dimensions} dim, {int(dimensions * bytes_each)} bytes", store)
 
 # %% [markdown]
 # ## 8. Limits and next
 #
 # - The miniature pair is small, English and not for production: try `PplxEmbeddings("0.6b")`.
-# - All chunks of a document go in one call, in reading order or with `start_index`, without overlap.
-# - To keep an index up to date, `index_documents(chunks, record_manager, store)` replaces a document as a whole when
-#   one of its chunks changes, and embeds nothing when none has.
+# - Chunks that something else has cut go in with `group_by=`, the metadata key of their document; all of a document in
+#   one call, in reading order or with `start_index`, without overlap.
+# - To keep an index up to date, `index_documents(articles, record_manager, store, splitter=splitter)` replaces a
+#   document as a whole when it has changed, and embeds nothing when it has not; `delete_documents` removes one by its
+#   `id`.
 # - `PplxEmbeddings(..., cache=byte_store)` pays for each document once.
 # - A question that many articles could answer stays ambiguous: context tells a chunk what it is about, not what you
 #   meant.

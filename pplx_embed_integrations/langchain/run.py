@@ -15,7 +15,6 @@ from typing import Any
 
 from langchain_core.documents import Document
 from langchain_core.indexing import IndexingResult
-from tqdm.auto import tqdm
 
 from ..documents import stable_form
 from ..errors import ContextWarning, InputError, InputTypeError
@@ -321,6 +320,8 @@ class Run:
     @contextmanager
     def progress(self) -> Iterator[None]:
         """Draw one bar for the whole run, if the embeddings are to show progress."""
+        from tqdm.auto import tqdm
+
         with tqdm(desc="Indexing", unit=" documents", disable=not self.embeddings.show_progress) as self._bar:
             yield
 
