@@ -12,7 +12,7 @@ from pplx_embed_integrations import ContextWarning, PplxEmbedError, __version__,
 from pplx_embed_integrations.cli import main
 from pplx_embed_integrations.cli import models as models_command
 
-COMMANDS = ["models", "demo", "index", "search", "evaluate", "verify"]
+COMMANDS = ["models", "demo", "index", "search", "forget", "evaluate", "verify"]
 PROGRAM = Path(sys.executable).with_name("pplx-embed")
 
 

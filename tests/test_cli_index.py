@@ -12,8 +12,7 @@ import pytest
 from qdrant_client import QdrantClient
 
 from pplx_embed_integrations import PplxEncoder
-from pplx_embed_integrations.cli import index as index_command
-from pplx_embed_integrations.cli import main
+from pplx_embed_integrations.cli import job, main
 
 Run = Callable[..., int]
 
@@ -127,7 +126,7 @@ def test_only_what_changed_is_embedded_again(
     assert after["note-3.md"] == before["note-3.md"]
 
 
-def test_ctrl_c_ends_after_the_batch_and_the_next_run_goes_on(
+def test_one_ctrl_c_ends_at_once_and_the_next_run_goes_on(
     folder: Path,
     store: Path,
     index: Run,
@@ -135,31 +134,68 @@ def test_ctrl_c_ends_after_the_batch_and_the_next_run_goes_on(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(index_command, "_TOGETHER", 4)
-    add = index_command._Job._add
+    monkeypatch.setattr(job, "_TOGETHER", 4)
+    add = job.Job._add
     batches: list[int] = []
 
-    def add_and_press(self: Any, chunks: list[Any]) -> None:
-        batches.append(len(chunks))
-        if len(batches) == 2:
+    def add_and_press(self: Any, batch: Any) -> None:
+        batches.append(batch.files)
+        if len(batches) == 3:
             os.kill(os.getpid(), signal.SIGINT)
-        add(self, chunks)
+        add(self, batch)
 
-    monkeypatch.setattr(index_command._Job, "_add", add_and_press)
+    monkeypatch.setattr(job.Job, "_add", add_and_press)
     assert index(folder) == 130
-    done = sum(encodes)
-    output = capsys.readouterr()
+    done = sum(batches[:2])
     assert 0 < done < 7
-    assert f"Stopped before {7 - done} files were indexed" in output.out
-    assert "press Ctrl-C again" in output.err
+    assert f"Stopped before {7 - done} files were indexed" in capsys.readouterr().out
     assert {len(points) == points[0].payload["metadata"]["chunks"] for points in stored(store).values()} == {True}
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
-    monkeypatch.setattr(index_command._Job, "_add", add)
+    monkeypatch.setattr(job.Job, "_add", add)
     encodes.clear()
     assert index(folder) == 0
     assert sum(encodes) == 7 - done
     assert len(stored(store)) == 7
+
+
+def test_a_long_file_is_stored_a_window_at_a_time_with_the_vectors_of_the_whole(
+    tmp_path: Path,
+    store: Path,
+    index: Run,
+    encodes: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+    replica_context_v1: Path,
+) -> None:
+    monkeypatch.setattr(PplxEncoder, "max_tokens", property(lambda self: 96, lambda self, value: None), raising=False)
+    folder = tmp_path / "long"
+    folder.mkdir()
+    (folder / "log.txt").write_text(
+        "".join(f"12:{n:02} worker {n} finished job {n * 7} of the survey\n" for n in range(50))
+    )
+    add = job.Job._add
+
+    def add_and_press(self: Any, batch: Any) -> None:
+        if len(encodes) == 2:
+            raise KeyboardInterrupt
+        add(self, batch)
+
+    monkeypatch.setattr(job.Job, "_add", add_and_press)
+    assert index(folder) == 130
+    [half] = stored(store).values()
+    assert 0 < len(half) < half[0].payload["metadata"]["chunks"]
+
+    monkeypatch.setattr(job.Job, "_add", add)
+    assert index(folder) == 0
+    [whole] = stored(store).values()
+    assert len(whole) == whole[0].payload["metadata"]["chunks"]
+    first = {point.id: point.vector for point in half}
+    assert {point.id: point.vector for point in whole if point.id in first} == first
+    windows = len(encodes)
+    encodes.clear()
+    chunks = [point.payload["page_content"] for point in whole]
+    [expected] = PplxEncoder(replica_context_v1).encode_documents([chunks], normalize=True)
+    np.testing.assert_allclose([point.vector for point in whole], expected, atol=1e-2)
+    assert windows > 3
 
 
 def test_a_file_that_was_cut_off_half_way_is_done_again(
@@ -217,7 +253,7 @@ def test_search_answers_with_place_and_text(
     assert main(["search", query, "--store", str(store), "--limit", "3"]) == 0
     output = capsys.readouterr().out
     metadata = best.payload["metadata"]
-    assert output.startswith(f"1. {metadata['source']}:{metadata['line']}  (")
+    assert output.startswith(f"1. {folder}/{metadata['source']}:{metadata['line']}  (")
     assert "\n3. " in output
     assert "\n4. " not in output
 
@@ -292,7 +328,7 @@ def test_nothing_is_left_out_in_silence(folder: Path, index: Run, capsys: pytest
     assert "Left out 5:" in output
     for told in (
         "hidden: .git",
-        "neither text nor Markdown by its name: picture.png",
+        "neither text nor Markdown by its name, nor among --include: picture.png",
         "not UTF-8 text (byte 3); convert it first: latin.txt",
         "binary: it holds NUL characters: binary.txt",
         "empty: blank.md",

@@ -1,5 +1,6 @@
 """Judged collections, and figures that agree with a search and metrics written out by hand."""
 
+import gzip
 import json
 import math
 from pathlib import Path
@@ -145,11 +146,10 @@ def test_the_first_queries_keep_their_judged_documents(collection: Collection) -
         ("qrels/test.tsv", None, "qrels/test.tsv; the BEIR layout is"),
         ("corpus.jsonl", '{"_id": "1", "text": "a"}\n{oops\n', "corpus.jsonl line 2 is no JSON"),
         ("corpus.jsonl", '{"text": "a"}\n', 'line 1 has no "_id"'),
-        ("corpus.jsonl", '{"_id": "1"}\n{"_id": 1}\n', "line 2 repeats the _id '1'"),
         ("corpus.jsonl", b"\xff\xfe", "is not UTF-8 text"),
         ("qrels/test.tsv", "query-id\tcorpus-id\tscore\nq0\td0\n", "test.tsv line 2 is not `query id<TAB>"),
-        ("qrels/test.tsv", "q0\tnowhere\t1\n", "line 1 judges the document 'nowhere'"),
-        ("qrels/test.tsv", "q99\td0\t1\n", "line 1 judges the query 'q99'"),
+        ("qrels/test.tsv", "q0\td0\t0.5\n", "test.tsv line 1 is not `query id<TAB>"),
+        ("qrels/test.tsv", "q99\td0\t1\n", "0 queries with a relevant document"),
         ("qrels/test.tsv", "q0\td0\t0\n", "0 queries with a relevant document"),
     ],
 )
@@ -161,6 +161,74 @@ def test_a_broken_file_is_named(beir: Path, file: str, content: str | bytes | No
     with pytest.raises(InputError) as error:
         load_collection(beir)
     assert told in str(error.value)
+
+
+def test_an_untidy_collection_is_counted_and_gone_on_with(beir: Path, collection: Collection) -> None:
+    with (beir / "corpus.jsonl").open("a") as corpus:
+        corpus.write('{"_id": "d3", "text": "Another."}\n{"_id": 7, "title": null, "text": "half \\ud800"}\n')
+    queries = (beir / "queries.jsonl").read_text()
+    (beir / "queries.jsonl").write_bytes(b"\xef\xbb\xbf" + queries.replace("\n", "\r\n").encode())
+    with (beir / "queries.jsonl").open("a") as file:
+        file.write('{"_id": "silent", "text": " "}\n')
+    with (beir / "qrels" / "test.tsv").open("a") as qrels:
+        qrels.write("q0\tnowhere\t1\nq1\tnowhere\t1.0\nq99\td0\t1\nq0\td0\t1\nsilent\td0\t1\n")
+    loaded = load_collection(beir)
+    assert loaded.documents == {**collection.documents, "7": "half �"}
+    assert loaded.queries == collection.queries
+    assert loaded.judgements["q0"] == {"d0": 2, "d9": 1, "d3": 0, "nowhere": 1}
+    assert set(loaded.notes) == {
+        "lines of corpus.jsonl with the _id of an earlier document, which stands: 1",
+        "texts with half a character (a lone surrogate), read as �: 1",
+        "judgements of queries that are not there: 1",
+        "judgements of what was judged before, of which the first stands: 1",
+        "judged documents that are not in the corpus, counted as not found: 1",
+        "queries without text, not asked: 1",
+        "queries without a relevant document, not asked: 1",
+    }
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["{q}\t{d}\t{g}.0\r\n", "{q} 0 {d} {g}\n", "{q}\t0\t{d}\t{g}\n", "{q} {d} {g}\n", "{q}\tQ0\t{d} \t {g}\t\n"],
+    ids=["scores with a point", "TREC", "TREC with tabs", "spaces", "odd spaces"],
+)
+@pytest.mark.parametrize("name", ["test.tsv", "test.trec.gz"])
+def test_judgements_in_other_columns_are_the_same(beir: Path, collection: Collection, line: str, name: str) -> None:
+    rows = [
+        line.format(q=q, d=d, g=grade) for q, grades in collection.judgements.items() for d, grade in grades.items()
+    ]
+    (beir / "qrels" / "test.tsv").unlink()
+    data = "".join(rows).encode()
+    (beir / "qrels" / name).write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+    corpus = beir / "corpus.jsonl"
+    (beir / "corpus.jsonl.gz").write_bytes(gzip.compress(corpus.read_bytes()))
+    corpus.unlink()
+    loaded = load_collection(beir)
+    assert loaded.judgements == collection.judgements
+    assert loaded.documents == collection.documents
+
+
+def test_a_document_without_chunks_takes_no_score_of_its_neighbour(
+    collection: Collection, biencoder: PplxBiEncoder
+) -> None:
+    without = {"d0", "d9", "d10", "d29"}  # the first, neighbours, and the last
+
+    def some(text: str) -> list[str]:
+        number = text.rstrip(".").rsplit(" ", 1)[1]
+        return [] if f"d{number}" in without else split(text)
+
+    measured = list(evaluate(collection, embedder=biencoder, split=some))
+    kept = {key: text for key, text in collection.documents.items() if key not in without}
+    chunks = [split(text) for text in kept.values()]
+    queries = list(collection.queries.values())
+    smaller = Collection(kept, collection.queries, collection.judgements)
+    expected = [
+        by_hand(smaller, biencoder.query.encode(queries), biencoder.document.encode_documents(chunks)),
+        by_hand(smaller, biencoder.query.encode(queries), [biencoder.document.encode(pieces) for pieces in chunks]),
+    ]
+    np.testing.assert_allclose([(m.ndcg_at_10, m.recall_at_10) for m in measured[:2]], expected, rtol=1e-6)
+    with pytest.raises(InputError, match="no document of the collection has a chunk"):
+        next(evaluate(collection, embedder=biencoder, split=lambda text: []))
 
 
 def test_a_split_that_is_not_there_names_those_that_are(beir: Path) -> None:

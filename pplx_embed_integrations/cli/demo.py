@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import re
 import shutil
-import textwrap
 import time
 import warnings
 from collections.abc import Callable
@@ -20,7 +19,8 @@ from typing import TYPE_CHECKING
 
 from ..errors import ContextWarning, MissingDependencyError
 from .folder import TextFile, read_folder
-from .splitting import splitter
+from .splitting import Splitter
+from .terminal import shown, text_width, wrapped
 
 if TYPE_CHECKING:
     from langchain_core.documents import Document
@@ -166,14 +166,13 @@ def rankings(pages: list[TextFile], *, model: str = _MODEL) -> dict[tuple[str, s
         from ..llama_index import PplxEmbedding
     except MissingDependencyError as error:
         raise MissingDependencyError(str(error).split()[0], extra="all") from error
+    from langchain_core.documents import Document
 
     count = PplxBiEncoder(model).document.count_tokens
     chunks = [
-        chunk
+        Document(chunk.text, metadata={"source": page.source, "start_index": chunk.start})
         for page in pages
-        for chunk in splitter(
-            chunk_tokens=CHUNK_TOKENS, count_tokens=count, markdown=page.markdown, extra="all"
-        ).create_documents([page.text], [{"source": page.source}])
+        for chunk in Splitter(chunk_tokens=CHUNK_TOKENS, count_tokens=count, markdown=page.markdown).split(page.text)
     ]
     return {**_langchain(chunks, PplxEmbeddings(model)), **_llama_index(chunks, PplxEmbedding(model))}
 
@@ -234,13 +233,15 @@ def _pages() -> list[TextFile]:
 def _side_by_side(left: list[Hit], right: list[Hit], titles: tuple[str, str], question: Question) -> str:
     width = (min(max(shutil.get_terminal_size().columns, 80), 132) - 6) // 2
     columns = [_column(title, hits, question, width) for title, hits in zip(titles, (left, right), strict=True)]
-    return "".join(f"  {a:{width}}  {b}".rstrip() + "\n" for a, b in zip_longest(*columns, fillvalue=""))
+    return "".join(
+        f"  {a}{' ' * (width - text_width(a))}  {b}".rstrip() + "\n" for a, b in zip_longest(*columns, fillvalue="")
+    )
 
 
 def _column(title: str, hits: list[Hit], question: Question, width: int) -> list[str]:
     lines = [title]
     for rank, hit in enumerate(hits, 1):
-        text = textwrap.wrap(" ".join(re.sub("[#`*]+", "", hit.text).split()), width - 5)[:2]
+        text = wrapped(shown(" ".join(re.sub("[#`*]+", "", hit.text).split())), width - 5)[:2]
         lines += [f"{'✓' if hit.answers(question) else ' '} {rank}. {hit.source}", *(f"     {line}" for line in text)]
         lines += [""] * (2 - len(text))
     return lines

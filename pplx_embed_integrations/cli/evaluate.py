@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -15,8 +16,9 @@ from .. import __version__
 from ..biencoder import PplxBiEncoder
 from ..errors import InputError
 from ..evaluation import Collection, Measurement, evaluate, load_collection
-from .splitting import splitter
+from .splitting import Splitter
 from .table import table
+from .terminal import shown
 
 __all__ = ["run"]
 
@@ -34,7 +36,10 @@ def run(arguments: argparse.Namespace) -> int:
     embedder = PplxBiEncoder(
         arguments.model or "0.6b", query_model=arguments.query_model, document_model=arguments.document_model
     )
-    print(_heading(collection, arguments), flush=True)
+    print(_heading(collection, arguments))
+    for note in collection.notes:
+        print(f"  {note}")
+    sys.stdout.flush()
     split = _splitter(embedder, arguments.chunk_tokens)
     measurements: list[Measurement] = []
     try:
@@ -55,16 +60,16 @@ def _report(measurements: list[Measurement]) -> None:
 
 
 def _splitter(embedder: PplxBiEncoder, chunk_tokens: int) -> Callable[[str], list[str]]:
-    pieces = splitter(chunk_tokens=chunk_tokens, count_tokens=embedder.document.count_tokens, extra="evaluate")
-    return pieces.split_text
+    splitter = Splitter(chunk_tokens=chunk_tokens, count_tokens=embedder.document.count_tokens)
+    return lambda text: [chunk.text for chunk in splitter.split(text)]
 
 
 def _heading(collection: Collection, arguments: argparse.Namespace) -> str:
     left_out = f" ({len(collection.empty)} without text are left out)" if collection.empty else ""
     limited = f", the first {arguments.limit} queries only" if arguments.limit else ""
     return (
-        f"{arguments.directory}: {len(collection.documents)} documents{left_out}, {len(collection.queries)} judged "
-        f"queries{limited}; chunks of at most {arguments.chunk_tokens} tokens"
+        f"{shown(arguments.directory)}: {len(collection.documents)} documents{left_out}, {len(collection.queries)} "
+        f"judged queries{limited}; chunks of at most {arguments.chunk_tokens} tokens"
     )
 
 
@@ -88,8 +93,9 @@ def _write(path: Path, collection: Collection, arguments: argparse.Namespace, me
         "split": arguments.split,
         "documents": len(collection.documents),
         "queries": len(collection.queries),
+        "notes": list(collection.notes),
         "chunk_tokens": arguments.chunk_tokens,
         "measurements": [asdict(measurement) for measurement in measurements],
     }
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    print(f"Written to {path}")
+    print(f"Written to {shown(str(path))}")

@@ -16,44 +16,62 @@ from typing import TextIO
 
 from .. import __version__
 from ..errors import PplxEmbedError
+from .interruption import INTERRUPTED, end_now, end_soon_after_ctrl_c
+from .terminal import guarded, shown
 
 __all__ = ["main"]
 
 _FAILED = 2
-_INTERRUPTED = 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `pplx-embed`.
 
     Args:
-        argv: The arguments after the program's name; those of the process by default.
+        argv: The arguments after the program's name; those of the process by default, which then is this program's
+            alone: after a Ctrl-C it ends at once.
 
     Returns:
         The exit code: 0 done, 1 `verify` found a difference, 2 it could not be done (one line on standard error says
-        why), 130 interrupted.
+        why), 3 done but for files that could not be read or seem to be gone, whose chunks were kept, 130 interrupted.
 
     Example:
         >>> main(["search", "tides", "--store", "nowhere"])
         2
     """
-    arguments = _parser().parse_args(argv)
-    os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # its retries are noise: the last failure is told below
+    if argv is None:
+        end_soon_after_ctrl_c()
+    with guarded():
+        code = _told(argv)
+        if argv is None and code == INTERRUPTED:
+            end_now(code)
+    return code
+
+
+def _told(argv: Sequence[str] | None) -> int:
+    """Run a command; what goes wrong is one line."""
     try:
-        with warnings.catch_warnings():
-            warnings.showwarning = _warn
-            return int(import_module(f".{arguments.module}", __package__).run(arguments))
+        code = _run(argv)
+        sys.stdout.flush()  # here a full disk can still be told
+        return code
     except PplxEmbedError as error:
         return _fail(str(error))
-    except BrokenPipeError:  # the reader, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except OSError as error:
         named = f"{error.strerror}: {error.filename}" if error.strerror and error.filename else str(error)
         return _fail(named)
+    except MemoryError:
+        return _fail("there is not enough memory")
     except KeyboardInterrupt:
         print("pplx-embed: stopped", file=sys.stderr)
-        return _INTERRUPTED
+        return INTERRUPTED
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    arguments = _parser().parse_args(argv)
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # its retries are noise: the last failure is told
+    with warnings.catch_warnings():
+        warnings.showwarning = _warn
+        return int(import_module(f".{arguments.module}", __package__).run(arguments))
 
 
 def _warn(
@@ -65,11 +83,11 @@ def _warn(
     line: str | None = None,
 ) -> None:
     """Show a warning without the line of code that it was raised on, which tells a user nothing."""
-    print(f"pplx-embed: warning: {message}", file=sys.stderr)
+    print(f"pplx-embed: warning: {shown(str(message))}", file=sys.stderr)
 
 
 def _fail(message: str) -> int:
-    print(f"pplx-embed: error: {message}", file=sys.stderr)
+    print(f"pplx-embed: error: {shown(message)}", file=sys.stderr)
     return _FAILED
 
 
@@ -85,6 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     _add(commands, "demo", "index this project's own documentation and compare rankings; needs no network")
     _add_index(commands)
     _add_search(commands)
+    _add_forget(commands)
     _add_evaluate(commands)
     _add_verify(commands)
     return parser
@@ -107,6 +126,25 @@ def _add_index(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     command.add_argument("directory", metavar="DIR", help="the folder; files are read below it at any depth")
     _add_store(command)
+    command.add_argument(
+        "--include",
+        nargs="+",
+        action="extend",
+        metavar="PATTERN",
+        help='other files to read, by name, as in --include "*.rst" "*.html" "*.log"; HTML is turned into its text',
+    )
+    command.add_argument(
+        "--as",
+        dest="name",
+        metavar="NAME",
+        help="what the collection calls the folder (default: its absolute path); after a move, the name it had before",
+    )
+    command.add_argument(
+        "--allow-removal",
+        action="store_true",
+        help="remove chunks of files that are gone even if they are more than half of the folder's files, or were in a "
+        "folder that is empty now",
+    )
     _add_model(command, default="0.6b, or what the collection was made with")
     command.add_argument("--dimensions", type=int, metavar="N", help="cut vectors to N numbers (default: all)")
     command.add_argument(
@@ -120,6 +158,12 @@ def _add_search(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     command.add_argument("query", metavar="QUERY", help="what you look for, in plain words")
     _add_store(command)
     command.add_argument("--limit", type=_positive, default=5, metavar="N", help="how many chunks to show (default: 5)")
+
+
+def _add_forget(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    command = _add(commands, "forget", "delete a folder's chunks from a collection; the folder itself is not touched")
+    command.add_argument("name", metavar="NAME", help="the folder, by the name that search shows or by its path")
+    _add_store(command)
 
 
 def _add_evaluate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -46,7 +46,14 @@ def requested(arguments: argparse.Namespace, record: Record | None) -> Record:
         check_weights(record, "document")
         check_weights(record, "query")
         return record
-    wanted["dimensions"] = embeddings_of(wanted).biencoder.dimension
+    pair = embeddings_of(wanted).biencoder
+    longest = pair.document.max_tokens
+    if wanted["chunk_tokens"] > longest:
+        raise InputError(
+            f"--chunk-tokens {wanted['chunk_tokens']} is more than {pair.document.checkpoint.name} reads at a time; "
+            f"{longest} is the most, and chunks are found best when they are far shorter"
+        )
+    wanted["dimensions"] = pair.dimension
     return {**wanted, "weights": {side: _weights(wanted, side) for side in ("query", "document")}}
 
 

@@ -7,22 +7,26 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import MissingDependencyError, PplxEmbedError
+from ..errors import InputError, MissingDependencyError, PplxEmbedError
 
 if TYPE_CHECKING:
     from langchain_core.embeddings import Embeddings
     from langchain_qdrant import QdrantVectorStore
     from qdrant_client import QdrantClient
 
-__all__ = ["Collection", "StoreError", "local_path", "open_store", "store_exists"]
+__all__ = ["Collection", "StoreError", "check_name", "check_place", "local_path", "open_store", "store_exists"]
 
 _KEY = "pplx_embed"
 _PAGE = 1000
+_NO_NAME = re.compile(r'[\x00-\x1f\x7f-\x9f<>:"/\\|?*\ud800-\udfff]')
+_LONGEST_NAME = 200
 
 
 class StoreError(PplxEmbedError, OSError):
@@ -41,7 +45,30 @@ def local_path(store: str) -> Path | None:
         >>> local_path("http://localhost:6333") is None
         True
     """
-    return None if "://" in store else Path(store).expanduser().resolve()
+    # Not by `resolve`, which fails where links go round in a circle.
+    return None if "://" in store else Path(os.path.realpath(Path(store).expanduser()))
+
+
+def check_name(collection: str) -> None:
+    """Refuse a name that Qdrant could not give to a collection, or that would lead out of the store's folder.
+
+    Raises:
+        InputError: It is one.
+
+    Example:
+        >>> check_name("../notes")
+        Traceback (most recent call last):
+        pplx_embed_integrations.errors.InputError: --collection '../notes' is no name for a collection: ...
+    """
+    if (
+        _NO_NAME.search(collection)
+        or collection.strip() in ("", ".", "..")
+        or len(collection.encode("utf-8", "replace")) > _LONGEST_NAME
+    ):
+        raise InputError(
+            f"--collection {collection!r} is no name for a collection: it has from 1 to {_LONGEST_NAME} bytes, none of "
+            r'them a control character or one of < > : " / \ | ? *'
+        )
 
 
 def store_exists(store: str) -> bool:
@@ -85,14 +112,30 @@ def open_store(store: str, collection: str, *, create: bool) -> Iterator[Collect
         except ValueError as error:
             raise StoreError(f"--store {store} is no URL of a Qdrant server ({error}); it begins with http") from error
     else:
-        _check_folder(path, given=store, create=create)
-        with _failures(store):
-            client = QdrantClient(path=str(path))
-    try:
-        with _failures(store):
+        check_place(store, create=create)
+        client = _open_local(path, store)
+    with _failures(store):
+        try:
             yield Collection(client, collection, store)
-    finally:
-        client.close()
+        finally:
+            client.close()
+
+
+def _open_local(path: Path, store: str) -> QdrantClient:
+    from qdrant_client import QdrantClient
+
+    with _failures(store):
+        try:
+            return QdrantClient(path=str(path))
+        except (OSError, sqlite3.OperationalError):
+            raise  # not to be read or written, which says nothing about what is in it
+        except (RuntimeError, MemoryError):
+            raise  # in use
+        except Exception as error:  # whatever the client's readers of JSON, SQLite and pickles say to damaged ones
+            raise StoreError(
+                f"the store {store} is damaged and cannot be opened ({type(error).__name__}: {error}); put a backup in "
+                "its place, or delete the folder and index again"
+            ) from error
 
 
 class Collection:
@@ -134,14 +177,20 @@ class Collection:
             )
         return dict(json.loads(metadata[_KEY]))
 
+    def is_empty(self) -> bool:
+        """Tell whether there is no chunk in it."""
+        return self._client.count(self.name, exact=True).count == 0
+
     def create(self, *, dimension: int, record: dict[str, Any]) -> None:
-        """Make the collection, with its record.
+        """Make the collection, with its record; one of this name, which should be empty, is replaced.
 
         Raises:
             StoreError: The server is too old to keep the record.
         """
         from qdrant_client.models import Distance, VectorParams
 
+        if self.exists():
+            self._client.delete_collection(self.name)
         self._client.create_collection(
             self.name,
             vectors_config=VectorParams(size=dimension, distance=Distance.COSINE),
@@ -182,6 +231,17 @@ class Collection:
             self._client.delete(self.name, points_selector=list(ids[start : start + _PAGE]))
 
 
+def check_place(store: str, *, create: bool) -> None:
+    """Refuse a place where there is no local store, or where none can be made.
+
+    Raises:
+        StoreError: It is one.
+    """
+    path = local_path(store)
+    if path is not None:
+        _check_folder(path, given=store, create=create)
+
+
 def _check_folder(path: Path, *, given: str, create: bool) -> None:
     if path.is_file():
         raise StoreError(f"--store {given} is a file; give a folder, or the URL of a Qdrant server")
@@ -207,6 +267,10 @@ def _failures(store: str) -> Iterator[None]:
         raise StoreError(f"{store} cannot be reached: {error.source}; is a Qdrant server running there?") from error
     except ApiException as error:
         raise StoreError(f"{store} failed: {error}") from error
+    except sqlite3.Error as error:
+        raise StoreError(
+            f"the store {store} failed: {error}; look at its disk, its space and its permissions"
+        ) from error
     except RuntimeError as error:
         if "already accessed" not in str(error):
             raise

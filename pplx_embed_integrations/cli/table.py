@@ -5,8 +5,9 @@ Knows column widths; must not know what the cells mean.
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Sequence
+
+from .terminal import text_width
 
 __all__ = ["table"]
 
@@ -31,7 +32,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]], *, right: str
     """
     aligned_right = {name.strip() for name in right.split(",")}
     cells = [[str(cell) for cell in row] for row in rows]
-    widths = [max(_width(row[i]) for row in [list(header), *cells]) for i in range(len(header))]
+    widths = [max(text_width(row[i]) for row in [list(header), *cells]) for i in range(len(header))]
     lines = [list(header), ["-" * width for width in widths], *cells]
     return "\n".join(
         "  ".join(
@@ -43,9 +44,5 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]], *, right: str
 
 
 def _pad(cell: str, width: int, *, right: bool) -> str:
-    space = " " * (width - _width(cell))
+    space = " " * (width - text_width(cell))
     return space + cell if right else cell + space
-
-
-def _width(text: str) -> int:
-    return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)

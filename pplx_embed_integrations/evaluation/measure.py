@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm.auto import tqdm
 
-from ..errors import MissingDependencyError
+from ..errors import InputError, MissingDependencyError
 from ..vectors import Quantization, cosine_similarity, hamming_distance, quantize
 from .collection import Collection
 
@@ -85,6 +85,7 @@ def evaluate(
         First the pairings at full width in int8, the embedder's own first; then its widths and forms.
 
     Raises:
+        InputError: No document has a chunk. One that has none is never found.
         MissingDependencyError: `ir_measures` is not installed.
     """
     chunks = [split(text) for text in collection.documents.values()]
@@ -152,8 +153,12 @@ class _Scorer:
             raise MissingDependencyError("ir_measures", extra="evaluate") from None
         self._measures = ir_measures
         self._collection = collection
-        self._documents = np.array(list(collection.documents))
-        self._starts = np.fromiter(accumulate(chunk_counts[:-1], initial=0), dtype=np.intp)
+        # A document without chunks has no score and is never found; it must not take that of its neighbour's.
+        found = [(key, count) for key, count in zip(collection.documents, chunk_counts, strict=True) if count]
+        if not found:
+            raise InputError("no document of the collection has a chunk; look at what split= returns")
+        self._documents = [key for key, _ in found]
+        self._starts = np.fromiter(accumulate((count for _, count in found[:-1]), initial=0), dtype=np.intp)
 
     def __call__(
         self, queries: _Side, documents: _Side, dimensions: int, quantization: Quantization | None
@@ -177,7 +182,7 @@ class _Scorer:
     def _measure(self, scores: npt.NDArray[np.float32]) -> tuple[float, float]:
         ranked = np.argsort(-scores, axis=1, kind="stable")[:, :DEPTH]
         run = {
-            query: dict(zip(self._documents[order].tolist(), row[order].tolist(), strict=True))
+            query: {self._documents[document]: float(row[document]) for document in order}
             for query, order, row in zip(self._collection.queries, ranked, scores, strict=True)
         }
         metrics = [self._measures.nDCG @ 10, self._measures.R @ 10]
