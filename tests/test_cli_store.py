@@ -35,7 +35,7 @@ def test_a_model_that_cannot_be_had_binds_no_store(
     notes: Path, replica_v1: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert index(notes, "--model", "0.6b") == 2
-    assert "is not in the local cache" in capsys.readouterr().err
+    assert "offline mode is enabled" in capsys.readouterr().err
     assert not (notes.parent / "store").exists()
     assert index(notes, "--model", replica_v1) == 0
 
@@ -141,18 +141,16 @@ def test_one_ctrl_c_ends_the_program_and_the_next_run_goes_on(notes: Path, repli
     store = notes.parent / "store"
     lines = "".join(f"12:{n % 60:02} worker {n} finished job {n * 7919 % 10007} of the survey\n" for n in range(4000))
     (notes / "z.txt").write_text(lines)
-    command = [PROGRAM, "index", str(notes), "--store", str(store), "--model", str(replica_context_v1)]
-    with subprocess.Popen([*command, "--chunk-tokens", "24"], stdout=subprocess.DEVNULL) as job:
+    command = [PROGRAM, "index", notes, "--store", store, "--model", replica_context_v1, "--chunk-tokens", "24"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as job:
         database = store / "collection" / "documents" / "storage.sqlite"
         while job.poll() is None and not database.exists():
             time.sleep(0.05)
         job.send_signal(signal.SIGINT)
         assert job.wait(60) == 130
-    done = subprocess.run(command[:-2], capture_output=True, text=True, check=True)
-    assert "4 files" in done.stdout or "unchanged" in done.stdout
-    assert subprocess.run(command[:-2], capture_output=True, text=True, check=True).stdout.startswith(
-        "0 files indexed, 4 unchanged"
-    )
+    subprocess.run(command, capture_output=True, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("0 files indexed, 4 unchanged")
 
 
 def test_a_ctrl_c_that_a_library_swallows_ends_the_program_all_the_same() -> None:

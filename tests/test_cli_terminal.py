@@ -68,15 +68,20 @@ def run(command: str, **environment: str) -> "subprocess.CompletedProcess[bytes]
         {"TERM": "dumb", "COLUMNS": "0"},
     ],
 )
-def test_odd_terminals_get_an_answer(environment: dict[str, str]) -> None:
+def test_odd_terminals_get_an_answer(environment: dict[str, str], tmp_path: Path) -> None:
     script = (
         "import sys; from pplx_embed_integrations.cli import main\n"
         "print(main(['search', 'Fluß 川', '--store', '/nowhere/Œ川\\x1b[31m']), main(['models']))\n"
         "try: main(['index', '--help'])\n"
         "except SystemExit as end: sys.exit(end.code)"
     )
+    (tmp_path / "script.py").write_text(script, encoding="utf-8")
     done = subprocess.run(
-        [sys.executable, "-c", script], env={**os.environ, **environment}, capture_output=True, timeout=120, check=False
+        [sys.executable, tmp_path / "script.py"],
+        env={**os.environ, **environment},
+        capture_output=True,
+        timeout=120,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr.startswith(b"pplx-embed: error: there is no store /nowhere/")
