@@ -139,9 +139,9 @@ def test_a_store_at_an_odd_place_is_told(notes: Path, replica_v1: Path, capsys: 
 
 def test_one_ctrl_c_ends_the_program_and_the_next_run_goes_on(notes: Path, replica_context_v1: Path) -> None:
     store = notes.parent / "store"
-    lines = "".join(f"12:{n % 60:02} worker {n} finished job {n * 7919 % 10007} of the survey\n" for n in range(4000))
+    lines = "".join(f"12:{n % 60:02} worker {n} finished job {n * 7919 % 10007} of the survey\n" for n in range(1500))
     (notes / "z.txt").write_text(lines)
-    command = [PROGRAM, "index", notes, "--store", store, "--model", replica_context_v1, "--chunk-tokens", "24"]
+    command = [PROGRAM, "index", notes, "--store", store, "--model", replica_context_v1, "--chunk-tokens", "96"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as job:
         database = store / "collection" / "documents" / "storage.sqlite"
         while job.poll() is None and not database.exists():

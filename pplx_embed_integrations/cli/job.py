@@ -91,7 +91,6 @@ class Job:
 
     def __init__(self, folder: str, collection: Collection, embeddings: PplxEmbeddings, chunk_tokens: int) -> None:
         self._folder, self._collection, self._embeddings = folder, collection, embeddings
-        self._store = collection.vector_store(embeddings)
         self._chunk_tokens = chunk_tokens
         self._folders: set[str] = set()
 
@@ -230,17 +229,26 @@ class Job:
     def _add(self, batch: _Batch) -> None:
         if not batch.new:
             return
-        ids = [chunk.id for chunk in batch.new]
         try:
-            if self._embeddings.contextual:
-                with self._embeddings.documents(batch.together, group_by=_source, on_miss="error"):
-                    self._store.add_documents(batch.new, ids=ids)
-            else:
-                self._store.add_documents(batch.new, ids=ids)
+            vectors = self._vectors(batch)
         except InputError as error:
             sources = ", ".join(sorted({shown(chunk.metadata["source"]) for chunk in batch.new}))
             raise InputError(f"in {sources}: {error}") from error
+        self._collection.add(batch.new, [vectors[str(chunk.id)] for chunk in batch.new])
 
-
-def _source(chunk: Document) -> str:
-    return str(chunk.metadata["source"])
+    def _vectors(self, batch: _Batch) -> dict[str, list[float]]:
+        """Embed a batch; of one file it holds a single window, so that a source is a document."""
+        if not self._embeddings.contextual:
+            found = self._embeddings.embed_documents([chunk.page_content for chunk in batch.together])
+            return {str(chunk.id): vector for chunk, vector in zip(batch.together, found, strict=True)}
+        windows: dict[str, list[Document]] = {}
+        for chunk in batch.together:
+            windows.setdefault(chunk.metadata["source"], []).append(chunk)
+        matrices = self._embeddings.embed_document_chunks(
+            [[chunk.page_content for chunk in chunks] for chunks in windows.values()]
+        )
+        return {
+            str(chunk.id): vector
+            for chunks, matrix in zip(windows.values(), matrices, strict=True)
+            for chunk, vector in zip(chunks, matrix, strict=True)
+        }

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import InputError, MissingDependencyError, PplxEmbedError
 
 if TYPE_CHECKING:
+    from langchain_core.documents import Document
     from langchain_core.embeddings import Embeddings
     from langchain_qdrant import QdrantVectorStore
     from qdrant_client import QdrantClient
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 __all__ = ["Collection", "StoreError", "check_name", "check_place", "local_path", "open_store", "store_exists"]
 
 _KEY = "pplx_embed"
-_PAGE = 1000
+_PAGE, _STORED = 1000, 64
+"""Points that are read, and written, at a time."""
 _NO_NAME = re.compile(r'[\x00-\x1f\x7f-\x9f<>:"/\\|?*\ud800-\udfff]')
 _LONGEST_NAME = 200
 
@@ -212,6 +214,21 @@ class Collection:
             validate_embeddings=False,
             validate_collection_config=False,
         )
+
+    def add(self, chunks: list[Document], vectors: list[list[float]]) -> None:
+        """Store chunks with their vectors, as LangChain's view of the collection expects them."""
+        from qdrant_client.models import PointStruct
+
+        for start in range(0, len(chunks), _STORED):
+            points = [
+                PointStruct(
+                    id=str(chunk.id),
+                    vector=vector,
+                    payload={"page_content": chunk.page_content, "metadata": chunk.metadata},
+                )
+                for chunk, vector in zip(chunks[start : start + _STORED], vectors[start : start + _STORED], strict=True)
+            ]
+            self._client.upsert(self.name, points=points)
 
     def points(self, keys: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yield every chunk's id and the values of these metadata keys."""
