@@ -113,13 +113,19 @@ class Scope:
                 return None
             turn = self._turns.get(text, 0)
             self._turns[text] = (turn + 1) % len(indices)
-        if len(indices) > 1 and not self._in_turn:
+        if len(indices) > 1 and not self._in_turn and not self._alike(indices):
             self._ambiguous(len(indices))
         return self._place(indices[turn])
 
     def _place(self, index: int) -> Place:
         self._asked.add(index)
         return self._rows[index]
+
+    def _alike(self, indices: list[int]) -> bool:
+        """Tell whether chunks stand at one place in equal documents, so that it does not matter which is meant."""
+        number, row = self._rows[indices[0]]
+        places = (self._rows[index] for index in indices[1:])
+        return all(row == other and self._documents[number] == self._documents[copy] for copy, other in places)
 
     def _ambiguous(self, count: int) -> None:
         message = (

@@ -36,7 +36,7 @@ _OF_A_CHUNK = re.compile(
 )
 _OWNERS = re.compile(r"^(user|username|owner|tenant|customer|account|workspace|organization|file_?path|file)(_?id)?$")
 _MANY = 10
-_LIKE = 0.7
+_LIKE = 0.5
 """Share of chunks that two versions of one document have in common, at least."""
 
 
@@ -82,7 +82,7 @@ def arrange(chunks: Sequence[Document]) -> Arrival:
     times = math.gcd(*Counter(found).values()) if found else 1
     if times > 1:
         return Arrival([_in_order(chunks, indices) for indices in _nth(found, times)], "copies")
-    border = _second_version([(text, page) for text, page, _ in found])
+    border = _second_version(found)
     if border:
         parts = [list(range(border)), list(range(border, len(chunks)))]
         return Arrival([_in_order(chunks, indices) for indices in parts], "versions")
@@ -124,16 +124,21 @@ def _nth(found: list[Any], times: int) -> list[list[int]]:
     return copies
 
 
-def _second_version(found: list[tuple[str, str]]) -> int:
-    """Tell where the chunks begin anew with mostly the same texts; 0 if nowhere."""
+def _second_version(found: list[tuple[str, str, str]]) -> int:
+    """Tell where the chunks begin anew with mostly the same texts; 0 if nowhere.
+
+    One text in two places at the same offset is enough of a sign, two texts in common are without offsets.
+    """
     where: dict[tuple[str, str], list[int]] = {}
-    for index, each in enumerate(found):
-        where.setdefault(each, []).append(index)
+    for index, (text, page, _) in enumerate(found):
+        where.setdefault((text, page), []).append(index)
     for first in range(min(8, len(found) // 2)):
-        for again in where[found[first]][1:3]:
+        text, page, start = found[first]
+        for again in where[text, page][1:3]:
             border = again - first
-            one, other = Counter(found[:border]), Counter(found[border:])
-            if border > 1 and (one & other).total() >= max(2, _LIKE * max(border, len(found) - border)):
+            one, other = (Counter(each[:2] for each in part) for part in (found[:border], found[border:]))
+            least = 1 if found[again][2] == start != repr(None) else 2
+            if border > 1 and (one & other).total() >= max(least, _LIKE * max(border, len(found) - border)):
                 return border
     return 0
 

@@ -216,7 +216,7 @@ class Run:
         if stamp is not None and stamp.chunks is not None and stamp.chunks != len(document.chunks):
             raise InputError(
                 f"{len(document.chunks)} of the {stamp.chunks} chunks of document {document.key.shown} are here, and "
-                "would replace all of it; pass all of them"
+                "would replace all of it; pass all of them together (in a list they may be shuffled)"
             )
 
     def _ids(self, document: ChunkedDocument, version: str) -> list[str]:

@@ -248,3 +248,54 @@ async def test_200_concurrent_queries_leave_the_loop_alive(embeddings):
     assert np.median(gaps) < 0.1  # the median: a shared processor keeps anyone waiting now and then
     for query, vector in zip(queries, found, strict=True):
         np.testing.assert_allclose(vector, embeddings.embed_query(query), atol=0.006)
+
+
+LOOP = """
+import asyncio, sys, threading
+from langchain_core.documents import Document
+from langchain_core.indexing import InMemoryRecordManager
+from langchain_core.vectorstores import InMemoryVectorStore
+from pplx_embed_integrations.langchain import *
+
+on_loop = []
+
+class Spy:
+    def find_spec(self, name, path=None, target=None):
+        if name == "torch":
+            on_loop.append(threading.current_thread() is threading.main_thread())
+
+sys.meta_path.insert(0, Spy())
+embeddings = PplxEmbeddings("miniature")
+store, records, one = InMemoryVectorStore(embeddings), InMemoryRecordManager("x"), [Document("One. Two.", id="a")]
+split = lambda text: text.split(". ")
+calls = {
+    "aembed_query": lambda: embeddings.aembed_query("x"),
+    "aembed_documents": lambda: embeddings.aembed_documents(["x"]),
+    "aembed_document_chunks": lambda: embeddings.aembed_document_chunks([["x"]]),
+    "aadd_documents": lambda: aadd_documents(store, one, splitter=split),
+    "afrom_documents": lambda: afrom_documents(InMemoryVectorStore, one, embeddings, splitter=split),
+    "aindex_documents": lambda: aindex_documents(one, records, store, splitter=split),
+}
+
+async def run():
+    await calls[sys.argv[1]]()
+
+asyncio.run(run())
+sys.exit(3 if any(on_loop) or not on_loop else 0)
+"""
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "aembed_query",
+        "aembed_documents",
+        "aembed_document_chunks",
+        "aadd_documents",
+        "afrom_documents",
+        "aindex_documents",
+    ],
+)
+def test_the_first_asynchronous_call_leaves_the_loop_free(call):
+    """Importing the backbone takes seconds, so it happens in a thread."""
+    assert subprocess.run([sys.executable, "-c", LOOP, call], check=False).returncode == 0

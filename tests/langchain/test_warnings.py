@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import itertools
 import pickle
+from concurrent.futures import ProcessPoolExecutor
 from datetime import date
 from enum import Enum
+from multiprocessing import get_context
 from pathlib import Path
 from uuid import UUID
 
@@ -247,6 +249,29 @@ def test_copies_never_mix(name, open_store, embeddings, records, tmp_path):
         assert index_documents(chunks, records, indexed, group_by="source")["num_added"] == 4
 
 
+@pytest.mark.parametrize(("rows", "offsets"), [(2, True), (3, True), (9, True), (3, False), (9, False)])
+@pytest.mark.parametrize("edited", [0, 1, -1])
+def test_versions_of_any_length_are_noticed(store, rows, edited, offsets):
+    old = [f"Line {n} is about item {n}." for n in range(rows)]
+    new = list(old)
+    new[edited] = "An edited line, short."
+    chunks = [
+        Document(text, metadata={"source": "h", **({"start_index": 40 * n} if offsets else {})})
+        for texts in (old, new)
+        for n, text in enumerate(texts)
+    ]
+    with pytest.warns(ContextWarning, match="'h' comes 2 times with different texts"):
+        add_documents(store, chunks, group_by="source")
+
+
+def test_one_object_twice_is_no_riddle(embeddings, store):
+    chunks = chunks_of("Halcyon", source="h")
+    with pytest.warns(ContextWarning, match="'h' comes 2 times") as caught:
+        add_documents(store, chunks + chunks, group_by="source")
+    assert len(caught) == 1
+    check(embeddings, store)
+
+
 def test_versions_never_mix(embeddings, store, records):
     new = [*TEXTS["Halcyon"][:2], "It has moved to a tower.", TEXTS["Halcyon"][3]]
     chunks = chunks_of("Halcyon", source="h")
@@ -323,3 +348,27 @@ def test_chromas_update_is_right_inside_a_block(embeddings, open_store):
     [expected] = embeddings.embed_document_chunks([TEXTS["Northwind"]])
     rows = {metadata["n"]: vector for metadata, vector in zip(found["metadatas"], found["embeddings"], strict=True)}
     np.testing.assert_allclose([rows[n] for n in range(4)], expected, atol=0.006)
+
+
+def embed_elsewhere(texts):
+    return FORKED.embed_documents(texts)
+
+
+@pytest.mark.filterwarnings("ignore:.*were not embedded inside the block")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_forked_process_is_right_or_refuses(embeddings, new_embeddings):
+    """A child has the block, but strings of its own."""
+    global FORKED
+    [expected] = embeddings.embed_document_chunks([TEXTS["Halcyon"]])
+    FORKED = new_embeddings()  # a model that is loaded before the fork is refused in the child, whatever the texts
+    one = chunks_of("Halcyon", source="h")
+    with ProcessPoolExecutor(1, mp_context=get_context("fork")) as pool, FORKED.documents(one, group_by="source"):
+        found = pool.submit(embed_elsewhere, TEXTS["Halcyon"]).result(120)
+        np.testing.assert_allclose(found, expected, atol=0.006)
+    two = chunks_of("Halcyon", "Northwind", source=lambda firm, n: firm)
+    with (
+        ProcessPoolExecutor(1, mp_context=get_context("fork")) as pool,
+        FORKED.documents(two, group_by="source"),
+        pytest.raises(InputError, match=r"same text.*process that opened"),
+    ):
+        pool.submit(embed_elsewhere, [chunk.page_content for chunk in two]).result(120)
