@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         NotContextualError,
         PplxEmbedError,
         PrecisionWarning,
+        StoreError,
     )
 
 __version__ = "0.1.0"
@@ -46,6 +47,7 @@ __all__ = [
     "PplxEmbedError",
     "PplxEncoder",
     "PrecisionWarning",
+    "StoreError",
     "__version__",
     "list_checkpoints",
     "register",

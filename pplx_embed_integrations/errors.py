@@ -11,7 +11,8 @@ Knows the tree below; must not know what raises it, nor import anything of the p
     │   └── NotContextualError                  chunks in context asked of a checkpoint trained for single texts
     ├── DownloadError           (OSError)       the hub, the repository or the revision cannot be reached
     ├── MissingDependencyError  (ImportError)   an optional package is not installed
-    └── EncodingError           (RuntimeError)  the model ran, and what it gave cannot be a vector
+    ├── EncodingError           (RuntimeError)  the model ran, and what it gave cannot be a vector
+    └── StoreError              (OSError)       a table of vectors cannot be opened, read or written
 
     ContextWarning              (UserWarning)   vectors are right, but carry less context than they could
     PrecisionWarning            (UserWarning)   a result is near what was asked for, and not exactly it
@@ -30,6 +31,7 @@ __all__ = [
     "NotContextualError",
     "PplxEmbedError",
     "PrecisionWarning",
+    "StoreError",
 ]
 
 
@@ -116,6 +118,15 @@ class EncodingError(PplxEmbedError, RuntimeError):
 
     Example:
         >>> issubclass(EncodingError, RuntimeError)
+        True
+    """
+
+
+class StoreError(PplxEmbedError, OSError):
+    """A table of vectors cannot be opened, read or written; what it holds is as it was.
+
+    Example:
+        >>> issubclass(StoreError, OSError)
         True
     """
 

@@ -1,0 +1,23 @@
+"""Codes and bits kept as they are: one LanceDB table of chunks, whichever framework they come from.
+
+Knows the public names of this room; must not know LangChain, LlamaIndex or any model.
+"""
+
+from .documents import Chunk, Hit, StoredDocument
+from .filters import Where
+from .record import Keep, Record
+from .table import ChunkTable, Comparison, Written
+from .upkeep import Stats
+
+__all__ = [
+    "Chunk",
+    "ChunkTable",
+    "Comparison",
+    "Hit",
+    "Keep",
+    "Record",
+    "Stats",
+    "StoredDocument",
+    "Where",
+    "Written",
+]

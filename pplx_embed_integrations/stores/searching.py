@@ -1,0 +1,181 @@
+"""Searching: bits by Hamming distance, their candidates by cosine; codes alone; words; all with a filter.
+
+Knows LanceDB's queries and how ties are broken; must not know how rows were written, nor any model.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import InputError
+from ..vectors import pack_bits
+from .documents import Hit
+from .handle import Handle
+from .rows import CONTENT, hits, matrix, vectors
+from .scores import cosines
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["TEXT_INDEX", "search_bits", "search_codes", "search_words"]
+
+CANDIDATES = 200
+"""At least so many candidates are rescored: fewer cost recall and save next to nothing."""
+OVERSAMPLING = 20
+TEXT_INDEX = "text_idx"
+_ROWS_READ = 4096
+_WIDER = 8
+
+
+def search_bits(
+    handle: Handle,
+    query: npt.NDArray[np.int8],
+    *,
+    k: int,
+    where: str | None,
+    oversampling: float | None,
+    rescore: bool,
+    probes: int | None,
+    exact: bool,
+) -> list[Hit]:
+    """Find candidates by Hamming distance and rank them by cosine.
+
+    Args:
+        handle: The table.
+        query: `[d]` int8.
+        k: How many are wanted.
+        where: SQL.
+        oversampling: Candidates for each one that is wanted.
+        rescore: Rank by the cosine of the query's codes with what is kept; else by that of the bits alone.
+        probes: Partitions of the index to look into.
+        exact: Look at every row, index or not.
+    """
+    wanted = (
+        k if not rescore else max(k, round(k * oversampling) if oversampling else max(k * OVERSAMPLING, CANDIDATES))
+    )
+    columns = [*CONTENT, "codes" if handle.record.has_codes else "bits", "_distance"]
+    found = _nearest(handle, query, columns, wanted, where, probes, exact)
+    rows = vectors(found, handle.record)
+    assert rows is not None
+    if rescore:
+        scores = cosines(query, rows)
+    else:
+        scores = 1.0 - 2.0 * found["_distance"].to_numpy().astype(np.float64) / handle.record.dimensions
+    order = _order(scores, found)[:k]
+    return hits(found.take(order), scores=scores[order].tolist(), found=rows[order])
+
+
+def _nearest(
+    handle: Handle,
+    query: npt.NDArray[np.int8],
+    columns: list[str],
+    wanted: int,
+    where: str | None,
+    probes: int | None,
+    exact: bool,
+) -> pa.Table:
+    """Read the nearest rows by Hamming distance: at least `wanted` of them, and none left out that ties with another.
+
+    Distances are small integers, so many rows tie, and which of them a limit keeps is chance. So more are asked for
+    than wanted, and those as far away as the last one go: whoever is nearer is surely there.
+    """
+    bits = pack_bits(query[None])[0]
+    limit = wanted + max(wanted // 2, 64)
+    while True:
+        asked = handle.table.search(bits, vector_column_name="bits").distance_type("hamming").limit(limit)
+        asked = asked.where(where) if where else asked
+        asked = asked.bypass_vector_index() if exact else asked
+        asked = asked.nprobes(probes) if probes else asked
+        with handle.reading(where):
+            found = asked.select(columns).to_arrow()
+        if len(found) < limit:
+            return found
+        distances = found["_distance"].to_numpy()
+        nearer = np.flatnonzero(distances < distances.max())
+        if len(nearer) >= wanted:
+            return found.take(nearer)
+        limit *= _WIDER
+
+
+def _order(scores: npt.NDArray[np.float64], found: pa.Table) -> npt.NDArray[np.int64]:
+    """Order by score; equal ones by document and position, so that the same question has the same answer."""
+    documents = np.asarray(found["document"].to_pylist(), dtype=object)
+    positions = np.asarray(found["position"].to_pylist(), dtype=np.int64)
+    names = np.asarray(found["id"].to_pylist(), dtype=object)
+    keys = sorted(range(len(scores)), key=lambda row: (-scores[row], documents[row], positions[row], names[row]))
+    return np.asarray(keys, dtype=np.int64)
+
+
+def search_codes(handle: Handle, query: npt.NDArray[np.int8], *, k: int, where: str | None) -> list[Hit]:
+    """Rank every row by the cosine of its codes: exact, and reads all of them.
+
+    Args:
+        handle: The table.
+        query: `[d]` int8.
+        k: How many are wanted.
+        where: SQL.
+    """
+    import pyarrow as pa
+
+    snapshot = handle.snapshot()  # rows are read twice, and must be of one version
+    condition = f"id IS NOT NULL AND {where}" if where else "id IS NOT NULL"
+    columns = ["document", "position", "id"]
+    best: pa.Table | None = None
+    scores = np.empty(0)
+    with handle.reading(where):
+        reader = snapshot.search().where(condition).select([*columns, "codes"]).with_row_id(True)
+        for batch in reader.to_batches(batch_size=_ROWS_READ):
+            table = pa.Table.from_batches([batch])
+            fresh = cosines(query, matrix(table["codes"], np.int8))
+            table = table.select([*columns, "_rowid"])
+            best = table if best is None else pa.concat_tables([best, table])
+            scores = np.concatenate([scores, fresh])
+            if len(scores) > k:
+                last = np.partition(scores, len(scores) - k)[len(scores) - k]
+                kept = np.flatnonzero(scores >= last)  # all that tie with the last one stay
+                best, scores = best.take(kept), scores[kept]
+        if best is None:
+            return []
+        order = _order(scores, best)[:k]
+        rowids = best["_rowid"].to_numpy()[order].tolist()
+        return _taken(snapshot, rowids, scores[order])
+
+
+def _taken(snapshot: Any, rowids: list[int], scores: npt.NDArray[np.float64]) -> list[Hit]:
+    found = snapshot.take_row_ids(rowids).select([*CONTENT, "codes"]).with_row_id().to_arrow()
+    place = {rowid: row for row, rowid in enumerate(found["_rowid"].to_pylist())}
+    ordered = found.take([place[rowid] for rowid in rowids])
+    return hits(ordered, scores=scores.tolist(), found=matrix(ordered["codes"], np.int8))
+
+
+def search_words(handle: Handle, text: str, *, k: int, where: str | None) -> list[Hit]:
+    """Find chunks by their words (BM25); see `ChunkTable.search_text`."""
+    from lancedb.query import MatchQuery
+
+    if not isinstance(text, str):
+        raise InputError(f"a search by words takes a string, not {type(text).__name__}")
+    if not any(index.name == TEXT_INDEX for index in handle.table.list_indices()):
+        make_text_index(handle)
+    match: Any = MatchQuery  # its optional arguments look required to type checkers
+    asked = handle.table.search(match(text, "text"), query_type="fts").limit(k + 64)
+    asked = asked.where(where) if where else asked
+    forms = ["codes"] if handle.record.has_codes else ["bits"]
+    with handle.reading(where):
+        found = asked.select([*CONTENT, *forms, "_score"]).to_arrow()
+    if not len(found):
+        return []
+    scores = found["_score"].to_numpy().astype(np.float64)
+    order = _order(scores, found)[:k]
+    rows = vectors(found, handle.record)
+    return hits(found.take(order), scores=scores[order].tolist(), found=None if rows is None else rows[order])
+
+
+def make_text_index(handle: Handle) -> None:
+    """Make the full-text index: words as Unicode cuts them, in any language, as they are written."""
+    from lancedb.index import FTS
+
+    config = FTS(base_tokenizer="icu", stem=False, remove_stop_words=False)
+    handle.writing(lambda: handle.table.create_index("text", config=config, name=TEXT_INDEX, replace=True))

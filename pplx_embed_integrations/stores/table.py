@@ -1,0 +1,353 @@
+"""One table of chunks: documents in, as a whole or not at all; chunks out, by vector, by words, by name.
+
+Knows the table's public face and checks what callers give; must not know models, frameworks or files.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import InputError
+from . import searching, upkeep, writing
+from .documents import Chunk, Hit, StoredDocument
+from .filters import Where, condition, one_of
+from .handle import Handle
+from .record import Keep, Record, check_keep
+from .rows import CONTENT, Row, hits, vectors
+from .scores import check_query
+from .upkeep import Stats
+from .writing import Comparison, Written
+
+__all__ = ["ChunkTable", "Comparison", "Written"]
+
+By = Literal["both", "int8", "bits"]
+
+
+class ChunkTable:
+    """A LanceDB table of chunks whose vectors stay int8 codes and packed bits.
+
+    Several processes may read and write one table. A write is one version of the table: it is there as a whole or not
+    at all, whatever happens to the process, and a reader sees one version. Of two that replace the same document at
+    the same time the later one wins, as a whole.
+
+    Args:
+        uri: A folder, or `s3://…`, `gs://…`, `az://…`.
+        name: The table's name; a folder may hold several.
+        made_by: What makes vectors comparable: the embedder's identity. A new table remembers it, an old one is
+            compared with it.
+        dimensions: Width of the vectors.
+        keep: `"both"`, `"int8"` or `"bits"`; by default what the table has, `"both"` in a new one.
+        storage_options: LanceDB's options of the object storage, such as `{"aws_region": "eu-central-1"}`.
+
+    Raises:
+        InputError: The table was made by something else, or keeps another form; or an option is wrong.
+        MissingDependencyError: LanceDB is not installed.
+        StoreError: It cannot be opened, or is not there and `made_by` and `dimensions` do not say how to make it.
+
+    Example:
+        >>> import tempfile
+        >>> table = ChunkTable(tempfile.mkdtemp(), made_by={"model": "mine"}, dimensions=8)
+        >>> ada = StoredDocument("ada", [Chunk("ada-0", "Ada wrote notes.", {"year": 1843})])
+        >>> table.replace([ada], [np.array([[9, -9, 9, 9, -9, 9, 9, 9]], np.int8)]).added
+        1
+        >>> [hit.id for hit in table.search(np.array([9, -9, 9, 9, -9, 9, 9, 8], np.int8), k=1)]
+        ['ada-0']
+        >>> table.count({"year": {"$lt": 1900}})
+        1
+    """
+
+    def __init__(
+        self,
+        uri: str | Path,
+        *,
+        name: str = "chunks",
+        made_by: Mapping[str, Any] | None = None,
+        dimensions: int | None = None,
+        keep: Keep | None = None,
+        storage_options: Mapping[str, str] | None = None,
+    ) -> None:
+        if keep is not None:
+            check_keep(keep)
+        wanted = None
+        if made_by is not None and dimensions is not None:
+            if isinstance(dimensions, bool) or not isinstance(dimensions, int) or dimensions < 1:
+                raise InputError(f"dimensions must be a positive integer, not {dimensions!r}")
+            wanted = Record(made_by, dimensions, keep or "both")
+        self._handle = Handle(str(uri), name, record=wanted, storage_options=storage_options)
+        self.record.check(made_by=made_by, dimensions=dimensions, keep=keep, table=self._handle.label)
+        self._lock = threading.Lock()
+
+    @property
+    def record(self) -> Record:
+        """What the table says of itself: what made its vectors, their width, the forms kept."""
+        return self._handle.record
+
+    @property
+    def uri(self) -> str:
+        """Where the table lies."""
+        return self._handle.uri
+
+    @property
+    def name(self) -> str:
+        """The table's name."""
+        return self._handle.name
+
+    @property
+    def lance(self) -> Any:
+        """LanceDB's own table, for what this class does not do; read it freely, write through this class."""
+        return self._handle.table
+
+    def compare(self, documents: Sequence[StoredDocument]) -> Comparison:
+        """Tell which documents the table holds already, so that only the others are embedded.
+
+        Args:
+            documents: Whole documents, each key once.
+
+        Returns:
+            The documents, by what is to be done with them.
+
+        Raises:
+            InputError: A document is given twice, or two of its chunks share an id.
+        """
+        return writing.compare(self._handle, documents)
+
+    def vectors_of(self, documents: Sequence[StoredDocument]) -> list[npt.NDArray[np.int8]]:
+        """Read the vectors of documents whose texts the table holds: those that `compare` calls renamed.
+
+        Returns:
+            For each `[chunks, d]` int8, ±1 where the table keeps bits alone.
+        """
+        return writing.stored_vectors(self._handle, documents)
+
+    def replace(self, documents: Sequence[StoredDocument], codes: Sequence[npt.ArrayLike]) -> Written:
+        """Store documents, each in place of what the table holds of it, in one version of the table.
+
+        Args:
+            documents: Whole documents, each key once.
+            codes: For each `[chunks, d]` int8; packed bits `[chunks, ceil(d / 8)]` uint8 will do where the table
+                keeps bits alone.
+
+        Returns:
+            How many chunks came and went.
+
+        Raises:
+            EncodingError: A vector is all zeros.
+            InputError: Vectors do not fit, or an id is that of another document's chunk.
+            StoreError: It could not be written; the table is as it was.
+        """
+        with self._lock:
+            return writing.replace(self._handle, documents, codes)
+
+    def upsert(
+        self,
+        chunks: Sequence[Chunk],
+        codes: npt.NDArray[Any],
+        *,
+        documents: Sequence[str] | None = None,
+        positions: Sequence[int] | None = None,
+    ) -> Written:
+        """Store chunks one by one, in place of those of the same ids.
+
+        Args:
+            chunks: Chunks, each id once.
+            codes: `[n, d]` int8, or packed bits where the table keeps those alone.
+            documents: Key of each one's document; by default each is a document of its own, named by its id.
+            positions: Place of each in its document; 0 by default.
+
+        Returns:
+            How many chunks came, and how many of them were there before.
+        """
+        keys = documents if documents is not None else [chunk.id for chunk in chunks]
+        places = positions if positions is not None else [0] * len(chunks)
+        rows = [Row("", key, place, "", chunk) for chunk, key, place in zip(chunks, keys, places, strict=True)]
+        with self._lock:
+            return writing.upsert(self._handle, rows, codes)
+
+    def delete(
+        self,
+        *,
+        ids: Sequence[str] | None = None,
+        documents: Sequence[str] | None = None,
+        where: Where | None = None,
+    ) -> int:
+        """Delete chunks by id, by document, or by a condition; by both where both are given.
+
+        Returns:
+            How many chunks were deleted.
+
+        Raises:
+            InputError: Nothing says what to delete.
+        """
+        if ids is None and documents is None and where is None:
+            raise InputError('say what to delete: ids=, documents= or where=; all of it: where="true"')
+        if ids is not None and documents is not None:
+            raise InputError("delete by ids= or by documents=, not by both at once")
+        names = {name: list(values) for name, values in (("id", ids), ("document", documents)) if values is not None}
+        if names and not any(names.values()):
+            return 0
+        with self._lock:
+            return writing.delete(self._handle, names, condition(where))
+
+    def get(
+        self,
+        *,
+        ids: Sequence[str] | None = None,
+        documents: Sequence[str] | None = None,
+        where: Where | None = None,
+        limit: int | None = None,
+        offset: int | None = None,
+        with_vectors: bool = False,
+    ) -> list[Hit]:
+        """Read chunks by id, in the order asked for; or else in reading order, document by document.
+
+        Args:
+            ids: Ids; those that are not there are left out.
+            documents: Keys of documents.
+            where: A condition; see `filters.condition`.
+            limit: At most so many.
+            offset: Leave out so many first.
+            with_vectors: Read the vectors along.
+        """
+        forms = (["codes"] if self.record.has_codes else ["bits"]) if with_vectors else []
+        parts = [one_of("id", ids)] if ids is not None else []
+        parts += [one_of("document", documents)] if documents is not None else []
+        sql = condition(where)
+        parts += [sql] if sql else []
+        found = self._handle.read([*CONTENT, *forms], " AND ".join(parts) or None, limit=limit, offset=offset or None)
+        rows = hits(found, found=vectors(found, self.record))
+        if ids is None:
+            return sorted(rows, key=lambda hit: (hit.document, hit.position, hit.id))
+        by_id = {hit.id: hit for hit in rows}
+        return [by_id[each] for each in ids if each in by_id]
+
+    def count(self, where: Where | None = None) -> int:
+        """Count chunks."""
+        sql = condition(where)
+        with self._handle.reading(sql):
+            return int(self._handle.table.count_rows(f"id IS NOT NULL AND {sql}" if sql else "id IS NOT NULL"))
+
+    def documents(self, where: Where | None = None) -> dict[str, int]:
+        """Return the keys of all documents, each with how many chunks of it there are."""
+        import pyarrow.compute as pc
+
+        counts = pc.value_counts(self._handle.read(["document"], condition(where))["document"])
+        return {entry["values"].as_py(): entry["counts"].as_py() for entry in counts}
+
+    def search(
+        self,
+        query: npt.ArrayLike,
+        *,
+        k: int = 10,
+        where: Where | None = None,
+        oversampling: float | None = None,
+        by: By | None = None,
+        probes: int | None = None,
+        exact: bool = False,
+    ) -> list[Hit]:
+        """Find the chunks nearest to a query.
+
+        With both forms the bits find candidates by Hamming distance, and the codes rank them by cosine. Where bits
+        alone are kept, the query's codes rank the candidates' signs. Equal scores come in the order of document and
+        position, so the same question has the same answer.
+
+        Args:
+            query: `[d]` int8 codes, or packed bits, which then rank by themselves.
+            k: How many.
+            where: A condition; only chunks that meet it are looked at.
+            oversampling: Candidates for each chunk that is wanted; by default 20, and 200 at least.
+            by: `"both"`, `"int8"` (every row's codes: exact) or `"bits"` (Hamming alone); by default the best of what
+                is kept.
+            probes: Partitions of the index to look into, where there is one.
+            exact: Look at every row, index or not.
+
+        Returns:
+            Chunks, best first, with their cosine in [-1, 1].
+
+        Raises:
+            EncodingError: The query is all zeros.
+            InputError: Query, filter or option is wrong.
+            StoreError: The table cannot be read.
+        """
+        packed = np.asarray(query).dtype == np.uint8
+        asked = check_query(query, dimensions=self.record.dimensions)
+        how = self._how(by, k, oversampling, packed=packed)
+        sql = condition(where)
+        if how == "int8":
+            return searching.search_codes(self._handle, asked, k=k, where=sql)
+        return searching.search_bits(
+            self._handle,
+            asked,
+            k=k,
+            where=sql,
+            oversampling=oversampling,
+            rescore=how == "both",
+            probes=probes,
+            exact=exact,
+        )
+
+    def _how(self, by: By | None, k: int, oversampling: float | None, *, packed: bool) -> By:
+        if by is not None and by not in get_args(By):
+            raise InputError(f'by={by!r} is unknown; use "both", "int8" or "bits"')
+        if isinstance(k, bool) or not isinstance(k, int) or k < 1:
+            raise InputError(f"k must be a positive integer, not {k!r}")
+        if oversampling is not None and oversampling < 1:
+            raise InputError(f"oversampling must be at least 1, not {oversampling!r}")
+        if by == "int8" and not self.record.has_codes:
+            raise InputError(f'by="int8" asks for codes, and {self._handle.label} keeps bits alone')
+        if by in ("bits", "both") and not self.record.has_bits:
+            raise InputError(f'by="{by}" asks for bits, and {self._handle.label} keeps codes alone')
+        if by is not None:
+            return by
+        return "int8" if not self.record.has_bits else "bits" if packed else "both"
+
+    def search_text(self, text: str, *, k: int = 10, where: Where | None = None) -> list[Hit]:
+        """Find chunks by their words, ranked by BM25; the full-text index is made at the first call.
+
+        Args:
+            text: Words, in any language; punctuation has no meaning.
+            k: How many.
+            where: A condition.
+        """
+        return searching.search_words(self._handle, text, k=k, where=condition(where))
+
+    def index(self, *, partitions: int | None = None) -> None:
+        """Make an index over the bits (IVF), for tables of millions: faster, and it finds a little less.
+
+        `stats(recall_sample=20)` says how much less, and `search(probes=…)` buys some back. Rows that come later are
+        looked at one by one until `compact()` takes them into the index.
+
+        Args:
+            partitions: How many parts; by default a quarter of the square root of the rows.
+
+        Raises:
+            InputError: The table keeps no bits, or is too small to need one.
+        """
+        upkeep.index_bits(self._handle, partitions=partitions)
+
+    def compact(self, *, keep_versions: timedelta = timedelta(hours=1)) -> None:
+        """Put small files together, take new rows into the indexes, and remove old versions.
+
+        Args:
+            keep_versions: Versions younger than this stay, for those who are reading them.
+        """
+        with self._lock:
+            upkeep.compact(self._handle, keep_versions=keep_versions)
+
+    def stats(self, *, recall_sample: int = 0) -> Stats:
+        """Measure the table.
+
+        Args:
+            recall_sample: Ask so many of the table's own rows for their neighbours and compare with an exact search;
+                0 to leave that out.
+        """
+        return upkeep.measure(self._handle, sample=recall_sample)
+
+    def __repr__(self) -> str:
+        return f"ChunkTable({self.uri!r}, name={self.name!r}, keep={self.record.keep!r})"
