@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import EncodingError, InputError, InputTypeError
-from ..vectors import Vectors, pack_bits, unpack_bits
+from ..vectors import Vectors, unpack_bits
 
-__all__ = ["check_codes", "check_query", "cosines", "diversify", "fuse"]
+__all__ = ["check_codes", "check_query", "cosines", "diversify", "fuse", "signs"]
 
 Name = TypeVar("Name", bound=Hashable)
 
@@ -114,8 +114,8 @@ def check_codes(vectors: object, *, rows: int, dimensions: int, packed: bool, do
 
 
 def signs(vectors: Vectors) -> npt.NDArray[np.uint8]:
-    """Return packed bits of codes: 1 where a code is at least 0."""
-    return vectors if vectors.dtype == np.uint8 else pack_bits(vectors)
+    """Return packed bits of codes, 1 where a code is at least 0: what finds the candidates that the codes then rank."""
+    return vectors if vectors.dtype == np.uint8 else np.packbits(vectors >= 0, axis=1)
 
 
 def diversify(query: npt.NDArray[np.int8], codes: npt.NDArray[np.int8], *, k: int, diversity: float) -> list[int]:

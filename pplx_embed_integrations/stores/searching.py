@@ -11,11 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import InputError
-from ..vectors import pack_bits
 from .documents import Hit
 from .handle import Handle
 from .rows import CONTENT, hits, matrix, vectors
-from .scores import cosines
+from .scores import cosines, signs
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -82,7 +81,7 @@ def _nearest(
     Distances are small integers, so many rows tie, and which of them a limit keeps is chance. So more are asked for
     than wanted, and those as far away as the last one go: whoever is nearer is surely there.
     """
-    bits = pack_bits(query[None])[0]
+    bits = signs(query[None])[0]
     limit = wanted + max(wanted // 2, 64)
     while True:
         asked = handle.table.search(bits, vector_column_name="bits").distance_type("hamming").limit(limit)

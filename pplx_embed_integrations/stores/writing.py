@@ -19,7 +19,7 @@ from .documents import StoredDocument
 from .filters import one_of
 from .handle import Handle
 from .rows import Row, chunk_key, document_rows, to_arrow, vectors
-from .scores import check_codes
+from .scores import check_codes, signs
 
 __all__ = ["Comparison", "Written", "compare", "delete", "replace", "stored_vectors", "upsert"]
 
@@ -157,8 +157,6 @@ def replace(handle: Handle, documents: Sequence[StoredDocument], matrices: Seque
 
 
 def _join(matrices: list[Vectors], *, bits: bool) -> Vectors:
-    from .scores import signs
-
     return np.concatenate([signs(matrix) for matrix in matrices] if bits else matrices)
 
 

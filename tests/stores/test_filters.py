@@ -94,11 +94,8 @@ def test_exists_and_lists(table: ChunkTable, key: str) -> None:
     for value in ("en", "1990", 1990, "x"):
         held = naive(
             lambda v, value=value: (
-                isinstance(v, list)
-                and any(same(each, value) for each in v)
-                or isinstance(v, str)
-                and isinstance(value, str)
-                and value in v
+                (isinstance(v, list) and any(same(each, value) for each in v))
+                or (isinstance(v, str) and isinstance(value, str) and value in v)
             )
         )
         assert found(table, key, {key: {"$contains": value}}) == held, value

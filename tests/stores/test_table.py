@@ -13,11 +13,14 @@ import pytest
 from pplx_embed_integrations import EncodingError, InputError, InputTypeError, StoreError
 from pplx_embed_integrations.stores import Chunk, ChunkTable, StoredDocument
 from pplx_embed_integrations.stores.scores import cosines, diversify
-from pplx_embed_integrations.vectors import pack_bits
 
 from .conftest import DIMENSIONS, MADE_BY, codes_of, document
 
 Make = Callable[..., ChunkTable]
+
+
+def pack_bits(codes: np.ndarray) -> np.ndarray:
+    return np.packbits(codes >= 0, axis=1)
 
 
 def naive_cosines(query: np.ndarray, rows: np.ndarray) -> np.ndarray:
