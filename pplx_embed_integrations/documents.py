@@ -272,7 +272,8 @@ def overlap(left: str, right: str, *, starts: tuple[int, int] | None = None) -> 
 
     Offsets count only where the text agrees with them (a loader may count from zero on every page). Without them the
     longest end of `left` that begins `right` is taken, if it has at least `MINIMUM_OVERLAP` characters in more than one
-    word and leaves something of both chunks: a footer repeated whole is a repetition, not an overlap.
+    word, stands only once in each of them, and leaves something of both chunks: a footer repeated whole is a
+    repetition, and so is a line that a table or a log has again and again.
 
     Args:
         left: The earlier chunk.
@@ -302,15 +303,23 @@ def overlap(left: str, right: str, *, starts: tuple[int, int] | None = None) -> 
     while at >= 0:
         shared = len(left) - at
         if shared < len(right) and left.endswith(right[:shared]):
-            return shared
+            return 0 if _repeats(left, right, shared) else shared
         at = left.find(probe, at + 1)
     return 0
+
+
+def _repeats(left: str, right: str, shared: int) -> bool:
+    """Whether the shared text, or how it begins, comes again where no overlap would bring it."""
+    text = right[:shared]
+    return text in left[:-1] or text in right[1:] or text[:MINIMUM_OVERLAP] in text[1:]
 
 
 def find_overlap(
     documents: Sequence[Sequence[str]], starts: Sequence[Sequence[int | None]] | None = None
 ) -> Overlap | None:
     """Find the first place where neighbouring chunks of one document overlap.
+
+    A text that a third chunk of the document contains as well is a repetition, no overlap, unless offsets prove it.
 
     Args:
         documents: Documents, each a list of chunk texts in reading order.
@@ -329,6 +338,12 @@ def find_overlap(
             before, after = offsets[later - 1], offsets[later]
             pair = (before, after) if before is not None and after is not None else None
             shared = overlap(chunks[later - 1], chunks[later], starts=pair)
-            if shared:
+            proved = pair and shared == min(len(chunks[later - 1]) - pair[1] + pair[0], len(chunks[later]))
+            if shared and (proved or not _in_others(chunks, later, shared)):
                 return Overlap(number, later, shared)
     return None
+
+
+def _in_others(chunks: Sequence[str], later: int, shared: int) -> bool:
+    text = chunks[later][:shared]
+    return any(text in chunk for at, chunk in enumerate(chunks) if at not in (later - 1, later))

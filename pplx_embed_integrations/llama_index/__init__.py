@@ -10,7 +10,14 @@ try:
 except ModuleNotFoundError as error:
     raise MissingDependencyError("llama_index", extra="llama-index") from error
 
+from .building import acontextual_index, contextual_index, load_contextual_index
 from .embedding import PplxEmbedding
-from .index import ContextualVectorStoreIndex, contextual_index
+from .index import ContextualVectorStoreIndex
 
-__all__ = ["ContextualVectorStoreIndex", "PplxEmbedding", "contextual_index"]
+__all__ = [
+    "ContextualVectorStoreIndex",
+    "PplxEmbedding",
+    "acontextual_index",
+    "contextual_index",
+    "load_contextual_index",
+]

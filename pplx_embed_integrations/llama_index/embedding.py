@@ -6,31 +6,29 @@ Knows LlamaIndex's embedding and transformation protocols and their events; must
 from __future__ import annotations
 
 import logging
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
-from llama_index.core.bridge.pydantic import PrivateAttr
 from llama_index.core.callbacks import CBEventType, EventPayload
 from llama_index.core.instrumentation.events.embedding import EmbeddingEndEvent, EmbeddingStartEvent
 from llama_index.core.schema import BaseNode
 from llama_index.core.utils import get_tqdm_iterable
 from llama_index_instrumentation import get_dispatcher
+from tqdm.auto import tqdm
 
 from ..biencoder import PplxBiEncoder
-from ..errors import ContextWarning
 from ..inputs import check_text, check_texts
-from ..threads import in_thread
 from ..vectors import Vectors
+from .findings import FLAT, findings, warn
+from .flow import Flow, arun, either, in_worker, run
 from .nodes import (
     NodeDocument,
     batches,
     check_nodes,
     drop_headers,
     flat_texts,
-    missing_neighbour,
-    overlap_message,
     read_documents,
     set_embeddings,
 )
@@ -45,6 +43,9 @@ __all__ = ["PplxEmbedding"]
 
 logger = logging.getLogger(__name__)
 dispatcher = get_dispatcher(__name__)
+
+#: Whether a single text comes from the user, who asks for its vector, and not from another model around this one.
+_asked: ContextVar[bool] = ContextVar("_asked", default=False)
 
 
 class PplxEmbedding(EmbeddingOptions):
@@ -105,8 +106,6 @@ class PplxEmbedding(EmbeddingOptions):
         128
     """
 
-    _warned: set[str] = PrivateAttr(default_factory=set)
-
     if TYPE_CHECKING:  # else type checkers see the signature that pydantic makes of the fields
         __init__ = EmbeddingOptions.__init__
 
@@ -142,46 +141,87 @@ class PplxEmbedding(EmbeddingOptions):
         Nodes without any text keep no embedding, and a log line counts them.
 
         Args:
-            nodes: In any order; grouped by `ref_doc_id`, ordered by `start_char_idx`, else by their PREVIOUS and NEXT
-                links, else as given. A node without `ref_doc_id` is a document of its own.
+            nodes: In any order; grouped by `ref_doc_id`, else by their PREVIOUS, NEXT and PARENT links; ordered by
+                `start_char_idx`, else by their links, else as given. A node without all of these is a document of its
+                own.
             **kwargs: `show_progress`; whatever else LlamaIndex passes to transformations has no meaning here.
 
         Returns:
             The same nodes in the same order.
 
         Raises:
-            InputError: A chunk is too long or not Unicode.
+            InputError: Chunks are too long or not Unicode; the message names every document that has such chunks.
             InputTypeError: `nodes` is no list of nodes.
+
+        Warns:
+            ContextWarning: Text is read twice or in part, or nodes have no document; once a call for each kind.
         """
-        checked = check_nodes(nodes)
-        show_progress = bool(kwargs.get("show_progress"))
-        if not self._biencoder.contextual:
-            kept, texts = self._flat(checked)
-            set_embeddings(kept, self.get_text_embedding_batch(texts, show_progress=show_progress))
-            return nodes
-        for batch in get_tqdm_iterable(self._batches(checked), show_progress, "Embedding documents"):
-            if self.rate_limiter is not None:
-                self.rate_limiter.acquire()
-            with self._reported([text for document in batch for text in document.texts]) as embeddings:
-                embeddings += drop_headers(batch, self._biencoder.embed_documents([doc.chunks for doc in batch]))
-            set_embeddings([node for document in batch for node in document.nodes], embeddings)
-        return nodes
+        return run(self._embed(nodes, show_progress=bool(kwargs.get("show_progress"))))
 
     async def acall(self, nodes: Sequence[BaseNode], **kwargs: Any) -> Sequence[BaseNode]:
         """`__call__` without blocking the event loop."""
+        return await arun(self._embed(nodes, show_progress=bool(kwargs.get("show_progress"))))
+
+    def check(self, nodes: Sequence[BaseNode]) -> None:
+        """Say of nodes whether they can be embedded, without embedding them.
+
+        An `IngestionPipeline` deletes the old version of a document before it embeds the new one; what passes here will
+        not fail there.
+
+        Args:
+            nodes: As for a call.
+
+        Raises:
+            InputError: Chunks are too long or not Unicode; the message names every document that has such chunks.
+            InputTypeError: `nodes` is no list of nodes.
+
+        Example:
+            >>> from llama_index.core.schema import TextNode
+            >>> PplxEmbedding("miniature").check([TextNode(text="short enough")])
+        """
+        self._check(self._documents(check_nodes(nodes)))
+
+    def _embed(self, nodes: Sequence[BaseNode], *, show_progress: bool) -> Flow[Sequence[BaseNode]]:
         checked = check_nodes(nodes)
-        show_progress = bool(kwargs.get("show_progress"))
         if not self._biencoder.contextual:
-            kept, texts = self._flat(checked)
-            set_embeddings(kept, await self.aget_text_embedding_batch(texts, show_progress=show_progress))
+            kept, texts = flat_texts(checked, self.metadata_mode)
+            _log_blank(len(nodes) - len(kept))
+            vectors = yield either(
+                self.get_text_embedding_batch, self.aget_text_embedding_batch, texts, show_progress=show_progress
+            )
+            set_embeddings(kept, vectors)
             return nodes
-        for batch in get_tqdm_iterable(await in_thread(self._batches, checked), show_progress, "Embedding documents"):
-            if self.rate_limiter is not None:
-                await self.rate_limiter.async_acquire()
-            with self._reported([text for document in batch for text in document.texts]) as embeddings:
-                embeddings += drop_headers(batch, await self._biencoder.aembed_documents([doc.chunks for doc in batch]))
-            set_embeddings([node for document in batch for node in document.nodes], embeddings)
+        documents = yield in_worker(self._read, checked)
+        with progress_bar(documents, show=show_progress) as advance:
+            for batch in batches(documents, self.embed_batch_size):
+                yield from self._embed_batch(batch)
+                advance(batch)
         return nodes
+
+    def _embed_batch(self, batch: list[NodeDocument]) -> Flow[None]:
+        if self.rate_limiter is not None:
+            yield either(self.rate_limiter.acquire, self.rate_limiter.async_acquire)
+        with self._reported([text for document in batch for text in document.texts]) as embeddings:
+            vectors = yield either(
+                self._biencoder.embed_documents, self._biencoder.aembed_documents, [doc.chunks for doc in batch]
+            )
+            embeddings += drop_headers(batch, vectors)
+        set_embeddings([node for document in batch for node in document.nodes], embeddings)
+
+    def _read(self, nodes: list[BaseNode], refused: Sequence[BaseNode] = ()) -> list[NodeDocument]:
+        documents = self._documents(nodes)
+        _log_blank(len(nodes) - sum(len(document.nodes) for document in documents))
+        self._check([*documents, *self._documents(list(refused))])
+        warn(*findings(nodes, documents))
+        return documents
+
+    def _documents(self, nodes: list[BaseNode]) -> list[NodeDocument]:
+        return read_documents(nodes, self.metadata_mode, header_once=self.metadata_per_document)
+
+    def _check(self, documents: list[NodeDocument]) -> None:
+        if documents:
+            names = [f"document {document.name!r}" for document in documents]
+            self._biencoder.check_documents([document.chunks for document in documents], names=names)
 
     def get_text_embedding_batch(
         self, texts: list[str], show_progress: bool = False, **kwargs: Any
@@ -197,21 +237,24 @@ class PplxEmbedding(EmbeddingOptions):
             InputError: A text is empty, too long or not Unicode.
             InputTypeError: `texts` is no list of strings.
         """
-        return super().get_text_embedding_batch(check_texts(texts), show_progress=show_progress, **kwargs)
+        checked = check_texts(texts)
+        self._warn_flat(checked)
+        return super().get_text_embedding_batch(checked, show_progress=show_progress, **kwargs)
 
     async def aget_text_embedding_batch(
         self, texts: list[str], show_progress: bool = False, **kwargs: Any
     ) -> list[list[float]]:
         """`get_text_embedding_batch` without blocking the event loop: one batch after the other, never all at once."""
         checked = check_texts(texts)
+        self._warn_flat(checked)
         runs = [checked[at : at + self.embed_batch_size] for at in range(0, len(checked), self.embed_batch_size)]
         results: list[list[float]] = []
-        for run in get_tqdm_iterable(runs, show_progress, "Generating embeddings"):
-            with self._reported(run) as embeddings:
+        for batch in get_tqdm_iterable(runs, show_progress, "Generating embeddings"):
+            with self._reported(batch) as embeddings:
                 if self.embeddings_cache is not None:
-                    embeddings += await self._aget_text_embeddings_cached(run)
+                    embeddings += await self._aget_text_embeddings_cached(batch)
                 else:
-                    embeddings += await self._aget_text_embeddings_rate_limited(run)
+                    embeddings += await self._aget_text_embeddings_rate_limited(batch)
             results += embeddings
         return results
 
@@ -221,54 +264,48 @@ class PplxEmbedding(EmbeddingOptions):
     async def _aget_query_embedding(self, query: str) -> list[float]:
         return await self._biencoder.aembed_query(query)
 
+    def get_text_embedding(self, text: str) -> list[float]:
+        """Embed a text as a document of its own.
+
+        Raises:
+            InputError: The text is empty, too long or not Unicode.
+            InputTypeError: It is no string.
+        """
+        asked = _asked.set(True)
+        try:
+            return super().get_text_embedding(text)
+        finally:
+            _asked.reset(asked)
+
+    async def aget_text_embedding(self, text: str) -> list[float]:
+        """`get_text_embedding` without blocking the event loop."""
+        asked = _asked.set(True)
+        try:
+            return await super().aget_text_embedding(text)
+        finally:
+            _asked.reset(asked)
+
     def _get_text_embedding(self, text: str) -> list[float]:
+        self._warn_of_wrapper()
         return self._biencoder.embed_texts([check_text(text)])[0]
 
     async def _aget_text_embedding(self, text: str) -> list[float]:
+        self._warn_of_wrapper()
         return (await self._biencoder.aembed_texts([check_text(text)]))[0]
 
     def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
-        self._warn_flat(texts)
         return self._biencoder.embed_texts(texts)
 
     async def _aget_text_embeddings(self, texts: list[str]) -> list[list[float]]:
-        self._warn_flat(texts)
         return await self._biencoder.aembed_texts(texts)
 
-    def _flat(self, nodes: list[BaseNode]) -> tuple[list[BaseNode], list[str]]:
-        kept, texts = flat_texts(nodes, self.metadata_mode)
-        _log_blank(len(nodes) - len(kept))
-        return kept, texts
+    def _warn_of_wrapper(self) -> None:
+        if not _asked.get():
+            self._warn_flat([""])
 
-    def _batches(self, nodes: list[BaseNode]) -> list[list[NodeDocument]]:
-        documents = read_documents(nodes, self.metadata_mode, header_once=self.metadata_per_document)
-        _log_blank(len(nodes) - sum(len(document.nodes) for document in documents))
-        if "overlap" not in self._warned and (message := overlap_message(documents)):
-            self._warn("overlap", message)
-        if "part" not in self._warned and (document_id := missing_neighbour(nodes)):
-            self._warn(
-                "part",
-                f"a neighbour of a chunk of document {document_id!r} is not among the nodes given, so the document was "
-                "embedded in part, and the part elsewhere has not read this one. Give whole documents: "
-                "index.insert(document), pipeline.run(documents=[...]), or all of a document's nodes in one call",
-            )
-        return list(batches(documents, self.embed_batch_size))
-
-    def _warn_flat(self, texts: list[str]) -> None:
-        if self._biencoder.contextual and len(texts) > 1:
-            self._warn(
-                "flat",
-                f"{len(texts)} texts came without their documents, and each was embedded as a document of its own, "
-                "without context. To index chunks in the context of their document write "
-                "contextual_index(documents, embed_model=embed_model), or pass "
-                "transformations=[SentenceSplitter(chunk_overlap=0), embed_model] as well as embed_model. If each text "
-                "is a whole document all is well; warnings.simplefilter('ignore', ContextWarning) silences this",
-            )
-
-    def _warn(self, subject: str, message: str) -> None:
-        if subject not in self._warned:
-            self._warned.add(subject)
-            warnings.warn(message, ContextWarning, stacklevel=4)
+    def _warn_flat(self, texts: Sequence[str]) -> None:
+        if self._biencoder.contextual and texts:
+            warn(FLAT)
 
     @contextmanager
     def _reported(self, texts: list[str]) -> Iterator[list[list[float]]]:
@@ -286,3 +323,20 @@ class PplxEmbedding(EmbeddingOptions):
 def _log_blank(count: int) -> None:
     if count:
         logger.warning("%d nodes have no text and get no embedding", count)
+
+
+@contextmanager
+def progress_bar(
+    documents: Sequence[NodeDocument], *, show: bool
+) -> Iterator[Callable[[Sequence[NodeDocument]], None]]:
+    """Show a bar over documents that counts their chunks, too; the caller reports those that are done."""
+    total, done = sum(len(document.texts) for document in documents), 0
+    with tqdm(total=len(documents), desc="Embedding documents", unit="document", disable=not show) as bar:
+
+        def advance(batch: Sequence[NodeDocument]) -> None:
+            nonlocal done
+            done += sum(len(document.texts) for document in batch)
+            bar.set_postfix_str(f"{done} of {total} chunks", refresh=False)
+            bar.update(len(batch))
+
+        yield advance

@@ -1,188 +1,205 @@
-"""A vector index whose chunks were embedded in the context of their document, however they came into it.
+"""A vector index whose chunks were embedded in the context of their document, all the life of the document.
 
-Knows indexes, storage contexts and docstores; must not know models or how nodes become documents.
+Knows LlamaIndex's methods for indexes, which it offers in both forms; must not know how a change is made.
 """
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
-from llama_index.core import StorageContext, VectorStoreIndex
+from llama_index.core.callbacks import CallbackManager
 from llama_index.core.data_structs.data_structs import IndexDict
-from llama_index.core.node_parser import NodeParser, SentenceSplitter
-from llama_index.core.schema import BaseNode, Document
-from llama_index.core.vector_stores.types import BasePydanticVectorStore
+from llama_index.core.schema import BaseNode, Document, TransformComponent
 
-from ..errors import ContextWarning, InputError, InputTypeError, NotContextualError
+from .changes import Changes
 from .embedding import PplxEmbedding
+from .flow import Flow, arun, run, run_elsewhere
+from .held import check_synchronous
+from .intake import check_documents, options_of
+from .settings import contextual_model, transformations_of
+from .turns import Turns
 
-__all__ = ["ContextualVectorStoreIndex", "contextual_index"]
+__all__ = ["ContextualVectorStoreIndex"]
+
+T = TypeVar("T")
 
 
-class ContextualVectorStoreIndex(VectorStoreIndex):
-    """A `VectorStoreIndex` that embeds bare nodes as parts of their documents, too.
+class ContextualVectorStoreIndex(Changes):
+    """A `VectorStoreIndex` in which every chunk was read together with the rest of its document.
 
-    `VectorStoreIndex` hands bare nodes to the embedding model as a flat list of texts. This one hands over the nodes;
-    and where `insert_nodes` adds to a document that is already indexed, it fetches the document's other nodes from the
-    docstore, embeds all of them together and replaces the old vectors, which had not read the new text.
+    A document is replaced as a whole, and its new version is embedded before anything of the old one is deleted: what
+    cannot be embedded leaves the index as it was. Nodes that are added to a document, or taken from it, move the
+    vectors of the others, which are embedded anew. What belongs to a document the index and its vector store are asked,
+    never a docstore, which may remember more.
 
-    The docstore holds nodes where the vector store keeps no text (LlamaIndex's default store, FAISS), and elsewhere
-    with `store_nodes_override=True`. Where it does not hold them, `insert_nodes` warns.
+    Calls for the same document run one after the other, in threads and on event loops alike.
 
-    Made by `contextual_index`; takes what `VectorStoreIndex` takes.
+    Made by `contextual_index` and `load_contextual_index`; takes what `VectorStoreIndex` takes.
+
+    Args:
+        nodes: What to index.
+        embed_model: A model whose document side is contextual; by default that of Settings.
+        transformations: What documents go through when they are inserted; the embedding model need not be among them.
+        callback_manager: LlamaIndex's callbacks.
+        **options: As for `VectorStoreIndex`.
+
+    Raises:
+        InputTypeError: `embed_model` is no `PplxEmbedding`.
+        NotContextualError: The document side was not trained for chunks in context.
     """
+
+    def __init__(
+        self,
+        nodes: Sequence[BaseNode] | None = None,
+        *,
+        embed_model: PplxEmbedding | None = None,
+        transformations: list[TransformComponent] | None = None,
+        callback_manager: CallbackManager | None = None,
+        **options: Any,
+    ) -> None:
+        self._turns = Turns()
+        super().__init__(
+            nodes=nodes,
+            embed_model=contextual_model(embed_model),
+            transformations=transformations_of(transformations),
+            callback_manager=callback_manager,
+            **options,
+        )
+
+    @classmethod
+    def from_documents(
+        cls, documents: Sequence[Document], *, show_progress: bool = False, **options: Any
+    ) -> ContextualVectorStoreIndex:
+        """Split documents, embed the chunks of each together, and index them; see `contextual_index`."""
+        check_documents(documents)
+        index = cls(**{"index_struct": IndexDict(), **options}, show_progress=show_progress)
+        index._do(index._replace(documents, show_progress=show_progress))
+        return index
+
+    @classmethod
+    async def afrom_documents(
+        cls, documents: Sequence[Document], *, show_progress: bool = False, **options: Any
+    ) -> ContextualVectorStoreIndex:
+        """`from_documents` without blocking the event loop while it splits and embeds."""
+        check_documents(documents)
+        index = cls(**{"index_struct": IndexDict(), **options}, show_progress=show_progress)
+        await arun(index._replace(documents, show_progress=show_progress))
+        return index
 
     def build_index_from_nodes(self, nodes: Sequence[BaseNode], **insert_kwargs: Any) -> IndexDict:
         """Build the index, embedding bare nodes document by document; called by the constructor."""
-        bare, ready = _copies_of_bare(nodes)
-        self._embed_model(bare)
-        return super().build_index_from_nodes(_embedded([*ready, *bare]), **insert_kwargs)
+        self._index_struct = self.index_struct_cls()
+        self._do(self._insert_nodes(nodes, insert_kwargs))
+        return self._index_struct
 
     def insert_nodes(self, nodes: Sequence[BaseNode], **insert_kwargs: Any) -> None:
         """Insert nodes; bare ones are embedded together with what is indexed of their documents.
 
         Args:
-            nodes: Nodes; those that have an embedding keep it.
+            nodes: Nodes; those that have an embedding keep it. One whose id is indexed replaces the one there.
             **insert_kwargs: Passed to the vector store.
 
+        Raises:
+            InputError: A document cannot be embedded; the index is as it was.
+
         Warns:
-            ContextWarning: A document is already indexed, and its other nodes cannot be fetched or replaced.
+            ContextWarning: A document is indexed already, and its other nodes cannot be read or replaced.
         """
-        bare, ready = _copies_of_bare(nodes)
-        siblings = self._siblings(bare)
-        self._embed_model([*siblings, *bare])
-        super().insert_nodes(_embedded([*ready, *self._replaced(siblings, bare), *bare]), **insert_kwargs)
+        with self._callback_manager.as_trace("insert_nodes"):
+            self._do(self._insert_nodes(nodes, insert_kwargs))
 
     async def ainsert_nodes(self, nodes: Sequence[BaseNode], **insert_kwargs: Any) -> None:
         """`insert_nodes` without blocking the event loop while it embeds."""
-        bare, ready = _copies_of_bare(nodes)
-        siblings = self._siblings(bare)
-        await self._embed_model.acall([*siblings, *bare])
-        await super().ainsert_nodes(_embedded([*ready, *self._replaced(siblings, bare), *bare]), **insert_kwargs)
+        with self._callback_manager.as_trace("insert_nodes"):
+            await arun(self._insert_nodes(nodes, insert_kwargs))
 
-    def _siblings(self, nodes: Sequence[BaseNode]) -> list[BaseNode]:
-        given = {node.node_id for node in nodes}
-        siblings: list[BaseNode] = []
-        for document_id in dict.fromkeys(node.ref_doc_id for node in nodes if node.ref_doc_id):
-            info = self.docstore.get_ref_doc_info(document_id)
-            wanted = [node_id for node_id in info.node_ids if node_id not in given] if info else []
-            found = self.docstore.get_nodes(wanted, raise_error=False)
-            siblings += found
-            known = info is not None or self.docstore.get_document_hash(document_id) is not None
-            if known and (info is None or len(found) < len(wanted)):
-                _warn_of_siblings(
-                    f"document {document_id!r} is indexed already, and the docstore does not hold its other nodes: the "
-                    "new ones are embedded without them. Insert the whole document with index.update_ref_doc(document),"
-                    " or make the index with store_nodes_override=True"
-                )
-        return siblings
+    def insert(self, document: Document, **insert_kwargs: Any) -> None:
+        """Insert a document, in place of what is indexed under its id; see `refresh_ref_docs`."""
+        with self._callback_manager.as_trace("insert"):
+            self._do(self._replace([document], insert_kwargs))
 
-    def _replaced(self, siblings: list[BaseNode], nodes: list[BaseNode]) -> list[BaseNode]:
-        # A store may keep what it has of an id (Chroma), or take a second (LanceDB): the old vectors go first.
-        old = [node.node_id for node in siblings]
-        old += [node.node_id for node in nodes if self.docstore.document_exists(node.node_id)]
-        if old:
-            try:
-                self.delete_nodes(old)
-            except NotImplementedError:
-                _warn_of_siblings(
-                    f"{type(self.vector_store).__name__} cannot replace vectors: the nodes indexed before keep vectors "
-                    "that have not read the new ones. Use a store that can delete nodes, or build the index anew"
-                )
-                return []
-        return siblings
+    async def ainsert(self, document: Document, **insert_kwargs: Any) -> None:
+        """`insert` without blocking the event loop while it embeds."""
+        with self._callback_manager.as_trace("insert"):
+            await arun(self._replace([document], insert_kwargs))
 
+    def update_ref_doc(self, document: Document, **update_kwargs: Any) -> None:
+        """Replace a document as a whole; see `refresh_ref_docs`."""
+        with self._callback_manager.as_trace("update_ref_doc"):
+            self._do(self._replace([document], *options_of(update_kwargs)))
 
-def contextual_index(
-    documents: Sequence[Document],
-    *,
-    embed_model: PplxEmbedding,
-    vector_store: BasePydanticVectorStore | None = None,
-    storage_context: StorageContext | None = None,
-    splitter: NodeParser | None = None,
-    show_progress: bool = False,
-    **index_options: Any,
-) -> ContextualVectorStoreIndex:
-    """Split documents, embed the chunks of each together, and index them in any vector store.
+    async def aupdate_ref_doc(self, document: Document, **update_kwargs: Any) -> None:
+        """`update_ref_doc` without blocking the event loop while it embeds."""
+        with self._callback_manager.as_trace("update_ref_doc"):
+            await arun(self._replace([document], *options_of(update_kwargs)))
 
-    `insert`, `refresh_ref_docs`, `update_ref_doc` and their async twins on the index that comes back are contextual
-    as well.
+    def refresh_ref_docs(self, documents: Sequence[Document], **update_kwargs: Any) -> list[bool]:
+        """Index the documents that are new or have changed, each in place of its old version.
 
-    Args:
-        documents: What to index; none, to open a vector store that is filled already.
-        embed_model: A model whose document side is contextual.
-        vector_store: Where the vectors go; by default LlamaIndex's store in memory.
-        storage_context: The stores together, in place of `vector_store`.
-        splitter: Cuts documents into chunks; by default `SentenceSplitter(chunk_overlap=0)`. Chunks should not
-            overlap: the model reads the neighbours anyway.
-        show_progress: Show bars.
-        **index_options: Passed to `VectorStoreIndex`, for example `store_nodes_override=True`.
+        All of them are checked before any is embedded, and each is embedded before its old version is deleted.
 
-    Returns:
-        The index.
+        Args:
+            documents: All documents that may have changed.
+            **update_kwargs: `insert_kwargs` and `delete_kwargs` for the vector store.
 
-    Raises:
-        InputError: Both a vector store and a storage context are given.
-        InputTypeError: `documents` holds something else, or `embed_model` is no `PplxEmbedding`.
-        NotContextualError: The document side was not trained for chunks in context.
+        Returns:
+            For each document whether it was indexed.
 
-    Example:
-        >>> from llama_index.core import Document
-        >>> text = "Ada Lovelace wrote the first program. She called her method poetical science."
-        >>> index = contextual_index([Document(text=text)], embed_model=PplxEmbedding("miniature"))
-        >>> [found.text[:12] for found in index.as_retriever(similarity_top_k=1).retrieve("poetical science")]
-        ['Ada Lovelace']
-    """
-    _check(documents, embed_model)
-    if vector_store is not None and storage_context is not None:
-        raise InputError("give vector_store or storage_context, not both: a storage context has its own vector store")
-    storage = storage_context or StorageContext.from_defaults(vector_store=vector_store)
-    split = splitter or SentenceSplitter(chunk_overlap=0)
-    nodes = embed_model(split(documents, show_progress=show_progress), show_progress=show_progress)
-    index = ContextualVectorStoreIndex(
-        nodes=nodes,
-        embed_model=embed_model,
-        storage_context=storage,
-        transformations=[split, embed_model],
-        show_progress=show_progress,
-        **index_options,
-    )
-    # After the vectors are stored: a hash without them would let refresh_ref_docs believe they are.
-    for document in documents:
-        storage.docstore.set_document_hash(document.id_, document.hash)
-    return index
+        Raises:
+            InputError: Documents cannot be embedded: the message names all of them, and the index is as it was. Or the
+                vector store cannot delete what has changed.
+        """
+        with self._callback_manager.as_trace("refresh_ref_docs"):
+            return self._do(self._refresh(documents, update_kwargs))
 
+    async def arefresh_ref_docs(self, documents: Sequence[Document], **update_kwargs: Any) -> list[bool]:
+        """`refresh_ref_docs` without blocking the event loop while it embeds."""
+        with self._callback_manager.as_trace("refresh_ref_docs"):
+            return await arun(self._refresh(documents, update_kwargs))
 
-def _check(documents: object, embed_model: object) -> None:
-    if not isinstance(embed_model, PplxEmbedding):
-        raise InputTypeError(f"embed_model must be a PplxEmbedding, not {type(embed_model).__name__}")
-    if not embed_model.biencoder.contextual:
-        raise NotContextualError(
-            f"{embed_model.document_model} was not trained for chunks in context; use a contextual document_model such "
-            'as "context-v1-0.6b", or VectorStoreIndex for chunks without context'
+    def delete_ref_doc(self, ref_doc_id: str, delete_from_docstore: bool = False, **delete_kwargs: Any) -> None:
+        """Delete a document; a later refresh with it indexes it again.
+
+        Args:
+            ref_doc_id: The document's id.
+            delete_from_docstore: Whether its nodes go from the docstore, too, as far as no other index has them.
+            **delete_kwargs: Passed to the vector store.
+
+        Raises:
+            InputError: The vector store cannot delete.
+        """
+        self._do(self._delete(ref_doc_id, delete_kwargs, in_docstore=delete_from_docstore))
+
+    async def adelete_ref_doc(self, ref_doc_id: str, delete_from_docstore: bool = False, **delete_kwargs: Any) -> None:
+        """`delete_ref_doc` without blocking the event loop."""
+        await arun(self._delete(ref_doc_id, delete_kwargs, in_docstore=delete_from_docstore))
+
+    def delete_nodes(self, node_ids: list[str], delete_from_docstore: bool = False, **delete_kwargs: Any) -> None:
+        """Delete nodes; the others of their documents, which had read them, are embedded anew.
+
+        Args:
+            node_ids: The nodes' ids.
+            delete_from_docstore: Whether they go from the docstore, too.
+            **delete_kwargs: Passed to the vector store.
+
+        Raises:
+            InputError: The vector store cannot delete.
+        """
+        self._do(self._delete_nodes(node_ids, delete_kwargs, in_docstore=delete_from_docstore))
+
+    async def adelete_nodes(
+        self, node_ids: list[str], delete_from_docstore: bool = False, **delete_kwargs: Any
+    ) -> None:
+        """`delete_nodes` without blocking the event loop while it embeds."""
+        await arun(self._delete_nodes(node_ids, delete_kwargs, in_docstore=delete_from_docstore))
+
+    def _do(self, flow: Flow[T]) -> T:
+        if self._use_async:
+            return run_elsewhere(flow)
+        check_synchronous(
+            self.vector_store,
+            instead="the method whose name starts with an a, such as await acontextual_index(...) or "
+            "await index.ainsert(document)",
         )
-    if not isinstance(documents, Sequence) or isinstance(documents, (str, bytes)):
-        raise InputTypeError(f"documents must be a list of LlamaIndex documents, not {type(documents).__name__}")
-    for position, document in enumerate(documents):
-        if not isinstance(document, Document):
-            raise InputTypeError(
-                f"document {position} must be a LlamaIndex Document, not {type(document).__name__}; "
-                "write Document(text=...)"
-            )
-
-
-def _copies_of_bare(nodes: Sequence[BaseNode]) -> tuple[list[BaseNode], list[BaseNode]]:
-    # Copies: a vector left on the caller's node would outlive an edit of its text.
-    bare = [node.model_copy() for node in nodes if node.embedding is None]
-    return bare, [node for node in nodes if node.embedding is not None]
-
-
-def _embedded(nodes: Sequence[BaseNode]) -> list[BaseNode]:
-    # Nodes without text have no vector, and VectorStoreIndex would ask for one.
-    return [node for node in nodes if node.embedding is not None]
-
-
-def _warn_of_siblings(message: str) -> None:
-    warnings.warn(message, ContextWarning, stacklevel=4)
+        return run(flow)

@@ -1,4 +1,4 @@
-"""LlamaIndex nodes to documents of chunk texts in reading order, and what is missing or read twice in them.
+"""LlamaIndex nodes to documents of chunk texts in reading order.
 
 Knows nodes, their relationships, offsets and metadata; must not know models or vectors.
 """
@@ -7,23 +7,31 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from llama_index.core.schema import BaseNode, MetadataMode, NodeRelationship, RelatedNodeInfo
 
-from ..documents import find_overlap, group
+from ..documents import group
 from ..errors import InputTypeError
 
 __all__ = [
+    "NEIGHBOURS",
     "NodeDocument",
     "batches",
     "check_nodes",
+    "document_keys",
     "drop_headers",
     "flat_texts",
-    "missing_neighbour",
-    "overlap_message",
+    "in_reading_order",
+    "keep_order",
+    "link",
+    "linked_ids",
     "read_documents",
     "set_embeddings",
 ]
+
+#: The relationships that put nodes in an order.
+NEIGHBOURS = (NodeRelationship.PREVIOUS, NodeRelationship.NEXT)
 
 
 @dataclass(frozen=True)
@@ -39,6 +47,11 @@ class NodeDocument:
     nodes: list[BaseNode]
     texts: list[str]
     header: str = ""
+
+    @property
+    def name(self) -> str:
+        """What a message calls the document: its id, or that of its first node where it has none."""
+        return self.nodes[0].ref_doc_id or self.nodes[0].node_id
 
     @property
     def chunks(self) -> list[str]:
@@ -71,29 +84,79 @@ def flat_texts(nodes: Sequence[BaseNode], mode: MetadataMode) -> tuple[list[Base
 
 
 def read_documents(nodes: Sequence[BaseNode], mode: MetadataMode, *, header_once: bool) -> list[NodeDocument]:
-    """Gather nodes into documents by `ref_doc_id`, in reading order.
+    """Gather nodes into documents, in reading order.
 
-    The order is that of `start_char_idx` where every chunk has one and no two are equal, else the input's. Where
-    PREVIOUS and NEXT links contradict it they win: with two splitters in a row the offsets count from the section,
-    not from the document.
+    A document is what has one `ref_doc_id`, or, where that is missing, what PREVIOUS, NEXT and PARENT links hold
+    together. The order is that of `start_char_idx` where the offsets of all chunks can be offsets in one text, else the
+    input's. Where PREVIOUS and NEXT links contradict it they win.
 
     Args:
-        nodes: In any order; a node without `ref_doc_id` is a document of its own.
+        nodes: In any order; a node without `ref_doc_id` and links is a document of its own.
         mode: Which metadata is embedded with each chunk.
         header_once: Take metadata that all chunks of a document share out of them and put it before the first.
 
     Returns:
         The documents that have a text, in the order of their first node.
     """
-    keys = [node.ref_doc_id or ("node", position) for position, node in enumerate(nodes)]
-    offsets = [getattr(node, "start_char_idx", None) for node in nodes]
     documents = []
-    for indices in group(keys, offsets):
-        members = _follow_links([nodes[index] for index in indices])
+    for indices in group(document_keys(nodes)):
+        members = in_reading_order([nodes[index] for index in indices])
         document = _header_once(members, mode) if header_once else NodeDocument(*flat_texts(members, mode))
         if document.nodes:
             documents.append(document)
     return documents
+
+
+def document_keys(nodes: Sequence[BaseNode]) -> list[str]:
+    """Return for each node the key of its document: `ref_doc_id`, or that of the first node it is linked with.
+
+    A PARENT stands for the document of its children. The key of a node that is linked with none is its own id.
+    """
+    above: dict[str, str] = {}
+
+    def root(name: str) -> str:
+        while name in above:
+            above[name] = above.get(above[name], above[name])
+            name = above[name]
+        return name
+
+    homeless = {node.node_id for node in nodes if not node.ref_doc_id}
+    for node in nodes:
+        for linked in linked_ids(node, *NEIGHBOURS, NodeRelationship.PARENT):
+            if not node.ref_doc_id or linked in homeless:
+                one, other = root(linked), root(node.node_id)
+                if one != other:
+                    above[one] = other
+    keys: dict[str, str] = {}
+    for node in sorted(nodes, key=lambda node: not node.ref_doc_id):
+        keys.setdefault(root(node.node_id), node.ref_doc_id or node.node_id)
+    return [node.ref_doc_id or keys[root(node.node_id)] for node in nodes]
+
+
+def linked_ids(node: BaseNode, *kinds: NodeRelationship) -> list[str]:
+    """Return the ids that a node names in relationships of the given kinds."""
+    found = (node.relationships.get(kind) for kind in kinds)
+    return [link.node_id for link in found if isinstance(link, RelatedNodeInfo)]
+
+
+def in_reading_order(nodes: list[BaseNode]) -> list[BaseNode]:
+    """Return the nodes of one document in reading order; see `read_documents`."""
+    return _follow_links(_by_offsets(nodes) or nodes)
+
+
+def keep_order(nodes: Sequence[BaseNode]) -> None:
+    """Write the order of a document's nodes, where nothing tells it, into links that stay with them in any store."""
+    if _by_offsets(list(nodes)):
+        return
+    for before, after in pairwise(nodes):
+        if not linked_ids(before, NodeRelationship.NEXT) and not linked_ids(after, NodeRelationship.PREVIOUS):
+            link(before, after)
+
+
+def link(before: BaseNode, after: BaseNode) -> None:
+    """Make two nodes neighbours."""
+    before.relationships = {**before.relationships, NodeRelationship.NEXT: after.as_related_node_info()}
+    after.relationships = {**after.relationships, NodeRelationship.PREVIOUS: before.as_related_node_info()}
 
 
 def batches(documents: Sequence[NodeDocument], size: int) -> Iterator[list[NodeDocument]]:
@@ -122,33 +185,24 @@ def set_embeddings(nodes: Sequence[BaseNode], embeddings: Sequence[list[float]])
         node.embedding = embedding
 
 
-def missing_neighbour(nodes: Sequence[BaseNode]) -> str | None:
-    """Return the id of a document of which a chunk is missing: one that PREVIOUS or NEXT names is not in `nodes`."""
-    known = {node.node_id for node in nodes}
-    for node in nodes:
-        if any(link.node_id not in known for link in _links(node)):
-            return node.ref_doc_id or node.node_id
-    return None
+def _start(node: BaseNode) -> int:
+    start: int = getattr(node, "start_char_idx")  # noqa: B009  (only text nodes have it)
+    return start
 
 
-def overlap_message(documents: Sequence[NodeDocument]) -> str | None:
-    """Say where neighbouring chunks repeat each other's text, and which setting stops it; `None` if none do."""
-    texts = [[node.get_content(metadata_mode=MetadataMode.NONE) for node in doc.nodes] for doc in documents]
-    starts = [[getattr(node, "start_char_idx", None) for node in doc.nodes] for doc in documents]
-    found = find_overlap(texts, starts)
-    if found is None:
+def _by_offsets(nodes: list[BaseNode]) -> list[BaseNode] | None:
+    """Return the nodes by `start_char_idx`, or None where these are not offsets in one text."""
+    starts = {getattr(node, "start_char_idx", None) for node in nodes}
+    if None in starts or len(starts) < len(nodes):
         return None
-    document = documents[found.document].nodes[0]
-    return (
-        f"chunk {found.chunk} of document {document.ref_doc_id or document.node_id!r} repeats {found.characters} "
-        "characters of the chunk before it. In a contextual document the model reads the neighbours anyway, and "
-        "repeated text is read twice: split without overlap, for example SentenceSplitter(chunk_overlap=0)"
-    )
-
-
-def _links(node: BaseNode) -> list[RelatedNodeInfo]:
-    found = (node.relationships.get(kind) for kind in (NodeRelationship.PREVIOUS, NodeRelationship.NEXT))
-    return [link for link in found if isinstance(link, RelatedNodeInfo)]
+    ordered = sorted(nodes, key=_start)
+    for before, after in pairwise(ordered):
+        text, next_text = (node.get_content(metadata_mode=MetadataMode.NONE) for node in (before, after))
+        # A splitter looks for a chunk's text, and may find it in an earlier chunk or count from another section.
+        shared = text[_start(after) - _start(before) :]
+        if not (next_text.startswith(shared) or shared.startswith(next_text)):
+            return None
+    return ordered
 
 
 def _follow_links(nodes: list[BaseNode]) -> list[BaseNode]:

@@ -199,6 +199,10 @@ class EmbeddingOptions(BaseEmbedding):
         """
         return super().from_dict(located(data, kwargs))
 
+    def copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False, **_: Any) -> Self:
+        """`model_copy` under the name it had in pydantic 1, which LlamaIndex's users know."""
+        return self.model_copy(update=update, deep=deep)
+
     def __getstate__(self) -> dict[str, Any]:
         # LlamaIndex builds the object anew from the fields when it is unpickled.
         return {**super().__getstate__(), "__pydantic_private__": None}

@@ -19,7 +19,7 @@ from llama_index.core.bridge.pydantic import Field
 from llama_index.core.callbacks import CallbackManager, CBEventType, EventPayload, LlamaDebugHandler
 from llama_index.core.instrumentation import get_dispatcher
 from llama_index.core.instrumentation.event_handlers import BaseEventHandler
-from llama_index.core.schema import MetadataMode, TextNode
+from llama_index.core.schema import Document, MetadataMode, TextNode
 from llama_index.core.storage.kvstore import SimpleKVStore
 
 from pplx_embed_integrations import CheckpointError, ContextWarning, InputError, InputTypeError, PplxBiEncoder
@@ -71,12 +71,14 @@ async def test_all_six_methods_agree(options, make_model, replica_context_v1):
     expected = embed_model.get_text_embedding("a river")
     with pytest.warns(ContextWarning):
         batch = embed_model.get_text_embedding_batch(["a river", "a lake"])
+    with pytest.warns(ContextWarning):
+        abatch = await embed_model.aget_text_embedding_batch(["a river", "a lake"])
     for found in (
         embed_model.get_query_embedding("a river"),
         await embed_model.aget_query_embedding("a river"),
         await embed_model.aget_text_embedding("a river"),
         batch[0],
-        (await embed_model.aget_text_embedding_batch(["a river", "a lake"]))[0],
+        abatch[0],
     ):
         np.testing.assert_allclose(found, expected, atol=1e-6)
     assert len(expected) == options.get("dimensions", 32)
@@ -312,19 +314,20 @@ def test_a_text_over_the_limit_is_refused_unless_it_may_be_cut(make_model):
     assert len(make_model(max_tokens=16, truncate=True).get_text_embedding(long)) == 32
 
 
-def test_bare_texts_are_warned_about_once_and_queries_never(embed_model):
+def test_bare_texts_are_warned_about_in_every_call_and_queries_never(embed_model):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         embed_model.get_query_embedding("a")
         embed_model.get_text_embedding("a")
         embed_model.get_agg_embedding_from_queries(["a", "b"])
-        embed_model.get_text_embedding_batch(["alone"])
         assert not caught
-        embed_model.get_text_embedding_batch(["a", "b"])
-        embed_model.get_text_embedding_batch(["a", "b"])
-    [warning] = caught
-    assert warning.category is ContextWarning
-    assert "contextual_index(documents, embed_model=embed_model)" in str(warning.message)
+        embed_model.get_text_embedding_batch(["alone"])  # what a VectorStoreIndex does with a node that is inserted
+        embed_model.get_text_embedding_batch(["a", "b"] * 200)
+    assert [warning.category for warning in caught] == [ContextWarning] * 2
+    assert {warning.filename for warning in caught} == {__file__}
+    # One text, so that Python's own filter shows it once a line of the program.
+    [message] = {str(warning.message) for warning in caught}
+    assert "contextual_index(documents, embed_model=embed_model)" in message
 
 
 def test_a_model_without_context_says_nothing(flat_model):
@@ -380,7 +383,7 @@ async def test_events_are_those_of_base_embedding(flat_model, events):
 async def test_a_transformation_emits_them_as_well(make_model, events):
     handler = LlamaDebugHandler(print_trace_on_end=False)
     embed_model = make_model(embed_batch_size=2, callback_manager=CallbackManager([handler]))
-    nodes = [TextNode(text=f"text {number}") for number in range(3)]
+    nodes = [Document(text=f"text {number}") for number in range(3)]
     runs = [["text 0", "text 1"], ["text 2"]]
     embed_model(nodes)
     check_pairs(events, embed_model.model_name, runs)
@@ -408,7 +411,7 @@ def test_no_asynchronous_method_needs_a_thread_of_the_loop(make_model, flat_mode
         busy = loop.run_in_executor(None, gate.wait, 60)
         try:
             for model in (embed_model, flat_model):
-                nodes = [TextNode(text=text) for text in TEXTS[:3]]
+                nodes = [Document(text=text) for text in TEXTS[:3]]
                 await asyncio.wait_for(model.acall(nodes), 30)
                 assert all(node.embedding for node in nodes)
             await asyncio.wait_for(embed_model.aget_query_embedding("a river"), 30)

@@ -7,6 +7,7 @@ from llama_index.core.llms import MockLLM
 from llama_index.core.node_parser import SentenceSplitter
 from llama_index.core.schema import TextNode
 from llama_index.core.vector_stores import SimpleVectorStore
+from llama_index.core.vector_stores.types import BasePydanticVectorStore
 
 from pplx_embed_integrations import ContextWarning, InputError, InputTypeError, NotContextualError
 from pplx_embed_integrations.llama_index import ContextualVectorStoreIndex, PplxEmbedding, contextual_index
@@ -128,14 +129,25 @@ def is_late(node, documents):
     return node.node_id in {one.node_id for document in documents for one in SPLITTER([document])[8:]}
 
 
-def test_where_the_docstore_holds_no_nodes_it_is_said(exact_model, documents, tmp_path):
-    store = make_store("qdrant", tmp_path)
+@pytest.mark.parametrize("kind", ["qdrant", "chroma"])
+def test_a_store_that_keeps_text_is_asked_itself(kind, exact_model, documents, tmp_path):
+    store = make_store(kind, tmp_path)
+    halves = [Document(id_=document.id_, text="\n\n".join(document.text.split("\n\n")[:8])) for document in documents]
+    index = contextual_index(halves, embed_model=exact_model, vector_store=store.vector_store, splitter=SPLITTER)
+    index.insert_nodes([node for node in SPLITTER(documents) if is_late(node, documents)])
+    assert_same_vectors(store.read([]), expected_vectors(exact_model, documents))
+
+
+def test_where_a_store_cannot_be_asked_it_is_said(exact_model, documents, tmp_path, monkeypatch):
+    store = make_store("chroma", tmp_path)
+    monkeypatch.setattr(type(store.vector_store), "get_nodes", BasePydanticVectorStore.get_nodes)
     index = contextual_index(documents, embed_model=exact_model, vector_store=store.vector_store, splitter=SPLITTER)
-    late = SPLITTER([documents[0]])[0].model_copy(update={"id_": "b2e1f5b0-8f0e-4f6e-9a51-2f0f0c6f1a11", "text": "new"})
-    late.relationships = {kind: link for kind, link in late.relationships.items() if kind.name == "SOURCE"}
+    late = TextNode(text="new", relationships=dict(list(SPLITTER([documents[0]])[0].relationships.items())[:1]))
     with pytest.warns(ContextWarning, match=r"'report-0' is indexed already.*update_ref_doc"):
         index.insert_nodes([late])
     assert len(store.read([])) == 45
+    index.update_ref_doc(documents[0])
+    assert_same_vectors(store.read([]), expected_vectors(exact_model, documents))
 
 
 def test_a_store_that_cannot_delete_keeps_the_old_vectors_and_it_is_said(exact_model, documents, tmp_path):

@@ -10,7 +10,8 @@ from llama_index.core.node_parser import HierarchicalNodeParser, MarkdownNodePar
 from llama_index.core.schema import MetadataMode, NodeRelationship, RelatedNodeInfo, TextNode
 
 from pplx_embed_integrations import ContextWarning
-from pplx_embed_integrations.llama_index.nodes import batches, missing_neighbour, overlap_message, read_documents
+from pplx_embed_integrations.llama_index.findings import findings
+from pplx_embed_integrations.llama_index.nodes import batches, read_documents
 from tests.llama_index.cases import SPLITTER, assert_same_vectors, expected_vectors, hard_documents, shuffled_nodes
 
 
@@ -156,8 +157,8 @@ def test_overlap_is_found_and_the_setting_named(embed_model):
     nodes = SentenceSplitter(chunk_size=64, chunk_overlap=20)([document])
     with pytest.warns(ContextWarning, match=r"SentenceSplitter\(chunk_overlap=0\)"):
         embed_model(nodes)
-    embed_model(nodes)  # once an object
-    assert overlap_message(read_documents(nodes, MetadataMode.EMBED, header_once=False))
+    with pytest.warns(ContextWarning, match=r"SentenceSplitter\(chunk_overlap=0\)"):  # each call says so
+        embed_model(nodes)
 
 
 def test_a_repeated_footer_is_no_overlap(embed_model):
@@ -166,10 +167,10 @@ def test_a_repeated_footer_is_no_overlap(embed_model):
 
 def test_a_document_in_part_is_noticed(embed_model):
     nodes = SPLITTER(hard_documents(2))
-    assert missing_neighbour(nodes) is None
-    with pytest.warns(ContextWarning, match="'report-1' is not among the nodes given"):
-        embed_model(nodes[:-3])
-    embed_model(nodes[:-3])  # once an object
+    assert findings(nodes, read_documents(nodes, MetadataMode.NONE, header_once=False)) == []
+    for _ in range(2):
+        with pytest.warns(ContextWarning, match="'report-1' is not among the nodes given"):
+            embed_model(nodes[:-3])
 
 
 def test_the_leaves_of_a_hierarchy_are_a_document(embed_model):

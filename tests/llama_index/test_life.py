@@ -1,0 +1,245 @@
+"""The life of a document in an index: deleted, edited, refused, in every store, by every door."""
+
+import pytest
+from llama_index.core import Document, StorageContext
+from llama_index.core.node_parser import HierarchicalNodeParser, get_leaf_nodes
+from llama_index.core.schema import NodeRelationship, RelatedNodeInfo, TextNode
+from llama_index.core.storage.docstore import SimpleDocumentStore
+
+from pplx_embed_integrations import ContextWarning, InputError
+from pplx_embed_integrations.llama_index import ContextualVectorStoreIndex, PplxEmbedding, contextual_index
+from tests.llama_index.cases import (
+    SPLITTER,
+    Encodes,
+    assert_same_vectors,
+    chunk_id,
+    expected_vectors,
+    hard_documents,
+    make_store,
+)
+
+REPLACING = ["default", "qdrant", "chroma"]
+TOO_LONG = "4711;" * 9000
+
+
+@pytest.fixture
+def documents():
+    return hard_documents(3)
+
+
+def build(documents, model, kind, folder, **options):
+    store = make_store(kind, folder)
+    index = contextual_index(
+        documents, embed_model=model, vector_store=store.vector_store, splitter=SPLITTER, **options
+    )
+    return index, store
+
+
+def node(text, document, **fields):
+    return TextNode(text=text, relationships={NodeRelationship.SOURCE: RelatedNodeInfo(node_id=document)}, **fields)
+
+
+def edited(document, text="Another part"):
+    return Document(id_=document.id_, text=document.text.replace("Part 5", text))
+
+
+def alone(model, node):
+    return {node.node_id: model.encode_documents([[node.text]], normalize=True)[0][0]}
+
+
+@pytest.mark.parametrize("kind", REPLACING)
+@pytest.mark.parametrize("in_docstore", [False, True])
+def test_deleted_text_is_read_by_nothing(kind, in_docstore, exact_model: PplxEmbedding, documents, tmp_path):
+    index, store = build(documents, exact_model, kind, tmp_path, store_nodes_override=True)
+    index.delete_ref_doc("report-1", delete_from_docstore=in_docstore)
+    late = node("It costs 900 pounds.", "report-1", id_=chunk_id(50, documents[1]))
+    index.insert_nodes([late])
+    expected = expected_vectors(exact_model, [documents[0], documents[2]]) | alone(exact_model, late)
+    assert_same_vectors(store.read([]), expected)
+
+
+@pytest.mark.parametrize("kind", REPLACING)
+@pytest.mark.parametrize("door", ["delete_nodes", "adelete_nodes"])
+async def test_a_deleted_chunk_leaves_the_vectors_of_the_others(kind, door, exact_model, documents, tmp_path):
+    index, store = build(documents, exact_model, kind, tmp_path)
+    deleted = getattr(index, door)([chunk_id(5, documents[1])])
+    if deleted is not None:
+        await deleted
+    chunks = documents[1].text.split("\n\n")
+    [matrix] = exact_model.encode_documents([chunks[:5] + chunks[6:]], normalize=True)
+    left = [chunk_id(position, documents[1]) for position in range(11) if position != 5]
+    expected = expected_vectors(exact_model, [documents[0], documents[2]]) | dict(zip(left, matrix, strict=True))
+    assert_same_vectors(store.read([]), expected)
+
+
+@pytest.mark.parametrize("kind", [*REPLACING, "faiss"])
+def test_a_deleted_document_comes_back_with_a_refresh(kind, exact_model, documents, tmp_path):
+    index, store = build(documents, exact_model, kind, tmp_path)
+    if kind == "faiss":
+        with pytest.raises(InputError, match=r"FaissVectorStore cannot delete.*Build the index anew"):
+            index.delete_ref_doc("report-1")
+        return
+    index.delete_ref_doc("report-1", delete_from_docstore=True)
+    assert index.refresh_ref_docs(documents) == [False, True, False]
+    assert_same_vectors(store.read([]), expected_vectors(exact_model, documents))
+
+
+def test_parents_in_the_docstore_are_no_siblings(exact_model: PplxEmbedding):
+    text = " ".join(f"Sentence number {number} of a long text." for number in range(60))
+    parser = HierarchicalNodeParser.from_defaults(chunk_sizes=[256, 64], chunk_overlap=0)
+    nodes = parser([Document(text=text, id_="d")])
+    leaves = get_leaf_nodes(nodes)
+    storage = StorageContext.from_defaults()
+    storage.docstore.add_documents(nodes)
+    index = ContextualVectorStoreIndex(nodes=leaves, embed_model=exact_model, storage_context=storage)
+    late = node("The last sentence.", "d", start_char_idx=len(text) + 1)
+    index.insert_nodes([late])
+    [matrix] = exact_model.encode_documents([[*(leaf.text for leaf in leaves), late.text]], normalize=True)
+    expected = dict(zip([*(leaf.node_id for leaf in leaves), late.node_id], matrix, strict=True))
+    assert_same_vectors(index.vector_store.data.embedding_dict, expected)
+    index.update_ref_doc(Document(id_="d", text="All new."))
+    assert {one.get_content() for one in index.docstore.docs.values()} == {"All new."}
+
+
+def test_another_index_in_the_same_stores_keeps_to_itself(exact_model: PplxEmbedding, documents):
+    storage = StorageContext.from_defaults()
+    one = contextual_index(documents, embed_model=exact_model, splitter=SPLITTER, storage_context=storage)
+    halves = [Document(id_=d.id_, text=d.text.replace("\n\n", " ")) for d in documents]
+    with pytest.warns(ContextWarning, match=r"'report-0' is in index .* a second index is made beside it"):
+        two = contextual_index(halves, embed_model=exact_model, storage_context=storage)
+    late = node("late", "report-0")
+    two.insert_nodes([late])
+    [matrix] = exact_model.encode_documents([[halves[0].text, "late"]], normalize=True)
+    found = two.vector_store.data.embedding_dict
+    [half] = [n for n in two.index_struct.nodes_dict.values() if storage.docstore.get_node(n).text == halves[0].text]
+    assert_same_vectors({key: found[key] for key in (half, late.node_id)}, {half: matrix[0], late.node_id: matrix[1]})
+    two.delete_ref_doc("report-0", delete_from_docstore=True)
+    assert [len(one.index_struct.nodes_dict), len(two.index_struct.nodes_dict)] == [33, 2]
+    assert len(one.as_retriever(similarity_top_k=33).retrieve("river")) == 33
+
+
+@pytest.mark.parametrize("kind", REPLACING)
+@pytest.mark.parametrize("door", ["insert", "update_ref_doc", "refresh_ref_docs"])
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_what_cannot_be_embedded_leaves_all_as_it_was(kind, door, asynchronous, exact_model, documents, tmp_path):
+    index, store = build(documents, exact_model, kind, tmp_path)
+    bad = [Document(id_="report-0", text=TOO_LONG), Document(id_="report-2", text="half \ud800 a sign")]
+    call = getattr(index, "a" + door if asynchronous else door)
+    given = [bad[0], edited(documents[1]), bad[1]] if door == "refresh_ref_docs" else bad[0]
+
+    async def change():
+        done = call(given)
+        return await done if asynchronous else done
+
+    with pytest.raises(InputError, match=r"report-0.*tokens") as refused:
+        await change()
+    assert ("report-2" in str(refused.value)) is (door == "refresh_ref_docs")
+    assert_same_vectors(store.read([]), expected_vectors(exact_model, documents))
+    assert index.refresh_ref_docs(documents) == [False] * 3
+
+
+@pytest.mark.parametrize("kind", REPLACING)
+def test_a_store_that_refuses_the_new_version_still_has_the_old_version(
+    kind, exact_model, documents, tmp_path, monkeypatch
+):
+    index, store = build(documents, exact_model, kind, tmp_path)
+
+    add, calls = type(store.vector_store).add, []
+
+    def refuse_once(*given, **options):
+        calls.append(given)
+        if len(calls) == 1:
+            raise ValueError("metadata that this store does not take")
+        return add(*given, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(store.vector_store), "add", refuse_once)
+        with pytest.raises(ValueError, match="does not take"):
+            index.update_ref_doc(Document(id_="report-1", text="All new."))
+    assert_same_vectors(store.read([]), expected_vectors(exact_model, documents))
+    assert index.refresh_ref_docs([Document(id_="report-1", text="All new.")]) == [True]
+    assert len(store.read([])) == 23
+
+
+@pytest.mark.parametrize("kind", ["qdrant", "chroma"])
+@pytest.mark.parametrize("door", ["refresh_ref_docs", "insert", "contextual_index"])
+def test_a_restart_doubles_nothing(kind, door, exact_model, documents, tmp_path):
+    _, store = build(documents, exact_model, kind, tmp_path)
+    options = {"embed_model": exact_model, "vector_store": store.vector_store, "splitter": SPLITTER}
+    new = [documents[0], edited(documents[1]), documents[2]]
+    if door == "contextual_index":
+        contextual_index(new, **options)
+    elif door == "insert":
+        again = contextual_index([], **options)
+        for document in new:
+            again.insert(document)
+    else:
+        assert contextual_index([], **options).refresh_ref_docs(new) == [True] * 3
+    assert_same_vectors(store.read([]), expected_vectors(exact_model, new))
+
+
+def test_a_docstore_that_remembers_more_than_the_store_holds_is_not_believed(exact_model, documents, tmp_path):
+    index, _ = build(documents, exact_model, "qdrant", tmp_path)
+    empty = make_store("qdrant", tmp_path)
+    storage = StorageContext.from_defaults(docstore=index.docstore, vector_store=empty.vector_store)
+    again = contextual_index([], embed_model=exact_model, storage_context=storage, splitter=SPLITTER)
+    assert again.refresh_ref_docs(documents) == [True] * 3
+    assert_same_vectors(empty.read([]), expected_vectors(exact_model, documents))
+
+
+def test_a_document_that_comes_twice_is_embedded_once(exact_model, documents):
+    with Encodes() as encodes:
+        index = contextual_index([*documents, documents[0]], embed_model=exact_model, splitter=SPLITTER)
+    assert len(encodes.texts) == 33
+    assert_same_vectors(index.vector_store.data.embedding_dict, expected_vectors(exact_model, documents))
+    with pytest.raises(InputError, match="two documents with different contents have the id 'report-1'"):
+        index.refresh_ref_docs([documents[1], edited(documents[1])])
+
+
+def test_faiss_takes_new_documents_and_refuses_what_it_cannot_do(exact_model, documents, tmp_path):
+    index, store = build(documents[:2], exact_model, "faiss", tmp_path)
+    assert index.refresh_ref_docs(documents) == [False, False, True]
+    with Encodes() as encodes:
+        for change in (index.update_ref_doc, index.insert):
+            with pytest.raises(InputError, match="FaissVectorStore cannot delete"):
+                change(edited(documents[0]))
+        with pytest.raises(InputError, match="FaissVectorStore cannot delete"):
+            index.delete_nodes([chunk_id(0, documents[0])])
+    assert encodes.texts == []
+    ids = [chunk_id(position, document) for document in documents for position in range(11)]
+    assert_same_vectors(store.read(ids), expected_vectors(exact_model, documents))
+
+
+def test_a_map_over_faiss_is_refused_too_where_it_would_give_numbers_out_again(exact_model, documents):
+    import faiss
+    from llama_index.vector_stores.faiss import FaissMapVectorStore
+
+    store = FaissMapVectorStore(faiss_index=faiss.IndexIDMap2(faiss.IndexFlatL2(32)))
+    index = contextual_index(documents, embed_model=exact_model, vector_store=store, splitter=SPLITTER)
+    with pytest.raises(InputError, match="gives the numbers of deleted ones out again"):
+        index.delete_ref_doc("report-0")
+
+
+def test_an_emptied_document_is_gone(exact_model, documents, tmp_path):
+    index, store = build(documents, exact_model, "chroma", tmp_path)
+    index.update_ref_doc(Document(id_="report-1", text=""))
+    assert_same_vectors(store.read([]), expected_vectors(exact_model, [documents[0], documents[2]]))
+
+
+def test_vectors_that_come_ready_into_a_known_document_are_warned_about(exact_model, documents):
+    index = contextual_index(documents, embed_model=exact_model, splitter=SPLITTER)
+    with pytest.warns(ContextWarning, match="'report-0' is indexed already.*came with vectors"):
+        index.insert_nodes([node("ready", "report-0", embedding=[1.0] * 32)])
+
+
+def test_a_new_docstore_over_a_filled_store_without_texts_is_refused(exact_model, documents, tmp_path):
+    for kind in ("default", "faiss"):
+        _, store = build(documents, exact_model, kind, tmp_path)
+        with pytest.raises(InputError, match=r"holds 33 vectors already.*load_contextual_index\(storage_context"):
+            contextual_index(
+                [],
+                embed_model=exact_model,
+                storage_context=StorageContext.from_defaults(
+                    vector_store=store.vector_store, docstore=SimpleDocumentStore()
+                ),
+            )

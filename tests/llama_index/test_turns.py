@@ -1,0 +1,152 @@
+"""Calls for one document run one after the other, in tasks, threads and event loops; asynchronous stores suffice."""
+
+import asyncio
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from llama_index.core import Document
+from llama_index.core.schema import NodeRelationship, RelatedNodeInfo, TextNode
+from llama_index.vector_stores.qdrant import QdrantVectorStore
+from qdrant_client import AsyncQdrantClient
+
+from pplx_embed_integrations import InputError
+from pplx_embed_integrations.llama_index import PplxEmbedding, acontextual_index, contextual_index
+from pplx_embed_integrations.llama_index.flow import arun, run
+from pplx_embed_integrations.llama_index.turns import Turns
+from tests.llama_index.cases import SPLITTER, assert_same_vectors, expected_vectors, hard_documents, make_store
+
+
+def parts(document):
+    nodes = SPLITTER([document])
+    for node in nodes:
+        node.relationships = {NodeRelationship.SOURCE: RelatedNodeInfo(node_id=document.id_)}
+    return nodes
+
+
+@pytest.mark.parametrize("kind", ["default", "qdrant", "chroma"])
+async def test_parts_that_arrive_at_once_give_what_one_call_gives(kind, exact_model: PplxEmbedding, tmp_path):
+    documents = hard_documents(2)
+    store = make_store(kind, tmp_path)
+    index = contextual_index([], embed_model=exact_model, vector_store=store.vector_store, splitter=SPLITTER)
+    await asyncio.gather(*(index.ainsert_nodes([node]) for document in documents for node in parts(document)[:5]))
+    await asyncio.gather(
+        index.ainsert_nodes(parts(documents[0])[5:]), *(index.ainsert_nodes([n]) for n in parts(documents[1])[5:])
+    )
+    assert_same_vectors(store.read([]), expected_vectors(exact_model, documents))
+
+
+@pytest.mark.parametrize("kind", ["default", "chroma"])
+def test_threads_and_their_event_loops_do_too(kind, exact_model: PplxEmbedding, tmp_path):
+    documents = hard_documents(2)
+    store = make_store(kind, tmp_path)
+    index = contextual_index([], embed_model=exact_model, vector_store=store.vector_store, splitter=SPLITTER)
+
+    def work(number, node):
+        if number % 2:
+            asyncio.run(index.ainsert_nodes([node]))
+        else:
+            index.insert_nodes([node])
+
+    nodes = [node for document in documents for node in parts(document)]  # offsets tell their order
+    with ThreadPoolExecutor(6) as pool:
+        for done in [pool.submit(work, number, node) for number, node in enumerate(nodes)]:
+            done.result(timeout=100)
+    assert_same_vectors(store.read([]), expected_vectors(exact_model, documents))
+
+
+async def test_an_asynchronous_client_is_enough(exact_model: PplxEmbedding):
+    client = AsyncQdrantClient(":memory:")
+    store = QdrantVectorStore(collection_name="chunks", aclient=client)
+    documents = hard_documents(3)
+
+    async def read():
+        points, _ = await client.scroll("chunks", limit=100, with_vectors=True)
+        return {str(point.id): point.vector for point in points}
+
+    options = {"embed_model": exact_model, "vector_store": store, "splitter": SPLITTER}
+    with pytest.raises(InputError, match=r"only an asynchronous client: write await acontextual_index"):
+        contextual_index(documents, **options)
+    index = await acontextual_index(documents[:2], **options)
+    assert_same_vectors(await read(), expected_vectors(exact_model, documents[:2]))
+    with pytest.raises(InputError, match=r"await index.ainsert"):
+        index.insert(documents[2])
+    await index.ainsert(documents[2])
+    moved = Document(id_="report-1", text=documents[1].text.replace("Part 5", "Another"))
+    assert await index.arefresh_ref_docs([documents[0], moved, documents[2]]) == [False, True, False]
+    await index.adelete_ref_doc("report-0")
+    assert_same_vectors(await read(), expected_vectors(exact_model, [moved, documents[2]]))
+    assert len(await index.as_retriever(similarity_top_k=9).aretrieve("river")) == 9
+    again = await acontextual_index([moved], **options)  # a second run
+    await again.ainsert_nodes([TextNode(text="late", relationships=SPLITTER([moved])[0].relationships)])
+    assert len(await read()) == 23
+
+
+def test_a_blocking_call_may_use_the_asynchronous_methods(exact_model: PplxEmbedding, tmp_path):
+    documents = hard_documents(2)
+    store = make_store("qdrant", tmp_path)
+    index = contextual_index(
+        documents[:1], embed_model=exact_model, vector_store=store.vector_store, splitter=SPLITTER, use_async=True
+    )
+    index.insert(documents[1])
+    assert_same_vectors(store.read([]), expected_vectors(exact_model, documents))
+
+
+async def test_a_call_that_would_wait_for_its_own_loop_is_refused():
+    turns = Turns()
+    ticket = await arun(turns.take(["a", "b"]))
+    with pytest.raises(InputError, match="method whose name starts with an a"):
+        run(turns.take(["b"]))
+    turns.give_back(ticket)
+    turns.give_back(run(turns.take(["b"])))
+
+
+async def test_turns_are_first_come_first_served_and_survive_a_cancelled_one():
+    turns, order = Turns(), []
+    first = await arun(turns.take(["a"]))
+
+    async def work(name):
+        ticket = await arun(turns.take(["a"]))
+        order.append(name)
+        turns.give_back(ticket)
+
+    tasks = [asyncio.create_task(work(name)) for name in "123"]
+    await asyncio.sleep(0.01)
+    tasks[1].cancel()
+    turns.give_back(first)
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert order == ["1", "3"]
+    assert not turns._queue
+
+
+FIRST_CALL = """
+import asyncio, sys, threading
+from llama_index.core import Document
+from pplx_embed_integrations.llama_index import PplxEmbedding, acontextual_index
+
+on_the_loop = []
+
+class Spy:
+    def find_spec(self, name, path=None, target=None):
+        if name == "torch":
+            on_the_loop.append(threading.current_thread() is threading.main_thread())
+
+sys.meta_path.insert(0, Spy())
+embed_model = PplxEmbedding("miniature")
+documents = [Document(text="one")]
+asyncio.run({
+    "query": lambda: embed_model.aget_query_embedding("one"),
+    "text": lambda: embed_model.aget_text_embedding("one"),
+    "nodes": lambda: embed_model.acall(documents),
+    "index": lambda: acontextual_index(documents, embed_model=embed_model),
+}[sys.argv[1]]())
+sys.exit(on_the_loop != [False])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("call", ["query", "text", "nodes", "index"])
+def test_the_event_loop_is_free_from_the_first_call_on(call):
+    done = subprocess.run([sys.executable, "-c", FIRST_CALL, call], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
