@@ -59,7 +59,7 @@ class TanhQuantizer(Module):
         return features
 
     @classmethod
-    def load(cls, model_name_or_path: str, **kwargs: Any) -> TanhQuantizer:
+    def load(cls, model_name_or_path: str, *args: Any, **kwargs: Any) -> TanhQuantizer:
         """Make one; nothing is read, neither configuration nor code."""
         return cls()
 
@@ -71,7 +71,7 @@ class TanhQuantizer(Module):
 _OURS = frozenset({f"{TanhQuantizer.__module__}.{TanhQuantizer.__qualname__}", "st_quantize.FlexibleQuantizer"})
 """What a `modules.json` calls the output stage: ours, as saved from here, and the published one."""
 
-_import_module_class = base.import_module_class
+_import_module_class = base.import_module_class  # type: ignore[attr-defined]  # the library imports it there
 
 
 @wraps(_import_module_class)
@@ -97,7 +97,7 @@ def register() -> None:
         False
     """
     modeling.register()
-    base.import_module_class = _import_known_class
+    base.import_module_class = _import_known_class  # type: ignore[attr-defined]
 
 
 def _straight_through(soft: torch.Tensor, harden: Any) -> torch.Tensor:
