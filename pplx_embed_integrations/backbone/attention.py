@@ -7,12 +7,15 @@ pooling.
 from __future__ import annotations
 
 from functools import cache
+from itertools import pairwise
 from typing import Literal, cast
 
 import torch
+from torch.nn import functional
 
 from ..errors import InputError
 from .layout import PackedLayout
+from .rows import padded_length
 from .varlen import has_varlen, varlen_attention
 
 __all__ = ["Kernel", "check_kernel", "choose_kernel", "packed_attention", "part_attention"]
@@ -165,42 +168,62 @@ def part_attention(
     return _one_length(query, key, value, scaling, kernel)[0]
 
 
+def _planned_by_length(query: torch.Tensor) -> bool:
+    """Whether products are planned for each shape, and the plans kept: oneDNN's, which has bfloat16 on CPUs."""
+    return query.device.type == "cpu" and query.dtype == torch.bfloat16
+
+
 def _one_length(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float, kernel: Kernel
 ) -> torch.Tensor:
     """Attend within each of several sequences of one length: `[count, heads, n, d]` to `[count, n, heads, d]`."""
     attend = _blocked if kernel == "blocked" else _sdpa
-    return attend(query, key, value, scaling).transpose(1, 2)
+    tokens, length = query.shape[2], key.shape[2]
+    if not _planned_by_length(query):
+        return attend(query, key, value, scaling, length).transpose(1, 2)
+    # A few lengths in place of all there are; what is added is attended to by nobody, and left out of the result.
+    query, key, value = (
+        functional.pad(side, (0, 0, 0, padded_length(side.shape[2]) - side.shape[2])) for side in (query, key, value)
+    )
+    return attend(query, key, value, scaling, length)[:, :, :tokens].transpose(1, 2)
 
 
-def _sdpa(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float) -> torch.Tensor:
+def _sdpa(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float, length: int) -> torch.Tensor:
+    """Torch's fused attention to the first `length` keys."""
     groups = query.shape[1] // key.shape[1]
     shared = groups > 1 and query.device.type == "cpu"  # elsewhere only some of its kernels can share heads
     if groups > 1 and not shared:
         key, value = (side.repeat_interleave(groups, dim=1) for side in (key, value))
-    attention = torch.nn.functional.scaled_dot_product_attention
-    return attention(query, key, value, scale=scaling, enable_gqa=shared)
+    mask: torch.Tensor | None = None
+    if length < key.shape[2]:
+        mask = (torch.arange(key.shape[2]) < length)[None, None, None]  # one row for all queries
+    attention = functional.scaled_dot_product_attention
+    return attention(query, key, value, attn_mask=mask, scale=scaling, enable_gqa=shared)
 
 
-def _blocked(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float) -> torch.Tensor:
-    """Two matrix products with a float32 softmax between, over blocks of query rows against all keys."""
+def _blocked(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float, length: int) -> torch.Tensor:
+    """Two matrix products with a float32 softmax between, over blocks of query rows against the first `length` keys."""
     count, _, _, width = query.shape
-    length = key.shape[2]
+    padded = key.shape[2]
     pairs = count * key.shape[1]
     # Query heads that share a key head stand below each other: one product serves them all.
     q = (query * scaling).reshape(pairs, -1, width)
     # Rows one behind the other: with other heads' between them, products take twice as long.
-    k, v = (side.contiguous().view(pairs, length, width) for side in (key, value))
+    k, v = (side.contiguous().view(pairs, padded, width) for side in (key, value))
     # On a CPU the kernel computes in float32 whatever it is given, and rounds once.
     precision = None if query.device.type == "cpu" else torch.float32
     room = _SCORES_AT_ONCE.get(query.device.type, 2**26)
-    rows = min(q.shape[1], max(_FEWEST_ROWS, room // length))
-    together = max(1, room // (rows * length))
+    rows = min(q.shape[1], max(_FEWEST_ROWS, room // padded))
+    together = max(1, room // (rows * padded))
     output = torch.empty_like(q)
-    for pair in range(0, pairs, together):
-        keys, values = k[pair : pair + together].transpose(1, 2), v[pair : pair + together]
+    whole = pairs // together * together  # what is left over goes by sequences: two shapes, however many there are
+    starts = [*range(0, whole, together), *range(whole, pairs, key.shape[1])]
+    for pair, end in pairwise([*starts, pairs]):
+        keys, values = k[pair:end].transpose(1, 2), v[pair:end]
         for row in range(0, q.shape[1], rows):
-            block = slice(pair, pair + together), slice(row, row + rows)
-            weights = torch.softmax(torch.bmm(q[block], keys), dim=-1, dtype=precision)
+            block = slice(pair, end), slice(row, row + rows)
+            scores = torch.bmm(q[block], keys)
+            scores[..., length:] = -torch.inf
+            weights = torch.softmax(scores, dim=-1, dtype=precision)
             torch.bmm(weights.to(v.dtype), values, out=output[block])
     return output.view(query.shape)

@@ -3,6 +3,7 @@
 import inspect
 import subprocess
 import sys
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -208,3 +209,33 @@ def test_kernels_that_are_not_there_are_refused(replica_v1) -> None:
         PplxEncoder(replica_v1, attention="sdpa", backend="openvino")
     with pytest.raises(InputError, match=r"attention='varlen' needs torch 2.11 and a CUDA card.*the model is on cpu"):
         PplxEncoder(replica_v1, attention="varlen", device="cpu").encode(["a"])
+
+
+@pytest.mark.parametrize("kernel", ["sdpa", "blocked"])
+def test_lengths_in_bfloat16_share_few_shapes_and_what_is_added_changes_nothing(
+    kernel: Literal["sdpa", "blocked"], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shapes: set[tuple[int, ...]] = set()
+    bmm, sdpa = torch.bmm, torch.nn.functional.scaled_dot_product_attention
+
+    def noting_bmm(left: torch.Tensor, right: torch.Tensor, **options: Any) -> torch.Tensor:
+        shapes.add((*left.shape, *left.stride(), *right.shape, *right.stride()))
+        return bmm(left, right, **options)
+
+    def noting_sdpa(query: torch.Tensor, key: torch.Tensor, *rest: Any, **options: Any) -> torch.Tensor:
+        shapes.add((*query.shape, *key.shape))
+        return sdpa(query, key, *rest, **options)
+
+    monkeypatch.setattr(torch, "bmm", noting_bmm)
+    monkeypatch.setattr(
+        "pplx_embed_integrations.backbone.attention.functional.scaled_dot_product_attention", noting_sdpa
+    )
+    generator = torch.Generator().manual_seed(3)
+    for length in range(130, 512, 9):
+        q, k, v = (torch.randn(1, heads, length, 8, generator=generator).bfloat16() for heads in (4, 2, 2))
+        layout = PackedLayout([length], device=q.device)
+        found = packed_attention(q, k, v, layout=layout, scaling=8**-0.5, kernel=kernel)
+        exact = sdpa(q.double(), *(side.double().repeat_interleave(2, 1) for side in (k, v)), scale=8**-0.5)
+        assert found.shape == (1, length, 4, 8)
+        torch.testing.assert_close(found.double(), exact.transpose(1, 2), atol=2e-2, rtol=2e-2)
+    assert 0 < len(shapes) <= 2 * 16  # 43 lengths, each two products
