@@ -69,7 +69,7 @@ def main() -> int:
     parser.add_argument("--calls", type=int, nargs="+", default=[10_000, 100_000, 1_000_000], help="texts in a call")
     options = parser.parse_args()
     trees = {"this": Path(__file__).parent.parent} | ({"other": options.tree.resolve()} if options.tree else {})
-    model = str(Path(options.model).resolve()) if os.path.isdir(options.model) else options.model
+    model = str(Path(options.model).resolve()) if Path(options.model).is_dir() else options.model
     name = f"{commit()}-service-{Path(model).name}.json"
     result: dict[str, Any] = json.loads((RESULTS / name).read_text()) if (RESULTS / name).exists() else {}
     result |= {"machine": describe("cpu"), "command": "python -m benchmarks.service " + " ".join(sys.argv[1:])}

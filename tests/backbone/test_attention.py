@@ -231,11 +231,11 @@ def test_lengths_in_bfloat16_share_few_shapes_and_what_is_added_changes_nothing(
         "pplx_embed_integrations.backbone.attention.functional.scaled_dot_product_attention", noting_sdpa
     )
     generator = torch.Generator().manual_seed(3)
-    for length in range(130, 512, 9):
+    for length in range(130, 256, 5):
         q, k, v = (torch.randn(1, heads, length, 8, generator=generator).bfloat16() for heads in (4, 2, 2))
         layout = PackedLayout([length], device=q.device)
         found = packed_attention(q, k, v, layout=layout, scaling=8**-0.5, kernel=kernel)
         exact = sdpa(q.double(), *(side.double().repeat_interleave(2, 1) for side in (k, v)), scale=8**-0.5)
         assert found.shape == (1, length, 4, 8)
         torch.testing.assert_close(found.double(), exact.transpose(1, 2), atol=2e-2, rtol=2e-2)
-    assert 0 < len(shapes) <= 2 * 16  # 43 lengths, each two products
+    assert 0 < len(shapes) <= 2 * 8  # 26 lengths, each two products
