@@ -1,6 +1,7 @@
-"""Work in threads that nobody else can keep busy, or that leave nothing behind.
+"""Work in plain threads: a few that async code shares, and threads of their own that end with their work.
 
-Knows threads, context variables and asyncio; must not know what the work is.
+Knows threads, context variables and asyncio; must not know what the work is. There is no executor here on purpose:
+those of the standard library take no work once the main thread has ended, while other threads still run.
 """
 
 from __future__ import annotations
@@ -8,31 +9,28 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextvars import copy_context
-from functools import lru_cache, partial
-from queue import SimpleQueue
+from functools import partial
 from typing import Any, TypeVar
 
-__all__ = ["in_passing_thread", "in_thread"]
+__all__ = ["in_own_thread", "in_thread", "start_thread"]
 
 T = TypeVar("T")
 
-_FEW = 4
-"""Threads that are made at once when there is work for them."""
-_PATIENCE = 0.005
-"""Seconds after which work that finds all threads busy gets another."""
+_MOST = 8
+"""Threads for async code: with many more the event loop's own thread would seldom get the interpreter."""
 
 
 async def in_thread(work: Callable[..., T], *arguments: object) -> T:
-    """Run a function in a thread of this package and await what it returns.
+    """Run a function in one of a few threads of this package and await what it returns.
 
-    `asyncio.to_thread` shares a few threads with the whole program, and all of them may be waiting for this very work.
-    Here work waits for other work no longer than some milliseconds, whatever that is busy with.
+    `asyncio.to_thread` shares its threads with the whole program, and all of them may be waiting for this very work.
 
     Args:
-        work: The function; it sees the caller's context variables.
+        work: The function, which must not wait for other work of this kind; it sees the caller's context variables.
         *arguments: What it is called with.
 
     Returns:
@@ -42,13 +40,11 @@ async def in_thread(work: Callable[..., T], *arguments: object) -> T:
         >>> asyncio.run(in_thread(sum, [1, 2]))
         3
     """
-    future: Future[T] = Future()
-    _threads(os.getpid()).submit(future, partial(copy_context().run, work, *arguments))
-    return await asyncio.wrap_future(future)
+    return await asyncio.wrap_future(_shared.submit(partial(copy_context().run, work, *arguments)))
 
 
-def in_passing_thread(work: Callable[..., T], *arguments: object) -> T:
-    """Run a function in a thread that ends with it, and return what it returns.
+def in_own_thread(work: Callable[..., T], *arguments: object) -> Future[T]:
+    """Run a function in a thread that ends with it.
 
     What libraries set up for the thread that first calls them ends with it, too.
 
@@ -57,53 +53,69 @@ def in_passing_thread(work: Callable[..., T], *arguments: object) -> T:
         *arguments: What it is called with.
 
     Returns:
-        What it returns.
+        What it returns, once it does.
 
     Example:
-        >>> in_passing_thread(sum, [1, 2])
+        >>> in_own_thread(sum, [1, 2]).result()
         3
     """
-    with ThreadPoolExecutor(1, thread_name_prefix="pplx-embed-passing") as thread:
-        return thread.submit(work, *arguments).result()
+    future: Future[T] = Future()
+    start_thread(partial(_settle, future, partial(work, *arguments)))
+    return future
+
+
+def start_thread(work: Callable[[], object]) -> None:
+    """Run a function in a new thread; in this one where the system gives no other, as at the end of a program."""
+    try:
+        threading.Thread(target=work, name="pplx-embed").start()
+    except RuntimeError:
+        work()
+
+
+def _settle(future: Future[T], work: Callable[[], T]) -> None:
+    if not future.set_running_or_notify_cancel():
+        return
+    try:
+        future.set_result(work())
+    except BaseException as error:  # noqa: BLE001  (it belongs to the caller who waits)
+        future.set_exception(error)
 
 
 class _Threads:
-    """A few threads, and more of them only while those there are stay busy.
-
-    With a thread for each of a thousand queries the event loop would get a thousandth of the interpreter's time.
-    """
+    """Threads that are started when there is work for them and end when there is none."""
 
     def __init__(self) -> None:
-        self._queue: SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = SimpleQueue()
-        self._threads = ThreadPoolExecutor(10_000, thread_name_prefix="pplx-embed-async")
-        self._free = threading.Semaphore(_FEW)
-        # An executor makes a thread under a lock, which takes until the thread runs: no event loop must wait for that.
-        threading.Thread(target=self._admit, name="pplx-embed-door", daemon=True).start()
+        self._lock = threading.Lock()
+        self._waiting: deque[Callable[[], None]] = deque()
+        self._running = 0
 
-    def submit(self, future: Future[T], work: Callable[[], T]) -> None:
-        self._queue.put((future, work))
+    def submit(self, work: Callable[[], T]) -> Future[T]:
+        future: Future[T] = Future()
+        with self._lock:
+            self._waiting.append(partial(_settle, future, work))
+            start = self._running < _MOST
+            self._running += start
+        if start:
+            start_thread(self._work)
+        return future
 
-    def _admit(self) -> None:
+    def _work(self) -> None:
         while True:
-            future, work = self._queue.get()
-            self._free.acquire(timeout=_PATIENCE)
-            try:
-                self._threads.submit(self._run, future, work)
-            except RuntimeError as error:  # the system has no more threads, or the program is ending
-                if future.set_running_or_notify_cancel():
-                    future.set_exception(error)
-
-    def _run(self, future: Future[T], work: Callable[[], T]) -> None:
-        try:
-            if future.set_running_or_notify_cancel():
-                future.set_result(work())
-        except BaseException as error:  # noqa: BLE001  (it is handed to whoever awaits)
-            future.set_exception(error)
-        finally:
-            self._free.release()
+            with self._lock:
+                if not self._waiting:
+                    self._running -= 1
+                    return
+                work: Callable[[], Any] = self._waiting.popleft()
+            work()
 
 
-@lru_cache(maxsize=1)
-def _threads(process: int) -> _Threads:
-    """Return the threads of a process: one that is forked from another inherits none."""
-    return _Threads()
+_shared = _Threads()
+
+
+def _after_fork() -> None:
+    global _shared  # the threads of the other process are not here
+    _shared = _Threads()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

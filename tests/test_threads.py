@@ -3,14 +3,17 @@
 import asyncio
 import contextvars
 import os
+import subprocess
+import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from pplx_embed_integrations import PplxBiEncoder, threads
+from pplx_embed_integrations import PplxBiEncoder, PplxEncoder, threads
 from pplx_embed_integrations.threads import in_thread
 
 WORD: contextvars.ContextVar[str] = contextvars.ContextVar("word", default="none")
@@ -41,23 +44,65 @@ async def test_who_is_cancelled_does_not_wait_for_the_thread() -> None:
     gate.set()
 
 
-async def test_work_does_not_wait_for_other_work_that_does_not_end() -> None:
-    barrier = threading.Barrier(50)  # lets go of the first when the fiftieth is there
-    await asyncio.wait_for(asyncio.gather(*(in_thread(barrier.wait) for _ in range(1000))), 60)
+async def test_however_much_work_there_is_few_threads_do_it_and_none_stays() -> None:
+    def work() -> threading.Thread:
+        time.sleep(0.001)
+        return threading.current_thread()
+
+    for _ in range(3):
+        did = set(await asyncio.gather(*(in_thread(work) for _ in range(500))))
+        assert 1 < len(did) < 500
+        for thread in did:
+            await asyncio.to_thread(thread.join, 30)
+        assert not any(thread.is_alive() for thread in did)
+        assert threads._shared._running == 0
 
 
-async def test_much_short_work_takes_few_threads() -> None:
-    names = await asyncio.gather(*(in_thread(lambda: threading.current_thread().name) for _ in range(1000)))
-    assert len(set(names)) < 100
+async def test_at_no_time_are_there_many_threads() -> None:
+    at_work, most = set[int](), list[int]()
+
+    def work() -> None:
+        at_work.add(threading.get_ident())
+        most.append(len(at_work))
+        time.sleep(0.002)
+        at_work.discard(threading.get_ident())
+
+    await asyncio.gather(*(in_thread(work) for _ in range(300)))
+    assert max(most) <= threads._MOST
 
 
-async def test_a_system_without_more_threads_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_system_without_more_threads_works_in_the_one_there_is(
+    asynchronous: bool, monkeypatch: pytest.MonkeyPatch, replica_v1: Path
+) -> None:
     def refuse(*_: object) -> None:
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(threads._threads(os.getpid())._threads, "submit", refuse)
-    with pytest.raises(RuntimeError, match="can't start new thread"):
-        await in_thread(sum, [1])
+    encoder = PplxEncoder(replica_v1)
+    expected = encoder.encode(["a"])
+    encoder.close()
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    vectors = asyncio.run(encoder.aencode(["a"])) if asynchronous else encoder.encode(["a"])
+    np.testing.assert_array_equal(vectors, expected)
+
+
+@pytest.mark.parametrize("where", ["a thread that outlives the main one", "atexit"])
+@pytest.mark.parametrize("how", ["e.encode(t)", "asyncio.run(e.aencode(t))", "e.encode(t * 64)"])
+def test_embedding_works_after_the_main_thread_has_ended(where: str, how: str, replica_v1: Path) -> None:
+    start = "atexit.register(work)" if where == "atexit" else "threading.Thread(target=work).start()"
+    code = f"""
+import asyncio, atexit, threading
+from pplx_embed_integrations import PplxEncoder
+t = ["some longer text about rivers and lakes " * 8] * 2
+def work():
+    if threading.current_thread() is not threading.main_thread():
+        threading.main_thread().join(60)
+    e = PplxEncoder({str(replica_v1)!r})
+    print(len({how}))
+{start}
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert done.stdout.strip() == ("128" if "64" in how else "2"), done.stderr
 
 
 def test_no_asynchronous_method_needs_a_thread_of_the_loop(replica_v1: Path, replica_context_v1: Path) -> None:

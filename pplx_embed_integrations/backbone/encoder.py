@@ -5,6 +5,7 @@ Knows the way from text to vector and its options; must not know frameworks, sto
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -29,7 +30,7 @@ from ..inputs import (
     document_name,
     refuse,
 )
-from ..threads import in_thread
+from ..threads import in_own_thread
 from ..vectors import Quantization, Vectors
 from .engine import Loading
 from .hub import checkpoint_folder, config_folder
@@ -487,7 +488,7 @@ class PplxEncoder:
         if len(result.vectors):
             loaded = self._ready()
             if loaded is None:
-                loaded = await in_thread(self._load)
+                loaded = await asyncio.wrap_future(in_own_thread(self._load))
             with result:
                 await loaded.lane.arun(result.counted(tokenize(loaded)), result.receive)
         return result.vectors

@@ -9,8 +9,9 @@ import asyncio
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from itertools import chain
 
 import numpy as np
@@ -18,7 +19,7 @@ import numpy.typing as npt
 import torch
 
 from ..errors import EncodingError
-from ..threads import in_thread
+from ..threads import in_thread, start_thread
 from .devices import release_memory
 from .packing import TokenSequence, plan_batches
 
@@ -34,6 +35,9 @@ Receive = Callable[[list[TokenSequence], Pooled], None]
 Instalments = Iterable[list[TokenSequence]]
 """A call's sequences as they become ready: the first are computed while the last are still being made."""
 
+_AHEAD = 2
+"""Instalments of a call that wait to be cut into batches, at most; with one, a call of a single instalment would
+have to wait for room before it learnt that no other is to come."""
 _ATTEMPTS = 3
 """How many workers may be lost over the batch of one call before the call fails."""
 
@@ -53,10 +57,29 @@ class _Job:
         self._fresh: list[TokenSequence] = []
         self._batches: deque[list[TokenSequence]] = deque()
         self._budget = 0
+        self._instalments = 0
+        self._hungry: Future[None] | None = None
 
     def add(self, sequences: list[TokenSequence]) -> None:
         """Take sequences in; what has come in is cut into batches together when the ones before are used up."""
         self._fresh += sequences
+        self._instalments += 1
+
+    def room(self) -> Future[None]:
+        """Return what is done when more sequences are wanted: few wait to be cut into batches, or all is over.
+
+        So no more than a few instalments are held at a time, and the next is made while others are computed.
+        """
+        room = self._hungry = Future[None]()
+        self.call_for_more()
+        return room
+
+    def call_for_more(self) -> None:
+        """Tell the one who waits for room, if there is some."""
+        if self._hungry is not None and (self._instalments < _AHEAD or self.future.done()):
+            hungry, self._hungry = self._hungry, None
+            with suppress(InvalidStateError):  # its task was cancelled
+                hungry.set_result(None)
 
     def next_size(self, budget: int) -> int:
         """Return the tokens of the next batch, 0 where there is none, planned for this budget."""
@@ -68,6 +91,8 @@ class _Job:
             plan = plan_batches([len(sequence) for sequence in self._fresh], budget=budget)
             self._batches.extend([self._fresh[index] for index in batch] for batch in plan)
             self._fresh = []
+            self._instalments = 0
+            self.call_for_more()
         return sum(map(len, self._batches[0])) if self._batches else 0
 
     def take(self) -> list[TokenSequence]:
@@ -128,16 +153,23 @@ class Lane:
         """
         job = self._open(receive)
         try:
-            self._feed(job, instalments)
+            feed = iter(instalments)
+            while self._feed(job, feed):
+                self._room(job).result()
             job.future.result()
         finally:
             self._drop(job)
 
     async def arun(self, instalments: Instalments, receive: Receive) -> None:
-        """Like `run`, without blocking the event loop; cancelling the task leaves other calls alone."""
+        """Like `run`, without blocking the event loop; cancelling the task leaves other calls alone.
+
+        A thread is needed for as long as an instalment is drawn, and none to wait for the next.
+        """
         job = self._open(receive)
         try:
-            await in_thread(self._feed, job, instalments)
+            feed = iter(instalments)
+            while await in_thread(self._feed, job, feed):
+                await asyncio.wrap_future(self._room(job))
             await asyncio.wrap_future(job.future)
         finally:
             self._drop(job)
@@ -148,22 +180,29 @@ class Lane:
             self._jobs.append(job)
         return job
 
-    def _feed(self, job: _Job, instalments: Instalments) -> None:
-        for sequences in instalments:
-            if job.future.done():  # it has failed, or its task was cancelled
-                return
-            with self._lock:
-                job.add(sequences)
-                while self._driving < self.parallel:
-                    threading.Thread(target=self._drive, name="pplx-embed").start()
-                    self._driving += 1
+    def _room(self, job: _Job) -> Future[None]:
         with self._lock:
-            job.complete = True
-            job.settle()
+            return job.room()
+
+    def _feed(self, job: _Job, instalments: Iterator[list[TokenSequence]]) -> bool:
+        """Draw the next instalment; return whether there may be another."""
+        sequences = None if job.future.done() else next(instalments, None)  # done: it failed, or was cancelled
+        with self._lock:
+            if sequences is None:
+                job.complete = True
+                job.settle()
+                return False
+            job.add(sequences)
+            idle = self.parallel - self._driving
+            self._driving += idle
+        for _ in range(idle):
+            start_thread(self._drive)
+        return True
 
     def _drop(self, job: _Job) -> None:
         job.future.cancel()  # after an error or an interrupt nobody needs the rest
         with self._lock:
+            job.call_for_more()
             if job in self._jobs:
                 self._jobs.remove(job)
 
@@ -178,6 +217,9 @@ class Lane:
     def _next_parts(self) -> _Parts:
         """Take the next batch, in which calls come in the order of their turn; when there is nothing to do, rest."""
         with self._lock:
+            for job in self._jobs:
+                if job.future.done():
+                    job.call_for_more()
             jobs = [job for job in self._jobs if not job.future.done()]
             self._jobs = deque(jobs)
             self._jobs.rotate(-1)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from ..checkpoints import CheckpointSpec
 from ..errors import CheckpointError, EncodingError, InputError
 from ..inputs import chunk_name, document_name
-from ..threads import in_passing_thread
+from ..threads import in_own_thread
 from .engine import Engine, Loading, start_engine
 from .joining import separate
 from .lane import Lane
@@ -31,7 +31,7 @@ __all__ = ["LoadedCheckpoint"]
 
 logger = logging.getLogger(__name__)
 
-_BATCHES = 16
+_BATCHES = 8
 """Batches that are tokenised at a time: enough to sort well in, few enough for the first to be soon under way."""
 _CHARACTERS = 4
 """Characters in a token, roughly."""
@@ -74,7 +74,7 @@ class LoadedCheckpoint:
         self.tokenizer = TextTokenizer(loading.folder, contextual=loading.contextual)
         # In a thread that ends, so that the OpenMP threads which loading needs do not stay (see `Lane`).
         self.engine = (
-            in_passing_thread(start_engine, loading, device) if devices is None else WorkerPool(loading, devices)
+            in_own_thread(start_engine, loading, device).result() if devices is None else WorkerPool(loading, devices)
         )
         _check_width(checkpoint, self.engine.width)
         budget = batch_tokens or self.engine.batch_tokens

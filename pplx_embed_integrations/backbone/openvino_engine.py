@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 
 from ..errors import EncodingError, InputError, MissingDependencyError
-from ..threads import in_passing_thread
+from ..threads import in_own_thread
 from .devices import default_batch_tokens, resolve_device, resolve_dtype
 from .lane import Pooled
 from .network import NetworkConfig, empty_network, rotary_frequencies, tensor_shapes
@@ -66,7 +66,7 @@ class OpenVinoEngine:
         graph = _Graph(openvino, config, tensors, int8=loading.weights == "int8")
         # OpenVINO gives the thread that starts it a stack for signals, and unmaps that at its own end, in whichever
         # thread that comes: a Ctrl-C would then kill the process. So it is started in a thread without a future.
-        compiled = in_passing_thread(lambda: openvino.Core().compile_model(graph.model(), "CPU", _settings(dtype)))
+        compiled = in_own_thread(lambda: openvino.Core().compile_model(graph.model(), "CPU", _settings(dtype))).result()
         self._request = compiled.create_infer_request()
         # The graph reads the memory-mapped files for as long as it lives. Attributes go in the order in which they
         # came, and OpenVINO may drop its references without the interpreter's lock: none of them is to be the last.

@@ -31,13 +31,15 @@ __all__ = ["WorkerPool"]
 
 logger = logging.getLogger(__name__)
 
+_LINES = 20
+"""Of what a worker says last, the lines that are told with its death."""
 _DEATHS = 3
 """Deaths in a row after which a worker is replaced no more."""
 
 # Finds modules where this process finds them and runs nothing of the user's, whose script may lack a `__main__` guard.
 _MAIN = (
-    "import signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); sys.path[:] = sys.argv[1:]; "
-    "from pplx_embed_integrations.backbone.worker import main; main()"
+    "import signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); sys.path[:] = sys.argv[3:]; "
+    "from pplx_embed_integrations.backbone.worker import main; main(*map(int, sys.argv[1:3]))"
 )
 
 
@@ -168,7 +170,7 @@ class _Worker:
         self._order = order
         self._over = False
         self._ready: Ready | None = None
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: _Process | None = None
         self._lock = threading.Lock()
 
     def launch(self) -> None:
@@ -178,12 +180,7 @@ class _Worker:
                 return
             self.stopped = False
             try:
-                self._process = subprocess.Popen(
-                    [get_executable(), "-c", _MAIN, *map(str, sys.path)],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    start_new_session=True,  # a Ctrl-C at the terminal is for this process alone
-                )
+                self._process = _Process()
             except OSError as error:
                 raise EncodingError(
                     f"no worker process can be started ({error}); use device= in place of devices="
@@ -197,7 +194,7 @@ class _Worker:
         Raises:
             WorkerLostError: It died, now or since it was last used.
         """
-        if self._process is not None and self._process.poll() is not None:
+        if self._process is not None and self._process.ended:
             lost, stopped = self._lost(), self.stopped
             if not stopped:
                 raise lost
@@ -209,7 +206,7 @@ class _Worker:
             except PplxEmbedError:  # it has said why it cannot, and ends
                 process, self._process = self._process, None
                 if process is not None:
-                    _reap(process)
+                    process.reap()
                 raise
         return self._ready
 
@@ -231,23 +228,23 @@ class _Worker:
             process = self._process  # the thread that uses it may let go of it meanwhile
             if process is not None:
                 process.kill()
-                _reap(process)
+                process.reap()
 
     def _tell(self, message: object) -> None:
         process = self._process
         try:
-            if process is None or process.stdin is None:
+            if process is None:
                 raise EOFError
-            send(process.stdin, message)
+            send(process.messages, message)
         except _BROKEN as error:
             raise self._lost() from error
 
     def _hear(self) -> Any:
         process = self._process
         try:
-            if process is None or process.stdout is None:
+            if process is None:
                 raise EOFError
-            answer = receive(process.stdout)
+            answer = receive(process.answers)
         except _BROKEN as error:
             raise self._lost() from error
         if isinstance(answer, Exception):
@@ -260,12 +257,13 @@ class _Worker:
         process, self._process, self._ready = self._process, None, None
         if process is None or self.stopped:
             return WorkerLostError(f"the worker on {self.device} was ended while {doing}")
-        code = _exit_code(_reap(process))
+        code = _exit_code(process.reap())
         logger.warning("the worker on %s died with exit code %s while %s", self.device, code, doing)
         return WorkerLostError(
             f"the worker on {self.device} died with exit code {code} while {doing}, and so did those that replaced it; "
             "if the memory is too small use fewer devices, or a smaller batch_tokens or max_tokens; "
             f"device={self.device!r} in place of devices= computes in this process and may show the cause"
+            + (f". It said:\n{said}" if (said := process.said()) else "")
         )
 
 
@@ -273,17 +271,84 @@ _BROKEN = (EOFError, OSError, ValueError, pickle.UnpicklingError)
 """What reading and writing raise at a pipe whose other end is gone, or that has been closed meanwhile."""
 
 
-def _reap(process: subprocess.Popen[bytes]) -> int:
-    """Wait for the end of a process that is ending, close its pipes, and return its exit code; any number of times."""
-    try:
-        process.wait(timeout=5)
-    except subprocess.TimeoutExpired:
-        process.kill()
-    for pipe in (process.stdin, process.stdout):
-        if pipe is not None:
+class _Process:
+    """An interpreter that runs `worker.main`, pipes of its own to it, and what it says.
+
+    The pipes are none of the standard ones, to which anything that runs when an interpreter starts may write.
+    """
+
+    def __init__(self) -> None:
+        theirs_in, ours_out = os.pipe()
+        ours_in, theirs_out = os.pipe()
+        try:
+            self._popen = _start(theirs_in, theirs_out)
+        except BaseException:
+            os.close(ours_out)
+            os.close(ours_in)
+            raise
+        finally:
+            os.close(theirs_in)
+            os.close(theirs_out)
+        self.pid = self._popen.pid
+        self.messages, self.answers = os.fdopen(ours_out, "wb"), os.fdopen(ours_in, "rb")
+        self._tail = deque[str](maxlen=_LINES)
+        self._listener = threading.Thread(target=self._listen, name="pplx-embed-worker-says", daemon=True)
+        self._listener.start()
+
+    @property
+    def ended(self) -> bool:
+        """Whether it runs no more."""
+        return self._popen.poll() is not None
+
+    def kill(self) -> None:
+        """End it."""
+        self._popen.kill()
+
+    def reap(self) -> int:
+        """Wait for a process that is ending, close its pipes and return its exit code; may be called again."""
+        try:
+            self._popen.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self._popen.kill()
+        for pipe in (self.messages, self.answers):
             with suppress(OSError):  # what was not written yet
                 pipe.close()
-    return process.wait()
+        return self._popen.wait()
+
+    def said(self) -> str:
+        """Return the last lines it wrote to standard output or error, after its end."""
+        self._listener.join(timeout=1)
+        return "\n".join(self._tail)
+
+    def _listen(self) -> None:
+        """Pass on what it writes, as if it had written to this process's standard error, and remember the end."""
+        assert self._popen.stdout is not None
+        with self._popen.stdout as pipe:
+            for line in pipe:
+                with suppress(OSError):  # a parent without standard error
+                    os.write(2, line)
+                self._tail.append(line.decode(errors="replace").rstrip())
+
+
+def _start(messages: int, answers: int) -> subprocess.Popen[bytes]:
+    """Start a worker that inherits two pipes."""
+    numbers: list[int] = [messages, answers]
+    options: dict[str, Any] = {"pass_fds": numbers}
+    if sys.platform == "win32":
+        import msvcrt
+
+        numbers = [msvcrt.get_osfhandle(each) for each in numbers]
+        for number in numbers:
+            os.set_handle_inheritable(number, True)
+        options = {"startupinfo": subprocess.STARTUPINFO(lpAttributeList={"handle_list": numbers})}
+    return subprocess.Popen(
+        [get_executable(), "-c", _MAIN, *map(str, numbers), *map(str, sys.path)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,  # a Ctrl-C at the terminal is for this process alone
+        **options,
+    )
 
 
 def _exit_code(code: int) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import pickle
 import signal
+import sys
 import threading
 from dataclasses import dataclass
 from queue import SimpleQueue
@@ -60,10 +61,15 @@ def receive(pipe: IO[bytes]) -> Any:
     return pickle.load(pipe)
 
 
-def main() -> None:
-    """Work until the parent closes the pipe, however it came to that."""
+def main(incoming: int, outgoing: int) -> None:
+    """Work until the parent closes the pipe, however it came to that.
+
+    Args:
+        incoming: Descriptor of the pipe for messages, on Windows the handle.
+        outgoing: That of the pipe for answers.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is the parent's to handle
-    messages, answers = _take_pipes()
+    messages, answers = _open(incoming, "rb"), _open(outgoing, "wb")
     queue: SimpleQueue[Any] = SimpleQueue()
     threading.Thread(target=_watch, args=(messages, queue), daemon=True).start()
     order: Order = queue.get()
@@ -97,17 +103,13 @@ def _describe(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def _take_pipes() -> tuple[IO[bytes], IO[bytes]]:
-    """Keep standard input and output for messages; what anything prints goes where errors go."""
-    messages, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
-    null = os.open(os.devnull, os.O_RDWR)
-    os.dup2(null, 0)
-    try:
-        os.dup2(2, 1)
-    except OSError:  # a parent without standard error
-        os.dup2(null, 1)
-    os.close(null)
-    return messages, answers
+def _open(number: int, mode: str) -> IO[bytes]:
+    if sys.platform == "win32":
+        import msvcrt
+
+        number = msvcrt.open_osfhandle(number, os.O_RDONLY if mode == "rb" else os.O_WRONLY)
+    os.set_inheritable(number, False)  # no process that this one starts should hold the pipe open
+    return os.fdopen(number, mode)
 
 
 def _watch(messages: IO[bytes], queue: SimpleQueue[Any]) -> None:

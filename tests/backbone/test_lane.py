@@ -14,6 +14,7 @@ import torch
 from pplx_embed_integrations.backbone.lane import Lane, Pooled, WorkerLostError
 from pplx_embed_integrations.backbone.packing import TokenSequence, text_sequence
 from pplx_embed_integrations.errors import EncodingError
+from pplx_embed_integrations.threads import in_thread
 
 Batch = list[TokenSequence]
 
@@ -411,12 +412,75 @@ def test_instalments_that_wait_are_cut_into_batches_together() -> None:
         model.go.clear()
         yield call.sequences[:1]
         assert model.started.wait(30)
-        yield from ([sequence] for sequence in call.sequences[1:])
-        model.go.set()
+        yield call.sequences[1:11]
+        yield call.sequences[11:]
 
-    call.lane.run(instalments(), call.receive)
+    thread = threading.Thread(target=call.lane.run, args=(instalments(), call.receive))
+    thread.start()
+    for _ in range(3000):
+        if model.started.is_set() and call.lane._jobs[0]._instalments == 2:
+            break
+        threading.Event().wait(0.01)
+    model.go.set()
+    thread.join(30)
     assert call.right()
     assert len(model.batches) == 1 + 10 + 2  # the long ones, and the short ones five by five
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_long_call_is_never_far_ahead_of_what_is_computed(asynchronous: bool) -> None:
+    model = Model()
+    lane = Lane(model, budget=10)
+    made: list[int] = []
+    ahead: list[int] = []
+
+    def instalments() -> Iterator[Batch]:
+        for number in range(200):
+            made.append(number)
+            ahead.append(number - len(model.batches))
+            yield [text_sequence([1] * 10, row=number)]
+
+    def receive(batch: Batch, pooled: Pooled) -> None:
+        assert pooled.tolist() == [[1.0, 10.0]]
+
+    if asynchronous:
+        asyncio.run(lane.arun(instalments(), receive))
+    else:
+        lane.run(instalments(), receive)
+    assert made == [*range(200)]
+    assert len(model.batches) == 200
+    assert max(ahead) <= 3
+
+
+async def test_no_thread_waits_for_room_in_an_asynchronous_call() -> None:
+    model = Model()
+    lane = Lane(model, budget=10)
+    model.go.clear()
+
+    def instalments() -> Iterator[Batch]:
+        for number in range(9):
+            yield [text_sequence([1] * 10, row=number)]
+
+    calls = [asyncio.create_task(lane.arun(instalments(), lambda batch, pooled: None)) for _ in range(50)]
+    while not all(job._hungry for job in lane._jobs) or len(lane._jobs) < 50:
+        await asyncio.sleep(0.01)
+    assert await in_thread(sum, [40, 2]) == 42  # the few threads are free
+    calls[0].cancel()
+    model.go.set()
+    results = await asyncio.gather(*calls, return_exceptions=True)
+    assert [type(result) for result in results] == [asyncio.CancelledError] + [type(None)] * 49
+    assert not lane._jobs
+
+
+def test_an_error_reaches_a_call_that_waits_for_room() -> None:
+    model = Model(fail=lambda batch: ValueError("broken"))
+
+    def instalments() -> Iterator[Batch]:
+        while True:
+            yield [text_sequence([1] * 10, row=0)]
+
+    with pytest.raises(ValueError, match="broken"):
+        Lane(model, budget=10).run(instalments(), lambda batch, pooled: None)
 
 
 def test_two_batches_run_side_by_side_and_a_query_still_waits_for_one() -> None:

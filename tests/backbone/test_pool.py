@@ -415,3 +415,29 @@ def test_the_adapters_pass_devices_on(replica_v1: Path) -> None:
     for make in (langchain.PplxEmbeddings, llama_index.PplxEmbedding):
         with pytest.raises(PplxEmbedError, match="devices"):
             make(replica_v1, devices="cpu")
+
+
+def start_up_file(folder: Path, content: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have every interpreter that starts run some lines first."""
+    (folder / "sitecustomize.py").write_text(content)
+    monkeypatch.setenv("PYTHONPATH", f"{folder}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+
+
+def test_what_a_start_up_file_prints_or_reads_disturbs_no_worker(
+    tmp_path: Path, replica_v1: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    content = "import os, sys\nprint('hello', flush=True)\nos.write(1, b'raw' * 1000)\nassert sys.stdin.read() == ''\n"
+    start_up_file(tmp_path, content, monkeypatch)
+    encoder = PplxEncoder(replica_v1, devices=["cpu"])
+    assert encoder.encode(["a river"]).shape == (1, 32)
+    encoder.close()
+    said = capfd.readouterr()
+    assert "hello" in said.err  # passed on, where errors go
+    assert not said.out
+
+
+def test_a_worker_that_fails_says_why(tmp_path: Path, replica_v1: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = "import os\nos.write(2, b'no licence for this machine')\nos._exit(3)\n"
+    start_up_file(tmp_path, content, monkeypatch)
+    with pytest.raises(EncodingError, match=r"(?s)died with exit code 3.*It said:\nno licence for this machine"):
+        PplxEncoder(replica_v1, devices=["cpu"]).load()
