@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Generator
 from contextvars import copy_context
 from typing import Any, NamedTuple, TypeVar
 
-from ..threads import in_passing_thread, in_thread
+from ..threads import in_own_thread, in_thread
 
 __all__ = ["Flow", "Step", "arun", "either", "in_worker", "run", "run_elsewhere"]
 
@@ -77,5 +77,5 @@ async def arun(flow: Flow[T]) -> T:
 
 def run_elsewhere(flow: Flow[T]) -> T:
     """Run a flow by its asynchronous steps for a caller who waits, whether or not an event loop runs here."""
-    result: T = in_passing_thread(copy_context().run, asyncio.run, arun(flow))
+    result: T = in_own_thread(copy_context().run, asyncio.run, arun(flow)).result()
     return result
