@@ -137,20 +137,23 @@ def test_a_store_at_an_odd_place_is_told(notes: Path, replica_v1: Path, capsys: 
         assert capsys.readouterr().err.splitlines()[-1].startswith("pplx-embed: error: ")
 
 
-def test_one_ctrl_c_ends_the_program_and_the_next_run_goes_on(notes: Path, replica_context_v1: Path) -> None:
+def test_one_ctrl_c_ends_the_program_and_the_next_run_goes_on(
+    notes: Path, replica_context_v1: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     store = notes.parent / "store"
-    lines = "".join(f"12:{n % 60:02} worker {n} finished job {n * 7919 % 10007} of the survey\n" for n in range(1500))
+    lines = "".join(f"12:{n % 60:02} worker {n} finished job {n * 7919 % 10007} of the survey\n" for n in range(200))
     (notes / "z.txt").write_text(lines)
-    command = [PROGRAM, "index", notes, "--store", store, "--model", replica_context_v1, "--chunk-tokens", "96"]
+    command = [PROGRAM, "index", notes, "--store", store, "--model", replica_context_v1, "--chunk-tokens", "48"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as job:
         database = store / "collection" / "documents" / "storage.sqlite"
         while job.poll() is None and not database.exists():
             time.sleep(0.05)
         job.send_signal(signal.SIGINT)
         assert job.wait(60) == 130
-    subprocess.run(command, capture_output=True, check=True)
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stdout.startswith("0 files indexed, 4 unchanged")
+    assert main(list(map(str, command[1:]))) == 0
+    capsys.readouterr()
+    assert main(list(map(str, command[1:]))) == 0
+    assert capsys.readouterr().out.startswith("0 files indexed, 4 unchanged")
 
 
 def test_a_ctrl_c_that_a_library_swallows_ends_the_program_all_the_same() -> None:
