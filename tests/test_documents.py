@@ -90,8 +90,15 @@ def _naive_overlap(left: str, right: str) -> int:
 def test_overlap_is_the_longest_end_that_begins_the_next(left, right, shared):
     left, right = left + shared, shared + right
     found = overlap(left, right)
+    naive = _naive_overlap(left, right)
+    text = right[:naive]
+    starts = (
+        [at for at in range(len(right)) if right.startswith(text, at)],
+        [at for at in range(len(left)) if left.startswith(text, at)],
+    )
+    again = [at for at in range(1, naive) if text.startswith(text[:MINIMUM_OVERLAP], at)]
     if len(right[:MINIMUM_OVERLAP].split()) >= 2:
-        assert found == _naive_overlap(left, right)
+        assert found == (naive if [len(at) for at in starts] == [1, 1] and not again else 0)
     assert found == 0 or (left[-found:] == right[:found] and found >= MINIMUM_OVERLAP)
 
 
@@ -118,6 +125,7 @@ def test_offsets_prove_every_overlap_of_a_sliding_window(text, size, shared):
         ("Terms of use apply to all of this.", "Terms of use apply to all of this."),  # a footer repeated whole
         ("he went to the", "the other side of the river was far away"),  # chance
         ("----------------------------------", "----------------------------------------"),  # a rule
+        ("start\n" + "GET /health 200 by the balancer\n" * 3, "GET /health 200 by the balancer\n" * 2 + "stop"),
         ("short", ""),
         ("", "short"),
     ],
@@ -129,6 +137,14 @@ def test_incidental_repeats_are_not_overlap(left, right):
 def test_offsets_that_restart_on_every_page_are_not_overlap():
     assert overlap("page one has this text", "page two has another", starts=(0, 0)) == 0
     assert overlap("page one has this text", "page two has another", starts=(0, 5)) == 0
+
+
+def test_a_line_that_a_third_chunk_has_too_is_a_repetition():
+    line = "GET /health 200 by the balancer\n"
+    chunks = ["started\n" + line, line + "stopped\n", "again\n" + line + "gone\n"]
+    assert find_overlap([chunks]) is None
+    assert find_overlap([chunks[:2]]) == (0, 1, len(line))
+    assert find_overlap([chunks], [[0, len("started\n"), 90]]) == (0, 1, len(line))  # offsets prove it
 
 
 def test_overlap_is_looked_for_inside_documents_only():

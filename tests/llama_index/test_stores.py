@@ -9,7 +9,7 @@ from llama_index.core import Document, StorageContext, VectorStoreIndex
 from llama_index.core.ingestion import IngestionPipeline
 from llama_index.core.vector_stores import VectorStoreQuery
 
-from pplx_embed_integrations.llama_index import PplxEmbedding, contextual_index
+from pplx_embed_integrations.llama_index import PplxEmbedding, acontextual_index, contextual_index
 from tests.llama_index.cases import (
     SPLITTER,
     STORES,
@@ -53,6 +53,19 @@ def test_contextual_index_stores_each_documents_own_vectors(kind: str, exact_mod
     contextual_index(documents, embed_model=exact_model, vector_store=store.vector_store, splitter=SPLITTER)
     ids = [chunk_id(position, document) for document in documents for position in range(11)]
     assert_same_vectors(store.read(ids), expected_vectors(exact_model, documents))
+
+
+@pytest.mark.parametrize("kind", STORES)
+async def test_so_does_an_index_made_asynchronously_and_one_of_shuffled_nodes(kind, exact_model, tmp_path: Path):
+    documents = hard_documents()
+    ids = [chunk_id(position, document) for document in documents for position in range(11)]
+    store = make_store(kind, tmp_path / "documents")
+    await acontextual_index(documents, embed_model=exact_model, vector_store=store.vector_store, splitter=SPLITTER)
+    assert_same_vectors(store.read(ids), expected_vectors(exact_model, documents))
+    store, nodes = make_store(kind, tmp_path / "nodes"), shuffled_nodes(documents)
+    index = contextual_index([], embed_model=exact_model, vector_store=store.vector_store)
+    index.insert_nodes(nodes)
+    assert_same_vectors(store.read([node.node_id for node in nodes]), expected_vectors(exact_model, documents))
 
 
 @pytest.mark.parametrize("kind", STORES)
