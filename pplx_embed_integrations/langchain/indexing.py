@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterable, Collection, Hashable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any, Literal
 
 from langchain_core.document_loaders import BaseLoader
@@ -15,12 +16,12 @@ from langchain_core.indexing import IndexingResult, RecordManager, aindex, index
 from langchain_core.vectorstores import VectorStore
 
 from ..documents import document_key
-from ..errors import EncodingError
+from ..errors import StoreError
 from ..threads import in_thread
 from .contextual import OnMiss
 from .embeddings import PplxEmbeddings
 from .grouping import GroupBy, check_documents
-from .run import Batch, Run
+from .run import Batch, Run, group_of
 
 __all__ = ["adelete_documents", "aindex_documents", "delete_documents", "index_documents"]
 
@@ -101,12 +102,7 @@ def index_documents(
             if owned := run.owned(batch):
                 old = record_manager.list_keys(group_ids=owned, before=started)
                 run.drop_foreign(batch, _stored(store, old))
-            with run.block(batch, on_miss):
-                if batch.documents:
-                    batch.embed(run.embeddings)
-                    run.add(index(batch.chunks(), record_manager, store, **run.settings(batch, options)))
-            if cleanup is not None:
-                run.deleted += _clean(record_manager, store, before=started, groups=batch.groups())
+            _replace(run, batch, record_manager, store, started, on_miss, options)
             run.done(batch)
         run.end()
         if cleanup == "full":
@@ -154,17 +150,73 @@ async def aindex_documents(
             if owned := run.owned(batch):
                 old = await record_manager.alist_keys(group_ids=owned, before=started)
                 run.drop_foreign(batch, await _astored(store, old))
-            with run.block(batch, on_miss):
-                if batch.documents:
-                    await batch.aembed(run.embeddings)
-                    run.add(await aindex(batch.chunks(), record_manager, store, **run.settings(batch, options)))
-            if cleanup is not None:
-                run.deleted += await _aclean(record_manager, store, before=started, groups=batch.groups())
+            await _areplace(run, batch, record_manager, store, started, on_miss, options)
             run.done(batch)
         run.end()
         if cleanup == "full":
             run.deleted += await _aclean(record_manager, store, before=started)
     return run.result()
+
+
+def _replace(
+    run: Run,
+    batch: Batch,
+    records: RecordManager,
+    store: VectorStore,
+    started: float,
+    on_miss: OnMiss,
+    options: dict[str, Any],
+) -> None:
+    """Store and record a batch, then delete what it replaces; one that the store refuses, document by document."""
+    try:
+        with run.block(batch, on_miss):
+            if batch.documents:
+                batch.embed(run.embeddings)
+                with run.storing(batch):
+                    run.add(index(batch.chunks(), records, store, **run.settings(batch, options)))
+    except StoreError as error:
+        if len(batch.documents) == 1:
+            with suppress(Exception):  # the store may be gone
+                store.delete(batch.unrecorded())  # it may have taken a part
+                records.delete_keys(batch.unrecorded())
+            raise
+        with run.retrying(batch, error) as attempt:
+            for one in batch.singly():
+                with attempt():
+                    _replace(run, one, records, store, started, on_miss, options)
+        return
+    if run.cleans:
+        run.deleted += _clean(records, store, before=started, groups=batch.groups())
+
+
+async def _areplace(
+    run: Run,
+    batch: Batch,
+    records: RecordManager,
+    store: VectorStore,
+    started: float,
+    on_miss: OnMiss,
+    options: dict[str, Any],
+) -> None:
+    try:
+        with run.block(batch, on_miss):
+            if batch.documents:
+                await batch.aembed(run.embeddings)
+                with run.storing(batch):
+                    run.add(await aindex(batch.chunks(), records, store, **run.settings(batch, options)))
+    except StoreError as error:
+        if len(batch.documents) == 1:
+            with suppress(Exception):
+                await store.adelete(batch.unrecorded())
+                await records.adelete_keys(batch.unrecorded())
+            raise
+        with run.retrying(batch, error) as attempt:
+            for one in batch.singly():
+                with attempt():
+                    await _areplace(run, one, records, store, started, on_miss, options)
+        return
+    if run.cleans:
+        run.deleted += await _aclean(records, store, before=started, groups=batch.groups())
 
 
 def delete_documents(keys: Hashable | Iterable[Hashable], record_manager: RecordManager, store: VectorStore) -> int:
@@ -179,7 +231,7 @@ def delete_documents(keys: Hashable | Iterable[Hashable], record_manager: Record
         How many chunks were deleted; 0 if there was no such document.
 
     Raises:
-        EncodingError: The store says that it could not delete them; they are still recorded.
+        StoreError: The store says that it could not delete them; they are still recorded.
 
     Example:
         >>> from langchain_core.indexing import InMemoryRecordManager
@@ -209,7 +261,7 @@ def _groups(keys: Any) -> list[str]:
     for key in keys if several else [keys]:
         form = document_key(key)
         groups += [form] if form == key or not isinstance(key, str) else [form, key]  # as it stands in the metadata
-    return groups
+    return [group_of(group) for group in groups]
 
 
 def _clean(
@@ -263,7 +315,7 @@ def _parts(groups: list[str] | None) -> Iterator[list[str] | None]:
 
 def _check_deleted(answer: bool | None, store: VectorStore) -> None:
     if answer is False:
-        raise EncodingError(f"{type(store).__name__} could not delete old chunks; they are still there and recorded")
+        raise StoreError(f"{type(store).__name__} could not delete old chunks; they are still there and recorded")
 
 
 def _listed(documents: Any) -> Any:

@@ -8,16 +8,16 @@ from __future__ import annotations
 import hashlib
 import uuid
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from itertools import islice
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from itertools import chain, islice
 from typing import Any
 
 from langchain_core.documents import Document
 from langchain_core.indexing import IndexingResult
 
-from ..documents import stable_form
-from ..errors import ContextWarning, InputError, InputTypeError
+from ..documents import KEY_PREFIX, stable_form
+from ..errors import ContextWarning, InputError, InputTypeError, PplxEmbedError, StoreError
 from ..inputs import check_positive
 from .adding import resolve_embeddings
 from .contextual import OnMiss, Scope
@@ -26,10 +26,26 @@ from .grouping import CHUNK_KEY, DOCUMENT_KEY, GroupBy, Key, check_documents, st
 from .reading import owners, warn
 from .splitting import ChunkedDocument, Gathering
 
-__all__ = ["Batch", "Run"]
+__all__ = ["Batch", "Run", "group_of"]
 
 _AT_ONCE = 1000
 _NAMED = 20
+_LONGEST_KEY = 500
+
+
+def group_of(form: str) -> str:
+    """Return what a record manager knows a document by: its key, unless a database could not index that.
+
+    Args:
+        form: The key as a string that no other is written as.
+
+    Example:
+        >>> group_of("a.md"), len(group_of("a" * 5000))
+        ('a.md', 68)
+    """
+    if len(form) <= _LONGEST_KEY and "\0" not in form:
+        return form
+    return KEY_PREFIX + hashlib.sha256(form.encode()).hexdigest()
 
 
 class Batch:
@@ -46,6 +62,7 @@ class Batch:
         self.known: list[Sequence[bool]] = []
         self._names: dict[str, list[str]] = {}
         self.new: list[ChunkedDocument] = []
+        self._recorded: set[str] = set()
         self._scope: Scope | None = None
 
     def append(self, document: ChunkedDocument, ids: list[str]) -> None:
@@ -67,16 +84,36 @@ class Batch:
         return self._names[chunk.metadata[DOCUMENT_KEY]][int(chunk.metadata[CHUNK_KEY])]
 
     def groups(self) -> list[str]:
-        """Return the documents' keys."""
-        return [document.key.form for document in self.documents]
+        """Return what the record manager knows the documents by."""
+        return [group_of(document.key.form) for document in self.documents]
 
     def chunks(self) -> list[Document]:
-        """Return all chunks, document after document."""
-        return [chunk for document in self.documents for chunk in document.chunks]
+        """Return all chunks, document after document.
+
+        In the order of their keys, which is the same in every process: a database that is given the same rows in
+        different orders by two of them has to break a deadlock.
+        """
+        ordered = sorted(self.documents, key=lambda document: document.key.form)
+        return [chunk for document in ordered for chunk in document.chunks]
+
+    def singly(self) -> Iterator[Batch]:
+        """Yield a batch for each of the documents."""
+        for document in self.documents:
+            one = Batch()
+            one.append(document, self._names[document.key.form])
+            one.new = [document for each in self.new if each is document]
+            one._recorded = self._recorded
+            yield one
+
+    def unrecorded(self) -> list[str]:
+        """Return the ids of those chunks that were not recorded before."""
+        return [each for ids in self.ids() for each in ids if each not in self._recorded]
 
     def choose(self, *, force: bool) -> list[ChunkedDocument]:
         """Tell which documents are not recorded yet, or not wholly."""
-        known = iter([each for part in self.known for each in part])
+        flat = [each for part in self.known for each in part]
+        self._recorded = {each for each, old in zip(chain.from_iterable(self.ids()), flat, strict=True) if old}
+        known = iter(flat)
         there = [all(list(islice(known, len(document.chunks)))) for document in self.documents]
         self.new = [document for document, old in zip(self.documents, there, strict=True) if force or not old]
         return self.new
@@ -147,6 +184,7 @@ class Run:
         self.embeddings = resolve_embeddings(store, embeddings)
         self.embeddings._check_contextual()
         self.deleted = 0
+        self.cleans = cleanup is not None
         self._size = check_positive("batch_size", batch_size)
         self._cleanup = cleanup
         self._content = tuple(content_metadata)
@@ -255,7 +293,7 @@ class Run:
         """Return the new documents that a metadata key names and that say whose they are."""
         if self._gathering.doubts.named is None:
             return []
-        return [d.key.form for d in batch.new if owners(d.chunks).keys() - {self._gathering.doubts.named}]
+        return [group_of(d.key.form) for d in batch.new if owners(d.chunks).keys() - {self._gathering.doubts.named}]
 
     def drop_foreign(self, batch: Batch, stored: list[Document]) -> None:
         """Leave out, and keep in mind, documents whose name is that of somebody else's document in the store."""
@@ -288,7 +326,7 @@ class Run:
                     f"{type(self._store).__name__} embedded these documents with something else than the "
                     "PplxEmbeddings given, so without context; build the store with this very object",
                     ContextWarning,
-                    stacklevel=4,
+                    stacklevel=5,
                 )
 
     def _warn_of_names(self) -> None:
@@ -308,10 +346,50 @@ class Run:
         return {
             "batch_size": self._size,
             "cleanup": None,  # of a document that is longer than a batch it would delete what it has just stored
-            "source_id_key": lambda chunk: chunk.metadata[DOCUMENT_KEY],
+            "source_id_key": lambda chunk: group_of(chunk.metadata[DOCUMENT_KEY]),
             "key_encoder": batch.id_of,
             **options,
         }
+
+    @contextmanager
+    def storing(self, batch: Batch) -> Iterator[None]:
+        """Name the documents that are being stored, if that fails.
+
+        Raises:
+            StoreError: The store or the record manager has raised something.
+        """
+        try:
+            yield
+        except PplxEmbedError:
+            raise
+        except Exception as error:
+            names = ", ".join(document.key.shown for document in batch.documents[:_NAMED])
+            reason = (str(error).splitlines() or [""])[0][:300]
+            raise StoreError(
+                f"{type(self._store).__name__} or its record manager did not take {names}: "
+                f"{type(error).__name__}: {reason}; the old version is still there"
+            ) from error
+
+    @contextmanager
+    def retrying(self, batch: Batch, error: StoreError) -> Iterator[Callable[[], AbstractContextManager[None]]]:
+        """Try the documents of a batch one by one, and keep in mind which are refused.
+
+        Raises:
+            StoreError: All of them are refused, so the store is to blame.
+        """
+        refused = []
+
+        @contextmanager
+        def attempt() -> Iterator[None]:
+            try:
+                yield
+            except StoreError as failure:
+                refused.append(str(failure))
+
+        yield attempt
+        if len(refused) == len(batch.documents):
+            raise error
+        self._refused += refused
 
     def add(self, result: IndexingResult) -> None:
         """Count what LangChain has done."""

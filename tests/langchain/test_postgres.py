@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import itertools
 import os
+import random
 import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
 import pytest
 from langchain_classic.indexes import SQLRecordManager
 from langchain_core.documents import Document
-from langchain_postgres import PGEngine, PGVector, PGVectorStore
+from langchain_postgres import Column, PGEngine, PGVector, PGVectorStore
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from pplx_embed_integrations.errors import InputError, StoreError
 from pplx_embed_integrations.langchain import (
     PplxEmbeddings,
     aadd_documents,
     add_documents,
     afrom_documents,
     aindex_documents,
+    delete_documents,
     from_documents,
     index_documents,
 )
@@ -41,12 +45,13 @@ def open_store(kind: str, database: Database, embeddings: PplxEmbeddings, *, nam
     return PGVectorStore.create_sync(engine, embeddings, name)
 
 
-async def aopen_store(kind: str, database: Database, embeddings: PplxEmbeddings) -> Any:
+async def aopen_store(kind: str, database: Database, embeddings: PplxEmbeddings, *, new: bool = True) -> Any:
     """The same for one event loop, by each class's own asynchronous way."""
     if kind == "PGVector":
         return PGVector(embeddings, connection=database.url("psycopg"), collection_name="chunks", async_mode=True)
     engine = PGEngine.from_engine(create_async_engine(database.url("asyncpg")))
-    await engine.ainit_vectorstore_table("chunks", DIMENSION)
+    if new:
+        await engine.ainit_vectorstore_table("chunks", DIMENSION)
     return await PGVectorStore.create(engine, embeddings, "chunks")
 
 
@@ -213,10 +218,53 @@ def test_it_goes_on_after_the_server_was_restarted(
     same(read(kind), vectors_of(range(4), edited=[2]))
 
 
+@kinds
+def test_whole_documents(kind, database, counting, embeddings, read):
+    """Split, indexed, edited and deleted by their ids."""
+
+    def stored() -> dict[tuple[str, int], Any]:
+        return {(row["pplx_document"], row["pplx_chunk"]): vector for row, vector in rows(kind, database)}
+
+    counted = counting()
+    store, records = open_store(kind, database, counted), records_of(database)
+    texts = {name: [f"{name} says {row}" for row in range(4)] for name in ("a.md", "b.md", "c.md")}
+
+    def run() -> dict[str, int]:
+        counted.encoded.clear()
+        documents = [Document("\n".join(lines), id=name) for name, lines in texts.items()]
+        return index_documents(documents, records, store, splitter=str.splitlines)
+
+    assert run()["num_added"] == 12
+    assert run()["num_skipped"] == 12
+    assert counted.encoded == []
+    texts["b.md"][1] = "b.md says something else"
+    assert (run()["num_added"], counted.encoded) == (4, [tuple(texts["b.md"])])
+    assert delete_documents("c.md", records, store) == 4
+    del texts["c.md"]
+    vectors = embeddings.encode_documents(list(texts.values()), normalize=True)
+    found = stored()
+    assert found.keys() == {(name, row) for name in texts for row in range(4)}
+    for name, matrix in zip(texts, vectors, strict=True):
+        np.testing.assert_allclose([found[name, row] for row in range(4)], matrix, atol=0.006)
+
+
+def test_a_table_in_a_schema_with_columns_of_its_own(database, embeddings, shuffled, expected, same):
+    engine = PGEngine.from_connection_string(database.url("psycopg"))
+    database.execute('CREATE SCHEMA "Team A"')
+    where = {"table_name": "Chunks", "schema_name": "Team A"}
+    columns = [Column("source", "TEXT"), Column("chunk", "INTEGER")]
+    engine.init_vectorstore_table(vector_size=DIMENSION, metadata_columns=columns, **where)
+    store = PGVectorStore.create_sync(engine, embeddings, metadata_columns=["source", "chunk"], **where)
+    index_documents(shuffled, records_of(database), store, group_by="source")
+    found = {}
+    for source, chunk, vector in database.vectors('"Team A"."Chunks"', "source", "chunk"):
+        found.setdefault((source, chunk), []).append(vector.tolist())
+    same(found, expected)
+
+
 # Two tenants
 
 
-@pytest.mark.xfail(reason="ids do not hold the record manager's namespace yet")
 @pytest.mark.parametrize(("kind", "names"), [("PGVector", "ab"), ("PGVector", "aa"), ("PGVectorStore", "aa")])
 def test_two_tenants_share_a_table_and_nothing_else(kind, names, database, embeddings, vectors_of, read, same):
     """Equal texts and keys; in two collections of one table, and in one collection or table."""
@@ -239,7 +287,9 @@ def test_two_tenants_share_a_table_and_nothing_else(kind, names, database, embed
     index_documents(chunks_of([1], edited=[1]), records, store, group_by="source")
     assert index_documents(chunks_of(range(3)), others, other, group_by="source")["num_skipped"] == 18
     assert sum(map(len, everything().values())) == 36
-    assert index_documents([], records, store, group_by="source", cleanup="full")["num_deleted"] == 18
+    assert delete_documents("doc-2", records, store) == 6
+    assert sum(map(len, everything().values())) == 30
+    assert index_documents([], records, store, group_by="source", cleanup="full")["num_deleted"] == 12
     same(everything(), vectors_of(range(3)))
 
 
@@ -247,8 +297,9 @@ def test_two_tenants_share_a_table_and_nothing_else(kind, names, database, embed
 
 
 def own_and_shared(writer: int) -> list[int]:
-    """Two documents of the writer's own, and three that all of them write."""
-    return [10 * writer, *range(100, 103), 10 * writer + 1]
+    """Two documents of the writer's own, and three that all of them write, each in another order."""
+    shared = [100, 101, 102]
+    return [10 * writer, *shared[writer % 3 :], *shared[: writer % 3], 10 * writer + 1]
 
 
 ALL_OF_THEM = sorted({number for writer in range(4) for number in own_and_shared(writer)})
@@ -319,3 +370,69 @@ def test_a_killed_process(
     assert result["num_skipped"] > 0
     assert len(counted.encoded) < 4
     same(read(kind), vectors_of(range(4)))
+
+
+@kinds
+def test_two_versions_written_at_once(kind, database, embeddings, vectors_of, read, same):
+    """Both may be there for a while, each with right vectors; the next run leaves one."""
+    store, records = open_store(kind, database, embeddings), records_of(database)
+    together = threading.Barrier(2)
+
+    def write(edited: list[int]) -> None:
+        together.wait()
+        index_documents(chunks_of([1], edited=edited), records, store, group_by="source")
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(write, [[], [1]]))
+    index_documents(chunks_of([1], edited=[1]), records, store, group_by="source")
+    same(read(kind), vectors_of([1], edited=[1]))
+
+
+# What PostgreSQL does not take
+
+
+REFUSED = {
+    "a NUL in a text": lambda chunk: setattr(chunk, "page_content", "with a \0 in it"),
+    "a set": lambda chunk: chunk.metadata.update(tags={"a", "b"}),
+    "NaN": lambda chunk: chunk.metadata.update(score=float("nan")),
+}
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+@pytest.mark.parametrize("what", REFUSED)
+@kinds
+async def test_what_is_refused_is_named_and_stays_as_it_was(
+    kind, what, asynchronous, database, embeddings, vectors_of, read, same
+):
+    store, records = open_store(kind, database, embeddings), records_of(database)
+    index_documents(chunks_of(range(3)), records, store, group_by="source")
+    chunks = chunks_of(range(4), edited=range(3))
+    REFUSED[what](chunks[8])  # of document 1
+    if asynchronous:
+        records = SQLRecordManager("chunks", db_url=database.url("asyncpg"), async_mode=True)
+        store = await aopen_store(kind, database, embeddings, new=False)
+
+    async def run(chunks: list[Document]) -> None:
+        if asynchronous:
+            await aindex_documents(chunks, records, store, group_by="source")
+        else:
+            index_documents(chunks, records, store, group_by="source")
+
+    with pytest.raises(InputError, match=r"1 of the documents .* did not take 'doc-1'.* old version is still there"):
+        await run(chunks)
+    same(read(kind), vectors_of(range(4), edited=[0, 2]))
+    with pytest.raises(StoreError, match="did not take 'doc-1'") as caught:
+        await run([chunk for chunk in chunks if chunk.metadata["source"] == "doc-1"])
+    assert caught.value.__cause__ is not None
+    same(read(kind), vectors_of(range(4), edited=[0, 2]))
+
+
+@kinds
+def test_keys_that_no_index_of_the_database_could_hold(kind, database, embeddings):
+    store, records = open_store(kind, database, embeddings), records_of(database)
+    key = random.Random(7).randbytes(20_000).hex()
+    chunks = [Document(text, metadata={"source": key}) for text in texts_of(1)]
+    assert index_documents(chunks, records, store, group_by="source")["num_added"] == 6
+    assert index_documents(chunks, records, store, group_by="source")["num_skipped"] == 6
+    assert delete_documents(key, records, store) == 6
+    assert rows(kind, database) == []
