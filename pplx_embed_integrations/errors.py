@@ -12,7 +12,7 @@ Knows the tree below; must not know what raises it, nor import anything of the p
     ├── DownloadError           (OSError)       the hub, the repository or the revision cannot be reached
     ├── MissingDependencyError  (ImportError)   an optional package is not installed
     ├── EncodingError           (RuntimeError)  the model ran, and what it gave cannot be a vector
-    └── StoreError              (OSError)       a store of vectors cannot be opened, read or written, or refuses a document
+    └── StoreError              (OSError)       a store of vectors cannot be read or written, or refuses a document
 
     ContextWarning              (UserWarning)   vectors are right, but carry less context than they could
     PrecisionWarning            (UserWarning)   a result is near what was asked for, and not exactly it

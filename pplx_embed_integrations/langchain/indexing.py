@@ -177,8 +177,9 @@ def _replace(
     except StoreError as error:
         if len(batch.documents) == 1:
             with suppress(Exception):  # the store may be gone
-                store.delete(batch.unrecorded())  # it may have taken a part
-                records.delete_keys(batch.unrecorded())
+                if ids := batch.unrecorded():
+                    store.delete(ids)  # it may have taken a part
+                    records.delete_keys(ids)
             raise
         with run.retrying(batch, error) as attempt:
             for one in batch.singly():
@@ -207,8 +208,9 @@ async def _areplace(
     except StoreError as error:
         if len(batch.documents) == 1:
             with suppress(Exception):
-                await store.adelete(batch.unrecorded())
-                await records.adelete_keys(batch.unrecorded())
+                if ids := batch.unrecorded():
+                    await store.adelete(ids)
+                    await records.adelete_keys(ids)
             raise
         with run.retrying(batch, error) as attempt:
             for one in batch.singly():
