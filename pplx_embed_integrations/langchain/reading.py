@@ -82,11 +82,12 @@ def arrange(chunks: Sequence[Document]) -> Arrival:
     times = math.gcd(*Counter(found).values()) if found else 1
     if times > 1:
         return Arrival([_in_order(chunks, indices) for indices in _nth(found, times)], "copies")
-    border = _second_version(found)
+    everything = list(range(len(chunks)))
+    order = _by_offset(chunks, everything)
+    border = _second_version(found) if order is None else 0  # offsets in one text are those of one version
     if border:
-        parts = [list(range(border)), list(range(border, len(chunks)))]
-        return Arrival([_in_order(chunks, indices) for indices in parts], "versions")
-    return Arrival([_in_order(chunks, list(range(len(chunks))))], "once")
+        return Arrival([_in_order(chunks, part) for part in (everything[:border], everything[border:])], "versions")
+    return Arrival([everything if order is None else order], "once")
 
 
 def _stamped(chunks: Sequence[Document], places: list[int]) -> Arrival:
@@ -144,25 +145,31 @@ def _second_version(found: list[tuple[str, str, str]]) -> int:
 
 
 def _in_order(chunks: Sequence[Document], indices: list[int]) -> list[int]:
+    order = _by_offset(chunks, indices)
+    return indices if order is None else order
+
+
+def _by_offset(chunks: Sequence[Document], indices: list[int]) -> list[int] | None:
+    """Order chunks by their offsets, if they all have one and these can be offsets in one text."""
     starts = [number(chunks[index].metadata.get("start_index")) for index in indices]
     known = [start for start in starts if start is not None]
     if len(known) < len(indices):
-        return indices
+        return None
     pages = [
         next((m[name] for name in _PAGES if not is_missing(m.get(name))), None) for m in _metadata(chunks, indices)
     ]
     numbers = [0 if page is None else number(page) for page in pages]
     if None in numbers or len({page is None for page in pages}) > 1:
-        return indices
+        return None
     places: dict[Any, dict[int, int]] = {}
     for index, page, start in zip(indices, numbers, known, strict=True):
         if places.setdefault(page, {}).setdefault(start, index) != index:
-            return indices
+            return None
     for within in places.values():
         if not are_offsets([chunks[index].page_content for index in within.values()], list(within)):
-            return indices
+            return None
         if not _sections_apart(chunks, [within[start] for start in sorted(within)]):
-            return indices
+            return None
     return [places[page][start] for page in sorted(places) for start in sorted(places[page])]
 
 

@@ -264,6 +264,16 @@ def test_versions_of_any_length_are_noticed(store, rows, edited, offsets):
         add_documents(store, chunks, group_by="source")
 
 
+def test_repeated_lines_at_their_own_offsets_are_one_document(embeddings):
+    """A log of equal lines has not come several times."""
+    chunks = [Document("All is well.", metadata={"source": "log", "start_index": 13 * n}) for n in range(6)]
+    store = InMemoryVectorStore(embeddings)
+    add_documents(store, chunks, group_by="source")
+    [expected] = embeddings.embed_document_chunks([["All is well."] * 6])
+    rows = {row["metadata"]["start_index"]: row["vector"] for row in store.store.values()}
+    np.testing.assert_allclose([rows[13 * n] for n in range(6)], expected, atol=0.006)
+
+
 def test_one_object_twice_is_no_riddle(embeddings, store):
     chunks = chunks_of("Halcyon", source="h")
     with pytest.warns(ContextWarning, match="'h' comes 2 times") as caught:
