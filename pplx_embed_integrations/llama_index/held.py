@@ -102,7 +102,7 @@ class Held:
     def _asked_of(self, document_ids: list[str]) -> Flow[list[BaseNode] | None]:
         found: list[BaseNode] = []
         for ids in (document_ids[at : at + _AT_ONCE] for at in range(0, len(document_ids), _AT_ONCE)):
-            nodes = yield from self._ask(filters=_any_of(ids))
+            nodes = yield from self._ask(filters=_any_of(ids, in_sql=_pastes_into_sql(self._store)))
             if nodes is not None and len(nodes) >= _PAGE:  # there may be more that the store kept to itself
                 nodes = None if len(ids) == 1 else []
                 for one in ids if nodes is not None else []:
@@ -228,10 +228,20 @@ def rows(store: BasePydanticVectorStore) -> int | None:
     return len(data.embedding_dict) if hasattr(data, "embedding_dict") else None
 
 
-def _any_of(document_ids: list[str]) -> MetadataFilters:
-    if len(document_ids) == 1:
+def _any_of(document_ids: list[str], *, in_sql: bool) -> MetadataFilters:
+    if in_sql:  # IN also for one: elsewhere what looks like a number is compared as one
+        document_ids = [each.replace("'", "''").replace(":", "\\:") for each in document_ids]
+    elif len(document_ids) == 1:
         return MetadataFilters(filters=[MetadataFilter(key="doc_id", value=document_ids[0])])
     return MetadataFilters(filters=[MetadataFilter(key="doc_id", value=document_ids, operator=FilterOperator.IN)])
+
+
+def _pastes_into_sql(store: BasePydanticVectorStore) -> bool:
+    """Whether a filter's values become part of an SQL text as they are, in which a colon names a parameter."""
+    if type(store).__name__ != "PGVectorStore":
+        return False
+    probe = MetadataFilter(key="doc_id", value=["it's"], operator=FilterOperator.IN)
+    return "it's" in str(store._build_filter_clause(probe))  # type: ignore[attr-defined]
 
 
 def _bare(nodes: Iterable[BaseNode], document_ids: Collection[str] | None = None) -> list[BaseNode]:
