@@ -232,7 +232,9 @@ class Changes(VectorStoreIndex):
 
     def _refresh(self, documents: Sequence[Document], update_kwargs: dict[str, Any]) -> Flow[list[bool]]:
         check_documents(documents)
-        wanted, changed, same = unique(documents), {}, {}
+        wanted = unique(documents)
+        changed: dict[str, Document] = {}
+        same: dict[str, Document] = {}
         for key, document in wanted.items():
             known = yield either(self.docstore.get_document_hash, self.docstore.aget_document_hash, key)
             (same if known is not None and known == hash_of(document) else changed)[key] = document

@@ -224,8 +224,8 @@ def rows(store: BasePydanticVectorStore) -> int | None:
     client = store.client
     if hasattr(client, "ntotal"):
         return int(client.ntotal)
-    data = getattr(store, "data", None)
-    return len(data.embedding_dict) if hasattr(data, "embedding_dict") else None
+    vectors = getattr(getattr(store, "data", None), "embedding_dict", None)
+    return None if vectors is None else len(vectors)
 
 
 def _any_of(document_ids: list[str], *, in_sql: bool) -> MetadataFilters:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
+from llama_index.core import StorageContext
 from llama_index.core.callbacks import CallbackManager
 from llama_index.core.data_structs.data_structs import IndexDict
 from llama_index.core.schema import BaseNode, Document, TransformComponent
@@ -69,11 +70,23 @@ class ContextualVectorStoreIndex(Changes):
 
     @classmethod
     def from_documents(
-        cls, documents: Sequence[Document], *, show_progress: bool = False, **options: Any
+        cls,
+        documents: Sequence[Document],
+        storage_context: StorageContext | None = None,
+        show_progress: bool = False,
+        callback_manager: CallbackManager | None = None,
+        transformations: list[TransformComponent] | None = None,
+        **options: Any,
     ) -> ContextualVectorStoreIndex:
         """Split documents, embed the chunks of each together, and index them; see `contextual_index`."""
         check_documents(documents)
-        index = cls(**{"index_struct": IndexDict(), **options}, show_progress=show_progress)
+        index = cls(
+            **{"index_struct": IndexDict(), **options},
+            storage_context=storage_context,
+            show_progress=show_progress,
+            callback_manager=callback_manager,
+            transformations=transformations,
+        )
         index._do(index._replace(documents, show_progress=show_progress))
         return index
 

@@ -27,7 +27,7 @@ def contextual_model(embed_model: object) -> PplxEmbedding:
         NotContextualError: The document side was not trained for chunks in context.
     """
     # Settings.embed_model would make an OpenAI model where there is none.
-    model = embed_model if embed_model is not None else Settings._embed_model
+    model: object = embed_model if embed_model is not None else Settings._embed_model
     if model is None:
         raise InputTypeError("embed_model is missing: give embed_model=PplxEmbedding(...), or set Settings.embed_model")
     if not isinstance(model, PplxEmbedding):
@@ -60,7 +60,7 @@ def transformations_of(
             raise InputError("give splitter or transformations, not both: transformations=[splitter, ...]")
         return [_checked(splitter, "splitter")]
     if transformations is not None:
-        if isinstance(transformations, TransformComponent) or not isinstance(transformations, Sequence):
+        if not isinstance(transformations, Sequence):
             raise InputTypeError(f"transformations must be a list, not {type(transformations).__name__}")
         return [_checked(one, f"transformation {at}") for at, one in enumerate(transformations)]
     if Settings._transformations is not None:
