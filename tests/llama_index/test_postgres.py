@@ -226,6 +226,7 @@ def own_and_shared(writer: int) -> list[Document]:
 def test_four_threads(database, exact_model):
     """They share an index: documents of their own, and two that all of them write."""
     index = new_index(exact_model, database, [])
+    index.vector_store.add([])  # makes the table, which only one can
 
     def write(writer: int) -> None:
         for document in own_and_shared(writer):
