@@ -41,7 +41,8 @@ def contextual_model(embed_model: object) -> PplxEmbedding:
             f"{model.document_model} was not trained for chunks in context; use a contextual document_model such as "
             '"context-v1-0.6b", or VectorStoreIndex for chunks without context'
         )
-    return model
+    checked: PplxEmbedding = model
+    return checked
 
 
 def transformations_of(
