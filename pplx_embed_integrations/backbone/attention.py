@@ -38,7 +38,7 @@ _FEWEST_ROWS = 256
 def choose_kernel(*, device: torch.device, dtype: torch.dtype, length: int, alone: bool = True) -> Kernel:
     """Return the fastest exact kernel for a sequence; this is the one place where that is decided.
 
-    The choice rests on docs/performance.md: on CPUs sdpa leads in float32 at every length; in bfloat16 it leads where
+    The choice rests on docs/measurements.md: on CPUs sdpa leads in float32 at every length; in bfloat16 it leads where
     the processor has tile registers (AMX), which torch's kernel uses, and elsewhere blocks do; on CUDA one call takes
     the whole batch, where torch has it, a long sequence alone excepted.
 

@@ -64,7 +64,7 @@ class PplxEncoder:
         dtype: `"float32"`, `"bfloat16"`, or `"auto"`: bfloat16 where the processor computes in it natively and the
             model is large, else float32. float16 is refused: it overflows.
         weights: `"int8"` rounds the weights of the linear layers, and what they multiply, to 8 bits: faster on a CPU
-            with AVX-512 VNNI or the like, at a cost that docs/performance.md states. By default they are in `dtype`.
+            with AVX-512 VNNI or the like, at a cost that docs/measurements.md states. By default they are in `dtype`.
         backend: `"torch"`, or `"openvino"`, which is faster on a CPU and needs the extra of that name.
         attention: `"sdpa"`, `"blocked"` or `"varlen"` in place of the kernel that is fastest on the device.
         max_tokens: Longest sequence, at most the checkpoint's. A longer document is read in overlapping windows.

@@ -24,7 +24,7 @@ class PrepackedLinear(torch.nn.Module):
     """A linear layer without bias that holds its weight in oneDNN's order only; for inference.
 
     torch's plain linear brings the weight into that order, or its own, anew in every call, which short inputs pay
-    for most: docs/performance.md has the figures.
+    for most: docs/measurements.md has the figures.
 
     Args:
         weight: `[out_features, in_features]` on the CPU; copied, never kept.
