@@ -13,10 +13,12 @@ except ModuleNotFoundError as error:
 from .adding import aadd_documents, add_documents, afrom_documents, from_documents
 from .embeddings import PplxEmbeddings
 from .indexing import adelete_documents, aindex_documents, delete_documents, index_documents
+from .quantized import QuantizedVectorStore
 from .splitting import split_documents
 
 __all__ = [
     "PplxEmbeddings",
+    "QuantizedVectorStore",
     "aadd_documents",
     "add_documents",
     "adelete_documents",

@@ -70,6 +70,8 @@ def add_documents(
         >>> len(add_documents(store, [ada], splitter=lambda text: text.split(". ")))
         2
     """
+    if hasattr(store, "add_whole_documents"):  # it groups and embeds by itself
+        return store.add_whole_documents(documents, splitter=splitter, group_by=group_by, **options)
     job = _Job.of(store, documents, splitter, group_by, embeddings, batch_size, options)
     with job.block(on_miss):
         return _joined([store.add_documents(part, **more) for part, more in job.parts()])
@@ -87,6 +89,8 @@ async def aadd_documents(
     **options: Any,
 ) -> Any:
     """`add_documents` without blocking the event loop."""
+    if hasattr(store, "aadd_whole_documents"):
+        return await store.aadd_whole_documents(documents, splitter=splitter, group_by=group_by, **options)
     job = await in_thread(_Job.of, store, documents, splitter, group_by, embeddings, batch_size, options)
     with job.block(on_miss):
         return _joined([await store.aadd_documents(part, **more) for part, more in job.parts()])

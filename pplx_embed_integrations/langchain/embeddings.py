@@ -289,28 +289,28 @@ class PplxEmbeddings(BaseModel, Embeddings):
             InputError: A text is empty, or no chunk of the block's documents with `on_miss="error"`.
             InputTypeError: `texts` is no list of strings.
         """
-        texts = check_texts(texts)
-        if not texts:
-            return []
-        lookup = find(self, texts, alone=self._tell_of_flat_list)
-        if lookup is None:
-            return self._floats(self._encode_alone(texts))
-        matrices = {scope: scope.matrices(wanted, self._encode_together) for scope, wanted in lookup.wanted()}
-        return self._floats(lookup.rows(matrices, self._encode_alone(lookup.misses) if lookup.misses else None))
+        return self._floats(self._rows(checked)) if (checked := check_texts(texts)) else []
 
     async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
         """`embed_documents` without blocking the event loop."""
-        texts = check_texts(texts)
-        if not texts:
-            return []
+        return await in_thread(self._floats, await self._arows(checked)) if (checked := check_texts(texts)) else []
+
+    def _rows(self, texts: list[str]) -> Vectors:
+        """What `embed_documents` gives, in native form."""
         lookup = find(self, texts, alone=self._tell_of_flat_list)
         if lookup is None:
-            return await in_thread(self._floats, await self._aencode_alone(texts))
+            return self._encode_alone(texts)
+        matrices = {scope: scope.matrices(wanted, self._encode_together) for scope, wanted in lookup.wanted()}
+        return lookup.rows(matrices, self._encode_alone(lookup.misses) if lookup.misses else None)
+
+    async def _arows(self, texts: list[str]) -> Vectors:
+        lookup = find(self, texts, alone=self._tell_of_flat_list)
+        if lookup is None:
+            return await self._aencode_alone(texts)
         matrices = {}
         for scope, wanted in lookup.wanted():
             matrices[scope] = await scope.amatrices(wanted, self._aencode_together)
-        rows = lookup.rows(matrices, await self._aencode_alone(lookup.misses) if lookup.misses else None)
-        return await in_thread(self._floats, rows)
+        return lookup.rows(matrices, await self._aencode_alone(lookup.misses) if lookup.misses else None)
 
     def embed_document_chunks(self, documents: list[list[str]]) -> list[list[list[float]]]:
         """Embed documents of chunks in context, for stores that take ready vectors.
@@ -357,7 +357,7 @@ class PplxEmbeddings(BaseModel, Embeddings):
             "LangChain parts that embed texts anew, such as EmbeddingsFilter, have no context to give. Where each text "
             'is a whole document this is right: warnings.filterwarnings("ignore", message=".*each by itself")',
             ContextWarning,
-            stacklevel=6,
+            stacklevel=7,
         )
 
     async def _imported(self, side: Literal["query", "document"]) -> None:

@@ -19,6 +19,9 @@ Keep = Literal["both", "int8", "bits"]
 
 FORMAT = 1
 _KEY = b"pplx_embed"
+_DECISIVE = ("checkpoint", "format")
+"""What two embedders must agree on for their vectors to be searched together, in an identity that says so; what else is
+in it, such as the arithmetic of the machine, matters to what is written."""
 
 
 def check_keep(keep: object) -> None:
@@ -92,7 +95,13 @@ class Record:
         return cls(fields["made_by"], fields["dimensions"], fields["keep"], fields["format"])
 
     def check(
-        self, *, made_by: Mapping[str, Any] | None, dimensions: int | None, keep: Keep | None, table: str
+        self,
+        *,
+        made_by: Mapping[str, Any] | None,
+        dimensions: int | None = None,
+        keep: Keep | None = None,
+        table: str,
+        writing: bool = False,
     ) -> None:
         """Refuse a table that was made with something else.
 
@@ -101,13 +110,15 @@ class Record:
             dimensions: Their width; None to ask nothing.
             keep: The forms the caller wants; None to take what is there.
             table: What errors call the table.
+            writing: Whether vectors are to be added, which must be made like those that are there in every respect.
 
         Raises:
             InputError: Something differs; the message names it.
         """
         differ = []
-        if made_by is not None and dict(made_by) != dict(self.made_by):
-            names = sorted({*made_by, *self.made_by})
+        if made_by is not None:
+            told = not writing and all(name in made_by and name in self.made_by for name in _DECISIVE)
+            names = _DECISIVE if told else sorted({*made_by, *self.made_by})
             differ += [
                 f"{name}: {self.made_by.get(name)!r} there, {made_by.get(name)!r} given"
                 for name in names

@@ -6,7 +6,7 @@ Knows int8 codes, packed bits and numpy; must not know tables, texts or files.
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -72,7 +72,7 @@ def check_query(query: npt.ArrayLike, *, dimensions: int) -> npt.NDArray[np.int8
         >>> check_query(np.array([160], np.uint8), dimensions=3)
         array([ 1, -1,  1], dtype=int8)
     """
-    vector: Vectors = np.asarray(query)
+    vector: npt.NDArray[Any] = np.asarray(query)
     if vector.dtype == np.uint8 and vector.shape == (-(-dimensions // 8),):
         return unpack_bits(vector[None], dimensions=dimensions)[0]
     if vector.dtype != np.int8 or vector.shape != (dimensions,):
@@ -82,7 +82,7 @@ def check_query(query: npt.ArrayLike, *, dimensions: int) -> npt.NDArray[np.int8
         )
     if not vector.any():
         raise EncodingError("the query's codes are all zeros and have no direction")
-    return vector
+    return cast("npt.NDArray[np.int8]", vector)
 
 
 def check_codes(vectors: object, *, rows: int, dimensions: int, packed: bool, document: str) -> Vectors:

@@ -82,6 +82,7 @@ class ChunkTable:
             wanted = Record(made_by, dimensions, keep or "both")
         self._handle = Handle(str(uri), name, record=wanted, storage_options=storage_options)
         self.record.check(made_by=made_by, dimensions=dimensions, keep=keep, table=self._handle.label)
+        self._made_by = made_by
         self._lock = threading.Lock()
 
     @property
@@ -98,6 +99,17 @@ class ChunkTable:
     def name(self) -> str:
         """The table's name."""
         return self._handle.name
+
+    def check_writable(self) -> None:
+        """Refuse vectors that were made with other arithmetic than those of the table.
+
+        Vectors of one checkpoint can be searched together, whatever the machine that made them. What is written must be
+        made like the rest.
+
+        Raises:
+            InputError: `made_by` differs from the table's; the message names in what.
+        """
+        self.record.check(made_by=self._made_by, table=self._handle.label, writing=True)
 
     @property
     def lance(self) -> Any:
@@ -142,6 +154,7 @@ class ChunkTable:
             InputError: Vectors do not fit, or an id is that of another document's chunk.
             StoreError: It could not be written; the table is as it was.
         """
+        self.check_writable()
         with self._lock:
             return writing.replace(self._handle, documents, codes)
 
@@ -167,6 +180,7 @@ class ChunkTable:
         keys = documents if documents is not None else [chunk.id for chunk in chunks]
         places = positions if positions is not None else [0] * len(chunks)
         rows = [Row("", key, place, "", chunk) for chunk, key, place in zip(chunks, keys, places, strict=True)]
+        self.check_writable()
         with self._lock:
             return writing.upsert(self._handle, rows, codes)
 

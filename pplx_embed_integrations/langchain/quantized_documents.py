@@ -1,0 +1,261 @@
+"""Documents into a table of codes: whole ones compared, embedded in context and replaced; texts by themselves.
+
+Knows LangChain's adding calls and how PplxEmbeddings gives codes; must not know searching or LanceDB.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from langchain_core.documents import Document
+from langchain_core.indexing import IndexingResult
+from langchain_core.vectorstores import VectorStore
+
+from ..errors import InputError, InputTypeError
+from ..inputs import check_positive, check_texts
+from ..stores import ChunkTable, Comparison, StoredDocument
+from ..threads import in_thread
+from ..vectors import Vectors
+from .embeddings import PplxEmbeddings
+from .grouping import GroupBy, check_documents, stamp_of
+from .intake import Intake, flat_chunks
+
+__all__ = ["QuantizedDocuments", "refuse"]
+
+_BATCH = 1000
+
+
+class QuantizedDocuments(VectorStore):
+    """What writes: the half of `QuantizedVectorStore` that is no searching."""
+
+    _embeddings: PplxEmbeddings
+    _table: ChunkTable
+
+    def index(
+        self,
+        documents: Any,
+        *,
+        splitter: Any = None,
+        group_by: GroupBy | None = None,
+        full: bool = False,
+        batch_size: int = _BATCH,
+    ) -> IndexingResult:
+        """Bring the store up to date with documents, embedding only those that changed.
+
+        A document is its chunks' texts, ids and metadata. One that is there unchanged is skipped; of one whose
+        metadata alone changed the vectors are kept; any other is embedded, and then replaced as a whole, in one version
+        of the table: nobody ever sees a part of it. What is done stays done if the run is killed.
+
+        Args:
+            documents: A loader, a list or an iterator of whole documents, with a splitter; or of chunks, with
+                `group_by` or the stamp of `split_documents`. Parts of one document must follow each other, except in a
+                list.
+            splitter: Splits whole documents; see `split_documents`. Without `group_by` a document is named by its `id`.
+            group_by: What makes several of them one document, and names it: a metadata key, a function of the document,
+                or one key per document.
+            full: Whether these are all documents, and any other in the store is to be deleted at the end.
+            batch_size: Chunks that are embedded and stored together, in whole documents.
+
+        Returns:
+            How many chunks were added, updated (metadata alone), skipped and deleted.
+
+        Raises:
+            InputError: Which chunks belong together is not known, or some documents cannot be embedded: these are
+                named, their old versions stay, and all others are done.
+            NotContextualError: The document side was not trained for this.
+            StoreError: The table cannot be written.
+        """
+        intake = self._intake(documents, splitter, group_by, None, batch_size)
+        for batch in intake.batches():
+            compared = self._fit(intake, batch)
+            embed = self._embeddings._encode_quietly
+            self._store(compared, embed([document.texts for document in compared.to_embed]))
+            intake.count(compared)
+        return self._finish(intake, full=full)
+
+    async def aindex(
+        self,
+        documents: Any,
+        *,
+        splitter: Any = None,
+        group_by: GroupBy | None = None,
+        full: bool = False,
+        batch_size: int = _BATCH,
+    ) -> IndexingResult:
+        """`index` without blocking the event loop."""
+        intake = await in_thread(self._intake, documents, splitter, group_by, None, batch_size)
+        batches = intake.batches()
+        while (batch := await in_thread(next, batches, None)) is not None:
+            compared = await in_thread(self._fit, intake, batch)
+            embed = self._embeddings._aencode_quietly
+            await in_thread(self._store, compared, await embed([document.texts for document in compared.to_embed]))
+            intake.count(compared)
+        return await in_thread(lambda: self._finish(intake, full=full))
+
+    def _intake(self, documents: Any, splitter: Any, group_by: GroupBy | None, ids: Any, batch_size: int) -> Intake:
+        self._embeddings._check_contextual()
+        self._table.check_writable()
+        given = documents.lazy_load() if hasattr(documents, "lazy_load") else documents
+        given = given if hasattr(given, "__next__") else check_documents(given)
+        return Intake(
+            given, splitter=splitter, group_by=group_by, ids=ids, size=check_positive("batch_size", batch_size)
+        )
+
+    def _fit(self, intake: Intake, batch: list[StoredDocument]) -> Comparison:
+        """Compare a batch with the table, leaving out documents that cannot be embedded."""
+        compared = self._table.compare(batch)
+        check = self._embeddings.biencoder.check_documents
+        for documents in (compared.new, compared.changed):
+            for document in list(documents):
+                try:
+                    check([document.texts], names=[f"document {document.key!r}"])
+                except InputError as error:
+                    intake.refuse(str(error))
+                    documents.remove(document)
+        return compared
+
+    def _store(self, compared: Comparison, matrices: Sequence[Vectors]) -> None:
+        kept = self._table.vectors_of(compared.renamed) if compared.renamed else []
+        self._table.replace([*compared.to_embed, *compared.renamed], [*matrices, *kept])
+
+    def _finish(self, intake: Intake, *, full: bool) -> IndexingResult:
+        intake.end()
+        if full and not intake.keys:
+            raise InputError("full=True with no document would delete everything; if that is meant, call delete()")
+        if full:
+            gone = [key for key in self._table.documents() if key not in intake.keys]
+            intake.result["num_deleted"] += self._table.delete(documents=gone)
+        else:
+            intake.warn_of_names()
+        return intake.result
+
+    def add_whole_documents(
+        self, documents: Any, *, splitter: Any = None, group_by: GroupBy | None = None, ids: Any = None
+    ) -> list[str]:
+        """Store documents, each chunk in the context of its document, in place of what the store has of them.
+
+        Args:
+            documents: Whole documents with a splitter, or chunks; see `index`.
+            splitter: Splits whole documents.
+            group_by: What makes several of them one document.
+            ids: Ids of ready chunks, one each.
+
+        Returns:
+            The chunks' ids.
+        """
+        intake = self._intake(documents, splitter, group_by, ids, _BATCH)
+        for batch in intake.batches():
+            compared = self._fit(intake, batch)
+            encode = self._embeddings._encode_together
+            self._store(compared, encode([document.texts for document in compared.to_embed]))
+        intake.end()
+        return intake.ids
+
+    async def aadd_whole_documents(
+        self, documents: Any, *, splitter: Any = None, group_by: GroupBy | None = None, ids: Any = None
+    ) -> list[str]:
+        """`add_whole_documents` without blocking the event loop."""
+        intake = await in_thread(self._intake, documents, splitter, group_by, ids, _BATCH)
+        batches = intake.batches()
+        while (batch := await in_thread(next, batches, None)) is not None:
+            compared = await in_thread(self._fit, intake, batch)
+            encode = self._embeddings._aencode_together
+            await in_thread(self._store, compared, await encode([document.texts for document in compared.to_embed]))
+        intake.end()
+        return intake.ids
+
+    def add_documents(self, documents: list[Document], **options: Any) -> list[str]:
+        """Add documents: whole ones with `splitter=`, chunks with `group_by=` or a stamp, else each by itself.
+
+        Args:
+            documents: LangChain documents.
+            **options: `splitter`, `group_by`, and `ids` of chunks.
+
+        Returns:
+            The chunks' ids.
+        """
+        found = check_documents(documents)
+        if _are_whole(found, options):
+            return self.add_whole_documents(found, **options)
+        return self.add_texts(*_flat(found), ids=_ids(found, options))
+
+    async def aadd_documents(self, documents: list[Document], **options: Any) -> list[str]:
+        """`add_documents` without blocking the event loop."""
+        found = check_documents(documents)
+        if _are_whole(found, options):
+            return await self.aadd_whole_documents(found, **options)
+        return await self.aadd_texts(*_flat(found), ids=_ids(found, options))
+
+    def add_texts(
+        self,
+        texts: Iterable[str],
+        metadatas: list[dict[str, Any]] | None = None,
+        *,
+        ids: list[str] | None = None,
+        **kwargs: Any,
+    ) -> list[str]:
+        """Add texts, each a document of its own, in place of those of the same ids.
+
+        Args:
+            texts: The texts.
+            metadatas: One dictionary for each.
+            ids: One id for each, by default new ones.
+            **kwargs: Refused.
+
+        Returns:
+            The ids.
+        """
+        refuse(kwargs)
+        chunks = flat_chunks(list(texts), metadatas, ids)
+        self._table.check_writable()
+        if chunks:
+            self._table.upsert(chunks, self._embeddings._rows(check_texts([chunk.text for chunk in chunks])))
+        return [chunk.id for chunk in chunks]
+
+    async def aadd_texts(
+        self,
+        texts: Iterable[str],
+        metadatas: list[dict[str, Any]] | None = None,
+        *,
+        ids: list[str] | None = None,
+        **kwargs: Any,
+    ) -> list[str]:
+        """`add_texts` without blocking the event loop."""
+        refuse(kwargs)
+        chunks = flat_chunks(list(texts), metadatas, ids)
+        self._table.check_writable()
+        if chunks:
+            rows = await self._embeddings._arows(check_texts([chunk.text for chunk in chunks]))
+            await in_thread(self._table.upsert, chunks, rows)
+        return [chunk.id for chunk in chunks]
+
+
+def _are_whole(documents: list[Document], options: dict[str, Any]) -> bool:
+    """Tell whether documents are to be taken as wholes, and refuse options that do not exist."""
+    refuse({name: value for name, value in options.items() if name not in ("splitter", "group_by", "ids")})
+    if options.get("splitter") is not None or options.get("group_by") is not None:
+        return True
+    options.pop("splitter", None), options.pop("group_by", None)
+    return any(map(stamp_of, documents))
+
+
+def refuse(options: dict[str, Any]) -> None:
+    """Refuse options that do not exist.
+
+    Raises:
+        InputTypeError: There are such.
+    """
+    if options:
+        raise InputTypeError(
+            f"QuantizedVectorStore has no option {next(iter(options))!r} here; it takes splitter=, group_by= and ids="
+        )
+
+
+def _flat(documents: list[Document]) -> tuple[list[str], list[dict[str, Any]]]:
+    return [document.page_content for document in documents], [document.metadata for document in documents]
+
+
+def _ids(documents: list[Document], options: dict[str, Any]) -> Any:
+    ids = options.get("ids")
+    return ids if ids is not None else [document.id for document in documents]
