@@ -1,4 +1,4 @@
-"""Every exception and warning of the package, and nothing else.
+"""Every exception and warning of the package, and the line of the user's code that a warning points to.
 
 Knows the tree below; must not know what raises it, nor import anything of the package.
 
@@ -18,6 +18,8 @@ Knows the tree below; must not know what raises it, nor import anything of the p
     PrecisionWarning            (UserWarning)   a result is near what was asked for, and not exactly it
 """
 
+import sys
+import warnings
 from functools import partial
 
 __all__ = [
@@ -147,3 +149,28 @@ class PrecisionWarning(UserWarning):
         >>> issubclass(PrecisionWarning, UserWarning)
         True
     """
+
+
+_BETWEEN = ("pplx_embed_integrations", "langchain", "llama_index", "contextlib")
+"""How modules begin that stand between a user's line and what it made us say."""
+
+
+def warn(*messages: str, category: type[Warning] = ContextWarning) -> None:
+    """Warn at the line outside this package and the frameworks from which they were called.
+
+    Args:
+        *messages: A warning each.
+        category: Their class.
+
+    Example:
+        >>> with warnings.catch_warnings(record=True) as seen:
+        ...     warnings.simplefilter("always")
+        ...     warn("one chunk of three is here")
+        >>> [str(warning.message) for warning in seen]
+        ['one chunk of three is here']
+    """
+    level, frame = 1, sys._getframe(0)
+    while frame.f_back and str(frame.f_globals.get("__name__")).startswith(_BETWEEN):
+        level, frame = level + 1, frame.f_back
+    for message in messages:
+        warnings.warn(message, category, stacklevel=level)

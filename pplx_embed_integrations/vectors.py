@@ -6,7 +6,6 @@ Knows the formulas of the published quantisers and numpy; must not know models, 
 from __future__ import annotations
 
 import gc
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, cast, get_args
@@ -14,7 +13,7 @@ from typing import Any, Literal, cast, get_args
 import numpy as np
 import numpy.typing as npt
 
-from .errors import EncodingError, InputError, InputTypeError, PrecisionWarning
+from .errors import EncodingError, InputError, InputTypeError, PrecisionWarning, warn
 
 __all__ = [
     "Quantization",
@@ -280,11 +279,10 @@ def pack_bits(signs: npt.ArrayLike) -> npt.NDArray[np.uint8]:
         if np.isnan(matrix).any():
             raise InputError("the vectors hold NaN, which has no sign")
     elif (np.abs(matrix.astype(np.int64)) != 1).any():
-        warnings.warn(
+        warn(
             f"pack_bits was given codes, not ±1: {np.count_nonzero(matrix == 0)} of them are 0, which says nothing of "
             'the sign, and become 1. Use encode(..., quantization="ubinary") for the bits that the model gives',
-            PrecisionWarning,
-            stacklevel=2,
+            category=PrecisionWarning,
         )
     return np.packbits(matrix >= 0, axis=1)
 

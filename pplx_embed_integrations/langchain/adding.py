@@ -5,7 +5,6 @@ Knows vector stores and retrievers; must not know vectors or how a document is e
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from typing import Any, TypeVar
 from langchain_core.documents import Document
 from langchain_core.vectorstores import VectorStore
 
-from ..errors import ContextWarning, InputError, InputTypeError
+from ..errors import InputError, InputTypeError, warn
 from ..inputs import check_positive
 from ..threads import in_thread
 from .contextual import OnMiss
@@ -245,7 +244,7 @@ class _Job:
                     f"{store} embedded these documents with something else than the PplxEmbeddings given, so without "
                     "context; build the store with this very object"
                 )
-            warnings.warn(message, ContextWarning, stacklevel=4)
+            warn(message)
 
 
 def _joined(results: list[Any]) -> Any:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import threading
-import warnings
 import weakref
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator
@@ -18,7 +17,7 @@ from typing import Literal
 import numpy as np
 from langchain_core.documents import Document
 
-from ..errors import ContextWarning, InputError
+from ..errors import InputError, warn
 from ..vectors import Vectors
 
 __all__ = ["Lookup", "OnMiss", "Scope", "find", "is_open", "open_scope", "tell_apart"]
@@ -156,7 +155,7 @@ class Scope:
             new = kind not in self._said
             self._said.add(kind)
         if new:
-            warnings.warn(message, ContextWarning, stacklevel=5)
+            warn(message)
 
     def matrices(self, wanted: set[int], encode: Callable[[list[list[str]]], list[Vectors]]) -> dict[int, Vectors]:
         """Return the vectors of documents, embedding those that are not there yet."""

@@ -7,7 +7,6 @@ checkpoint is run.
 from __future__ import annotations
 
 import difflib
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, Valid
 from typing_extensions import Self, Unpack
 
 from ..biencoder import Form, PplxBiEncoder
-from ..errors import ContextWarning, InputError, InputTypeError, NotContextualError
+from ..errors import InputError, InputTypeError, NotContextualError, warn
 from ..inputs import check_documents, check_texts
 from ..threads import in_thread
 from ..vectors import Vectors, to_lists, vector_dtype
@@ -137,11 +136,9 @@ class PplxEmbeddings(BaseModel, Embeddings):
 
     def __getstate__(self) -> dict[Any, Any]:
         if is_open(self):
-            warnings.warn(
+            warn(
                 "PplxEmbeddings is being pickled inside its documents(...) block: the copy, in another process for "
                 "example, does not know the documents, and embeds each text by itself. Open the block there",
-                ContextWarning,
-                stacklevel=2,
             )
         return {"fields": {name: getattr(self, name) for name in self.model_fields_set if name != "cache"}}
 
@@ -223,13 +220,11 @@ class PplxEmbeddings(BaseModel, Embeddings):
         with self._scope(found, on_miss=on_miss) as scope:
             yield
             if scope.unasked:
-                warnings.warn(
+                warn(
                     f"{scope.unasked} of the {scope.asked + scope.unasked} chunks given to documents(...) were not "
                     "embedded inside the block. If they are in the store, something else gave their vectors: a cache "
                     "that finds them by text, another embeddings object, or an earlier run whose vectors have not read "
                     "the chunks that changed. Pass the chunks that are added, whole documents of them",
-                    ContextWarning,
-                    stacklevel=3,
                 )
 
     def _check_contextual(self) -> None:
@@ -351,13 +346,11 @@ class PplxEmbeddings(BaseModel, Embeddings):
         if len(texts) < 2 or self._told_of_flat_lists or not self.contextual or is_splitting():
             return
         self._told_of_flat_lists = True
-        warnings.warn(
+        warn(
             f"{len(texts)} texts are embedded each by itself, without the context of a document. Chunks of documents "
             "go through add_documents(store, documents, splitter=...), its siblings, or a documents(...) block; "
             "LangChain parts that embed texts anew, such as EmbeddingsFilter, have no context to give. Where each text "
             'is a whole document this is right: warnings.filterwarnings("ignore", message=".*each by itself")',
-            ContextWarning,
-            stacklevel=7,
         )
 
     async def _imported(self, side: Literal["query", "document"]) -> None:

@@ -13,10 +13,9 @@ from langchain_core.documents import Document
 from langchain_core.indexing import IndexingResult
 
 from ..documents import document_key
-from ..errors import InputError
+from ..errors import InputError, warn
 from ..stores import Chunk, Comparison, Hit, StoredDocument
 from .grouping import GroupBy, Key, stamp_of
-from .reading import warn
 from .splitting import ChunkedDocument, Gathering
 
 __all__ = ["Intake", "flat_chunks", "keys_of", "to_document"]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import re
-import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal, NamedTuple
@@ -16,10 +15,10 @@ from urllib.parse import urldefrag
 from langchain_core.documents import Document
 
 from ..documents import are_offsets, find_overlap, is_missing
-from ..errors import ContextWarning
+from ..errors import warn
 from .grouping import Key, number, stamp_of
 
-__all__ = ["Arrival", "Doubts", "arrange", "distinguishing", "owners", "warn"]
+__all__ = ["Arrival", "Doubts", "arrange", "distinguishing", "owners"]
 
 _PAGES = ("page", "page_number")
 _SECTION = re.compile(r"^(header|heading|section|chapter|sheet|slide)", re.IGNORECASE)
@@ -38,11 +37,6 @@ _OWNERS = re.compile(r"^(user|username|owner|tenant|customer|account|workspace|o
 _MANY = 10
 _LIKE = 0.5
 """Share of chunks that two versions of one document have in common, at least."""
-
-
-def warn(message: str) -> None:
-    """Issue a `ContextWarning`."""
-    warnings.warn(message, ContextWarning, stacklevel=3)
 
 
 class Arrival(NamedTuple):

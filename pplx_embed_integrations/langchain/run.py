@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from itertools import chain, islice
@@ -17,13 +16,13 @@ from langchain_core.documents import Document
 from langchain_core.indexing import IndexingResult
 
 from ..documents import KEY_PREFIX, stable_form
-from ..errors import ContextWarning, InputError, InputTypeError, PplxEmbedError, StoreError
+from ..errors import InputError, InputTypeError, PplxEmbedError, StoreError, warn
 from ..inputs import check_positive
 from .adding import resolve_embeddings
 from .contextual import OnMiss, Scope
 from .embeddings import PplxEmbeddings
 from .grouping import CHUNK_KEY, DOCUMENT_KEY, GroupBy, Key, check_documents, stamp_of
-from .reading import owners, warn
+from .reading import owners
 from .splitting import ChunkedDocument, Gathering
 
 __all__ = ["Batch", "Run", "group_of"]
@@ -322,11 +321,9 @@ class Run:
             yield
             added = sum(result["num_added"] + result["num_updated"] for result in self._results[done:])
             if added and not scope.asked:
-                warnings.warn(
+                warn(
                     f"{type(self._store).__name__} embedded these documents with something else than the "
                     "PplxEmbeddings given, so without context; build the store with this very object",
-                    ContextWarning,
-                    stacklevel=5,
                 )
 
     def _warn_of_names(self) -> None:

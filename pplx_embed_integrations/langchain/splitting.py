@@ -15,7 +15,7 @@ from typing import Any
 from langchain_core.documents import Document
 
 from ..documents import content_hash, document_key
-from ..errors import InputError, InputTypeError
+from ..errors import InputError, InputTypeError, warn
 from .grouping import (
     CHUNK_KEY,
     CHUNKS_KEY,
@@ -28,7 +28,7 @@ from .grouping import (
     check_document,
     check_documents,
 )
-from .reading import Arrival, Doubts, arrange, distinguishing, warn
+from .reading import Arrival, Doubts, arrange, distinguishing
 
 __all__ = ["ChunkedDocument", "Gathering", "chunk_documents", "is_splitting", "split_documents"]
 

@@ -15,9 +15,8 @@ from llama_index.core.node_parser import NodeParser
 from llama_index.core.schema import Document, TransformComponent
 from llama_index.core.vector_stores.types import BasePydanticVectorStore
 
-from ..errors import InputError, InputTypeError
+from ..errors import InputError, InputTypeError, warn
 from .embedding import PplxEmbedding
-from .findings import warn
 from .held import check_synchronous, rows
 from .index import ContextualVectorStoreIndex
 from .intake import check_documents

@@ -14,9 +14,8 @@ from llama_index.core import VectorStoreIndex
 from llama_index.core.schema import BaseNode, Document, NodeRelationship, RelatedNodeInfo
 
 from ..documents import group
-from ..errors import InputError
+from ..errors import InputError, warn
 from .embedding import PplxEmbedding, progress_bar
-from .findings import warn
 from .flow import Flow, either, in_worker
 from .held import Held, keeps_doubles
 from .intake import check_documents, has_text, hash_of, options_of, transformed, unique

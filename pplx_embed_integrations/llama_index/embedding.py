@@ -19,9 +19,10 @@ from llama_index_instrumentation import get_dispatcher
 from tqdm.auto import tqdm
 
 from ..biencoder import PplxBiEncoder
+from ..errors import warn
 from ..inputs import check_text, check_texts
 from ..vectors import Vectors
-from .findings import FLAT, findings, warn
+from .findings import FLAT, findings
 from .flow import Flow, arun, either, in_worker, run
 from .nodes import (
     NodeDocument,

@@ -5,18 +5,15 @@ Knows nodes, their texts and links; must not know models, vectors or stores.
 
 from __future__ import annotations
 
-import sys
-import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from llama_index.core.schema import BaseNode, Document, IndexNode, MetadataMode, NodeRelationship
 
 from ..documents import find_overlap
-from ..errors import ContextWarning
 from .nodes import NodeDocument, linked_ids
 
-__all__ = ["FLAT", "findings", "warn"]
+__all__ = ["FLAT", "findings"]
 
 FLAT = (
     "texts came without their documents, and each was embedded as a document of its own, without context. To index "
@@ -39,19 +36,6 @@ def findings(nodes: Sequence[BaseNode], documents: Sequence[NodeDocument]) -> li
     """
     kinds = (_overlap(documents), _part(nodes), _levels(documents), _twice(documents), _alone(nodes))
     return [message for message in kinds if message]
-
-
-def warn(*messages: str) -> None:
-    """Warn, at the line outside this package and LlamaIndex from which they were called."""
-    level, frame = 1, sys._getframe(0)
-    while frame.f_back and frame.f_globals.get("__name__", "").split(".")[0] in (
-        "pplx_embed_integrations",
-        "llama_index",
-        "llama_index_instrumentation",
-    ):
-        level, frame = level + 1, frame.f_back
-    for message in messages:
-        warnings.warn(message, ContextWarning, stacklevel=level)
 
 
 def _texts(document: NodeDocument) -> list[str]:
