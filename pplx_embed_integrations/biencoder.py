@@ -194,6 +194,12 @@ class PplxBiEncoder:
             self._encoders.setdefault(key, PplxEncoder(name, revision=spec.revision, **self._settings))
         return self._encoders[key]
 
+    def hold(self, other: PplxBiEncoder) -> None:
+        """Keep what a pair with the same checkpoints has loaded, for a copy with other options; loads nothing."""
+        for spec in (self._query, self._document):
+            if (loaded := other._encoders.get((spec.source, spec.revision))) is not None:
+                self._encoder(spec).hold(loaded)
+
     def identity(self) -> str:
         """Return everything that decides the vectors of documents in native form; see `PplxEncoder.identity`.
 

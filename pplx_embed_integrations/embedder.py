@@ -109,7 +109,7 @@ def identify(checkpoint: str, **decisive: str | int | bool | None) -> str:
         >>> identify("someone/model@1234", dtype="float32")
         '{"checkpoint": "someone/model@1234", "dtype": "float32", "format": "pplx-embed-1"}'
     """
-    return json.dumps({"format": _FORMAT, "checkpoint": checkpoint, **decisive}, sort_keys=True)
+    return json.dumps({"checkpoint": checkpoint, **decisive, "format": _FORMAT}, sort_keys=True)
 
 
 def in_form(identity: str, *, dimensions: int, quantization: Quantization | None) -> str:

@@ -6,6 +6,7 @@ Knows the way from text to vector and its options; must not know frameworks, sto
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -130,11 +131,12 @@ class PplxEncoder:
         self._origin: Origin | None = None
         self._identity: str | None = None
         self._loaded: LoadedCheckpoint | None = None
+        self._held: LoadedCheckpoint | None = None
         self._tokenizer: TextTokenizer | None = None
         self._sentence_transformer: SentenceTransformer | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        unpicklable = ("_loading", "_origin", "_identity", "_loaded", "_tokenizer", "_sentence_transformer")
+        unpicklable = ("_loading", "_origin", "_identity", "_loaded", "_held", "_tokenizer", "_sentence_transformer")
         return {name: value for name, value in self.__dict__.items() if name not in unpicklable}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -195,7 +197,15 @@ class PplxEncoder:
                     max_tokens=self.max_tokens,
                     truncate=self.truncate,
                 )
+            changes = self._loaded.changes() if self._loaded is not None else None
+            if changes is not None:  # weights that no file holds are like no others
+                return identify(**{**json.loads(self._identity), "changed_in_memory": changes})
             return self._identity
+
+    def hold(self, other: PplxEncoder) -> None:
+        """Keep what an encoder of the same checkpoint has loaded until this one loads, which then takes no time."""
+        if other.checkpoint == self.checkpoint and self._loaded is None:
+            self._origin, self._held = other._origin, other._loaded or other._held
 
     def _find_origin(self) -> Origin:
         if self._origin is None:
@@ -206,7 +216,9 @@ class PplxEncoder:
     def sentence_transformer(self) -> SentenceTransformer:
         """The same weights as a `SentenceTransformer`, for trainers, evaluators and MTEB; loads the model.
 
-        The weights are shared: what a trainer changes, `encode` uses. Train with `dtype="float32"`.
+        The weights are shared: what a trainer changes, `encode` uses, under an `identity()` of its own. Other encoders
+        never see the change: if some use the same weights, they are loaded once more for this one. Train with
+        `dtype="float32"`.
 
         Raises:
             InputError: The weights are in the processes of several `devices`, rounded to int8, or OpenVINO's.
@@ -237,9 +249,10 @@ class PplxEncoder:
         return self
 
     def close(self) -> None:
-        """Let go of the weights, and end the worker processes of several `devices`; the next call loads anew.
+        """Release the weights, and end the worker processes of several `devices`; the next call loads anew.
 
-        Calls that worker processes are computing in other threads fail with an `EncodingError`. Without `close` the
+        What equal encoders use stays theirs. Otherwise calls that worker processes are computing in other threads fail
+        with an `EncodingError`. Without `close` the
         same comes about with the last reference to the encoder, or at the end of the program.
 
         Example:
@@ -248,9 +261,10 @@ class PplxEncoder:
         """
         with self._loading:
             loaded = self._loaded
-            self._origin = self._identity = self._loaded = self._tokenizer = self._sentence_transformer = None
+            self._origin = self._identity = self._loaded = self._held = None
+            self._tokenizer = self._sentence_transformer = None
         if loaded is not None:
-            loaded.engine.close()
+            loaded.close()
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Return how many tokens each text has; loads the tokenizer, not the weights.
@@ -432,6 +446,8 @@ class PplxEncoder:
             with self._loading:
                 loaded = self._ready()
                 if loaded is None:
+                    if self._identity is None and self._held is None:
+                        self._origin = None  # nobody relies on what a failed attempt found
                     origin = self._find_origin()
                     origin.check()
                     folder = checkpoint_folder(origin.spec, **self._hub)
@@ -445,6 +461,7 @@ class PplxEncoder:
                             self.backend,
                             self.attention,
                         ),
+                        key=origin.stamps,
                         device=self.device,
                         devices=self.devices,
                         max_tokens=self.max_tokens,
@@ -452,6 +469,7 @@ class PplxEncoder:
                         truncate=self.truncate,
                     )
                     origin.check()
+                    self._held = None
         return loaded
 
     def _load_tokenizer(self) -> TextTokenizer:

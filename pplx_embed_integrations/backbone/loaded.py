@@ -1,28 +1,30 @@
-"""One checkpoint in memory: texts and documents become token sequences, for a lane that has them computed.
+"""A loaded checkpoint as one encoder uses it: texts and documents become token sequences within its limits.
 
-Knows tokenizer, lane and what computes for a folder; must not know quantisation, frameworks or where the folder came
-from.
+Knows tokenizer, lane and limits; must not know quantisation, frameworks or where the folder came from.
 """
 
 from __future__ import annotations
 
 import logging
-import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import uuid
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import accumulate, chain, pairwise
 from typing import TYPE_CHECKING
 
+import torch
+
 from ..checkpoints import CheckpointSpec
-from ..errors import CheckpointError, EncodingError, InputError
+from ..errors import InputError
 from ..inputs import chunk_name, document_name
-from ..threads import in_own_thread
-from .engine import Engine, Loading, start_engine
+from .devices import resolve_device
+from .engine import Engine, Loading
 from .joining import separate
-from .lane import Lane
 from .network import Network
 from .packing import TokenSequence, document_sequences, text_sequence
 from .pool import WorkerPool
-from .tokenizer import TextTokenizer, too_long
+from .tokenizer import too_long
+from .weights import Weights, acquire, release, withdraw
 
 if TYPE_CHECKING:
     from .modeling import PplxQwen3Model
@@ -38,11 +40,12 @@ _CHARACTERS = 4
 
 
 class LoadedCheckpoint:
-    """Tokenizer, weights and lane of a checkpoint.
+    """A checkpoint's weights as one encoder uses them, perhaps together with others.
 
     Args:
         checkpoint: What it should be.
         loading: What is loaded.
+        key: What tells these files from what may be at their place later.
         device: Where it runs, by default the best there is; without meaning where there are `devices`.
         devices: Where worker processes run it in place of this one.
         max_tokens: Longest sequence.
@@ -61,6 +64,7 @@ class LoadedCheckpoint:
         checkpoint: CheckpointSpec,
         loading: Loading,
         *,
+        key: Hashable,
         device: str | None,
         devices: Sequence[str] | None,
         max_tokens: int,
@@ -68,30 +72,22 @@ class LoadedCheckpoint:
         truncate: bool,
     ) -> None:
         self.loading = loading
-        self._process = os.getpid()
         self.max_tokens = max_tokens
         self.truncate = truncate
-        self.tokenizer = TextTokenizer(loading.folder, contextual=loading.contextual)
-        # In a thread that ends, so that the OpenMP threads which loading needs do not stay (see `Lane`).
-        self.engine = (
-            in_own_thread(start_engine, loading, device).result() if devices is None else WorkerPool(loading, devices)
-        )
-        _check_width(checkpoint, self.engine.width)
-        budget = batch_tokens or self.engine.batch_tokens
-        self.lane = Lane(self.engine.run, budget=budget, parallel=self.engine.parallel)
-        self._slice = max(65_536, _BATCHES * _CHARACTERS * budget * self.engine.parallel)
+        self._load = partial(Weights, checkpoint, loading, device=device, devices=devices, batch_tokens=batch_tokens)
+        place = device if loading.backend == "openvino" or devices is not None else str(resolve_device(device))
+        self._use(acquire((key, loading, place, devices, batch_tokens), self._load, self))
+        self._slice = max(65_536, _BATCHES * _CHARACTERS * self.lane.budget * self.engine.parallel)
+        self._changes: tuple[str, int] | None = None
 
-    def check_process(self) -> None:
-        """Refuse to work in a process that was forked from the one that loaded the model.
+    def _use(self, weights: Weights) -> None:
+        self._weights = weights
+        self.tokenizer, self.engine, self.lane = weights.tokenizer, weights.engine, weights.lane
+        self.check_process = weights.check_process
 
-        Raises:
-            EncodingError: It was. Its copies of torch's threads, and of this model's, do not run, and it would hang.
-        """
-        if os.getpid() != self._process:
-            raise EncodingError(
-                "this process was forked from one that had loaded the model, whose threads are not here; start "
-                'processes with multiprocessing.get_context("spawn"), or load the model after the fork'
-            )
+    def close(self) -> None:
+        """Use the weights no more; with their last user they go."""
+        release(self._weights, self)
 
     def text_instalments(self, texts: list[str]) -> Iterator[list[TokenSequence]]:
         """Tokenise texts, a sequence each, in slices of many batches, each when it is asked for.
@@ -165,6 +161,8 @@ class LoadedCheckpoint:
     def transformers_model(self) -> PplxQwen3Model:
         """Return the model as transformers' own, for trainers and for saving; from then on it is what computes.
 
+        What a trainer may change is nobody else's: where other encoders use these weights, they are loaded once more.
+
         Raises:
             InputError: It is in other processes, its weights are rounded, or it is OpenVINO's.
         """
@@ -179,21 +177,32 @@ class LoadedCheckpoint:
             raise InputError('with backend="openvino" there is no torch model; leave backend out to have one')
         from .modeling import as_transformers  # transformers alone takes seconds to import
 
-        model = self.engine.model
+        if not withdraw(self._weights):
+            weights = self._load()
+            weights.users.add(self)
+            self.close()
+            self._use(weights)
+        engine = self.engine
+        assert isinstance(engine, Engine)
+        model = engine.model
         if isinstance(model, Network):
             separate(model)
             model = as_transformers(model, self.loading.folder, contextual=self.loading.contextual)
-            self.engine.model = model
+            engine.model = model
+            self._changes = uuid.uuid4().hex, _versions(model)
         return model
 
+    def changes(self) -> str | None:
+        """Name the state of weights that a trainer has changed in memory; None where they are the checkpoint's."""
+        if self._changes is None or not isinstance(self.engine, Engine):
+            return None
+        name, before = self._changes
+        now = _versions(self.engine.model)
+        return None if now == before else f"{name}-{now}"
 
-def _check_width(checkpoint: CheckpointSpec, width: int) -> None:
-    # Another revision than the pinned one, or a folder changed since it was looked at.
-    if width != checkpoint.dimension:
-        raise CheckpointError(
-            f"{checkpoint.source} at revision {checkpoint.revision} gives {width} dimensions, not the "
-            f"{checkpoint.dimension} of {checkpoint.name}; leave revision out for the known-good one"
-        )
+
+def _versions(model: torch.nn.Module) -> int:
+    return sum(parameter._version for parameter in model.parameters())  # torch counts changes in place
 
 
 def _slices(lengths: Iterable[int], most: int) -> Iterator[tuple[int, int]]:

@@ -178,7 +178,9 @@ class PplxEmbeddings(BaseModel, Embeddings):
         if not update:
             return super().model_copy()
         given = {name: getattr(self, name) for name in self.model_fields_set}
-        return type(self)(**{**given, **update})
+        copy = type(self)(**{**given, **update})
+        copy._biencoder.hold(self._biencoder)
+        return copy
 
     @contextmanager
     def documents(

@@ -167,7 +167,9 @@ class EmbeddingOptions(BaseEmbedding):
                 del fields[f"{side}_model"]
             if "model_name" in update or f"{side}_model" in update:
                 del fields[f"{side}_revision"]
-        return type(self)(**{**fields, **update})
+        copy = type(self)(**{**fields, **update})
+        copy._biencoder.hold(self._biencoder)
+        return copy
 
     def to_dict(self, **options: Any) -> dict[str, Any]:
         """Return what decides a vector and nothing else, which LlamaIndex's ingestion cache takes for a key.

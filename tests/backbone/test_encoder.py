@@ -303,7 +303,9 @@ def test_a_relative_folder_means_the_same_after_a_change_of_directory(
     assert encoder.encode(["a"]).shape == (1, 32)
 
 
-def test_racing_threads_load_once(replica_v1: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_racing_threads_load_once(
+    replica_v1: Path, copy_of: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     loads = []
     load_network: Callable[..., Any] = loading.load_network
 
@@ -312,7 +314,7 @@ def test_racing_threads_load_once(replica_v1: Path, monkeypatch: pytest.MonkeyPa
         return load_network(*args, **options)
 
     monkeypatch.setattr(loading, "load_network", counted)
-    encoder = PplxEncoder(replica_v1, dtype="float32")
+    encoder = PplxEncoder(copy_of(replica_v1), dtype="float32")
     assert encoder.dimension == 32
     assert not loads
     barrier = threading.Barrier(16)

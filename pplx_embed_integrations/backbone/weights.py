@@ -1,0 +1,144 @@
+"""Weights in memory, loaded once a process for all who ask for the same, and released with the last of them.
+
+Knows who uses which weights; must not know texts, options of a call, or where the files came from.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Hashable, Sequence
+from weakref import WeakSet, WeakValueDictionary
+
+from ..checkpoints import CheckpointSpec
+from ..errors import CheckpointError, EncodingError
+from ..threads import in_own_thread
+from .engine import Loading, start_engine
+from .lane import Lane
+from .pool import WorkerPool
+from .tokenizer import TextTokenizer
+
+__all__ = ["Weights", "acquire", "release", "withdraw"]
+
+
+class Weights:
+    """Tokenizer, engine and lane of a checkpoint.
+
+    Args:
+        checkpoint: What it should be.
+        loading: What is loaded.
+        device: Where it runs, by default the best there is; without meaning where there are `devices`.
+        devices: Where worker processes run it in place of this one.
+        batch_tokens: Most tokens in a forward pass; by default what suits the device.
+
+    Raises:
+        CheckpointError: The files are damaged or incomplete, or not what the checkpoint should be.
+        EncodingError: No worker process lives long enough.
+        InputError: The machine has no such device.
+    """
+
+    def __init__(
+        self,
+        checkpoint: CheckpointSpec,
+        loading: Loading,
+        *,
+        device: str | None,
+        devices: Sequence[str] | None,
+        batch_tokens: int | None,
+    ) -> None:
+        self.loading = loading
+        self.users: WeakSet[object] = WeakSet()
+        self._process = os.getpid()
+        self.tokenizer = TextTokenizer(loading.folder, contextual=loading.contextual)
+        # In a thread that ends, so that the OpenMP threads which loading needs do not stay (see `Lane`).
+        self.engine = (
+            in_own_thread(start_engine, loading, device).result() if devices is None else WorkerPool(loading, devices)
+        )
+        _check_width(checkpoint, self.engine.width)
+        self.lane = Lane(
+            self.engine.run, budget=batch_tokens or self.engine.batch_tokens, parallel=self.engine.parallel
+        )
+
+    def check_process(self) -> None:
+        """Refuse to work in a process that was forked from the one that loaded the model.
+
+        Raises:
+            EncodingError: It was. Its copies of torch's threads, and of this model's, do not run, and it would hang.
+        """
+        if os.getpid() != self._process:
+            raise EncodingError(
+                "this process was forked from one that had loaded the model, whose threads are not here; start "
+                'processes with multiprocessing.get_context("spawn"), or load the model after the fork'
+            )
+
+
+_lock = threading.Lock()
+_known: WeakValueDictionary[Hashable, Weights] = WeakValueDictionary()
+_gates: dict[Hashable, threading.Lock] = {}
+
+
+def acquire(key: Hashable, load: Callable[[], Weights], user: object) -> Weights:
+    """Return the weights that were loaded under a key and are still in use, else load them.
+
+    Args:
+        key: What is loaded and where; of several that ask for it at once, one loads, and the others wait.
+        load: Loads them.
+        user: Who will use them, until `release` or its end.
+    """
+    with _lock:
+        gate = _gates.setdefault(key, threading.Lock())
+    with gate:
+        with _lock:
+            found = _known.get(key)
+            if found is not None and not found.engine.closed:
+                found.users.add(user)
+                return found
+        loaded = load()
+        with _lock:
+            loaded.users.add(user)
+            _known[key] = loaded
+        return loaded
+
+
+def release(weights: Weights, user: object) -> None:
+    """Say that a user is done; with the last one the weights go, and worker processes end."""
+    with _lock:
+        weights.users.discard(user)
+        if len(weights.users):
+            return
+        _forget(weights)
+    weights.engine.close()
+
+
+def withdraw(weights: Weights) -> bool:
+    """Let nobody else have these weights from now on, since they may change; return False if somebody has them."""
+    with _lock:
+        if len(weights.users) > 1:
+            return False
+        _forget(weights)
+        return True
+
+
+def _forget(weights: Weights) -> None:
+    for key in [key for key, known in _known.items() if known is weights]:
+        del _known[key]
+
+
+def _check_width(checkpoint: CheckpointSpec, width: int) -> None:
+    # Another revision than the pinned one, or a folder changed since it was looked at.
+    if width != checkpoint.dimension:
+        raise CheckpointError(
+            f"{checkpoint.source} at revision {checkpoint.revision} gives {width} dimensions, not the "
+            f"{checkpoint.dimension} of {checkpoint.name}; leave revision out for the known-good one"
+        )
+
+
+def _after_fork() -> None:
+    global _lock
+    _lock = threading.Lock()
+    _known.clear()  # they cannot compute here
+    _gates.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
