@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .backbone.modules import register
     from .biencoder import PplxBiEncoder
     from .checkpoints import CheckpointSpec, list_checkpoints
+    from .embedder import Embedder
     from .errors import (
         CheckpointError,
         ContextWarning,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
         PrecisionWarning,
         StoreError,
     )
+    from .fake import FakeEmbedder
 
 __version__ = "0.1.0"
 
@@ -38,7 +40,9 @@ __all__ = [
     "CheckpointSpec",
     "ContextWarning",
     "DownloadError",
+    "Embedder",
     "EncodingError",
+    "FakeEmbedder",
     "InputError",
     "InputTypeError",
     "MissingDependencyError",
@@ -58,6 +62,8 @@ _HOMES = {
     "PplxBiEncoder": "biencoder",
     "CheckpointSpec": "checkpoints",
     "list_checkpoints": "checkpoints",
+    "Embedder": "embedder",
+    "FakeEmbedder": "fake",
     "register": "backbone.modules",
 }
 

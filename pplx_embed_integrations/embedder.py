@@ -7,14 +7,33 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
-from .vectors import Quantization, Vectors
+from .errors import InputError, NotContextualError
+from .vectors import Quantization, Vectors, check_dimensions, check_quantization
 
-__all__ = ["Embedder", "checkpoint_of", "differences", "identify", "in_form"]
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = [
+    "Embedder",
+    "OutputForm",
+    "Role",
+    "check_contextual",
+    "check_role",
+    "checkpoint_of",
+    "differences",
+    "identify",
+    "in_form",
+]
 
 _FORMAT = "pplx-embed-1"
 """Changes when the way from a text to its vector does, so that older vectors are no longer taken for new ones."""
+
+
+Role = Literal["query", "document"]
+"""What a text is embedded as, where a model reads the two differently."""
 
 
 class Embedder(Protocol):
@@ -47,12 +66,16 @@ class Embedder(Protocol):
         self,
         texts: Sequence[str],
         *,
+        role: Role | None = None,
         quantization: Quantization | None = "int8",
         dimensions: int | None = None,
         normalize: bool = False,
         show_progress: bool = False,
     ) -> Vectors:
-        """Embed texts, each by itself: `[texts, dimensions]`, packed bits `[texts, ceil(dimensions / 8)]`."""
+        """Embed texts, each by itself: `[texts, dimensions]`, packed bits `[texts, ceil(dimensions / 8)]`.
+
+        In the role of a document a text has the vector of a document of one chunk.
+        """
         ...
 
     def encode_documents(
@@ -72,6 +95,7 @@ class Embedder(Protocol):
         self,
         texts: Sequence[str],
         *,
+        role: Role | None = None,
         quantization: Quantization | None = "int8",
         dimensions: int | None = None,
         normalize: bool = False,
@@ -96,6 +120,68 @@ class Embedder(Protocol):
     def close(self) -> None:
         """Release what is held; the next call takes it up again."""
         ...
+
+
+@dataclass(frozen=True)
+class OutputForm:
+    """What the vectors of a call look like, checked.
+
+    Attributes:
+        dimensions: Width to which they are cut.
+        quantization: Form of their values.
+        normalize: Whether they are scaled to unit length.
+    """
+
+    dimensions: int
+    quantization: Quantization | None
+    normalize: bool
+
+    @classmethod
+    def of(cls, embedder: Embedder, quantization: Quantization | None, dimensions: int | None, normalize: bool) -> Self:
+        """Check what a caller asks of an embedder's vectors.
+
+        Raises:
+            InputError: An option is out of range, or two exclude each other.
+            InputTypeError: `dimensions` is no integer.
+        """
+        if quantization == "ubinary" and normalize:
+            raise InputError('normalize=True has no meaning for packed bits; use quantization="binary"')
+        return cls(
+            check_dimensions(dimensions, smallest=embedder.min_dimension, largest=embedder.dimension),
+            check_quantization(quantization),
+            normalize,
+        )
+
+    @property
+    def width(self) -> int:
+        """Columns of the result."""
+        return -(-self.dimensions // 8) if self.quantization == "ubinary" else self.dimensions
+
+
+def check_role(role: object) -> None:
+    """Refuse what is no role.
+
+    Raises:
+        InputError: It is not `"query"`, `"document"` or `None`.
+
+    Example:
+        >>> check_role("query")
+    """
+    if role is not None and role not in get_args(Role):
+        raise InputError(f'role={role!r} is unknown; use "query", "document" or None')
+
+
+def check_contextual(embedder: Embedder, *, name: str) -> None:
+    """Refuse documents where an embedder takes single texts alone.
+
+    Raises:
+        NotContextualError: It does.
+    """
+    if not embedder.contextual:
+        raise NotContextualError(
+            f"{name} was trained for single texts, not for chunks in context; use a contextual checkpoint such as "
+            '"context-v1-0.6b", or encode() for each chunk by itself'
+        )
 
 
 def identify(checkpoint: str, **decisive: str | int | bool | None) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from numbers import Integral
 from typing import Any
 
@@ -26,7 +26,10 @@ __all__ = [
     "check_weights",
     "chunk_name",
     "document_name",
+    "not_unicode",
     "refuse",
+    "refuse_chunks",
+    "too_long",
 ]
 
 EMPTY = "is empty; an empty text has no vector: leave it out"
@@ -158,6 +161,59 @@ def refuse(problems: Sequence[str]) -> None:
         more = len(problems) - _LISTED
         lines = [f"{len(problems)} chunks cannot be embedded:", *problems[:_LISTED]]
         raise InputError("\n- ".join([*lines, f"and {more} more"] if more > 0 else lines))
+
+
+def refuse_chunks(
+    documents: Sequence[Sequence[str]],
+    problems: Callable[[Sequence[str]], Iterable[tuple[int, str]]],
+    *,
+    names: Sequence[str] | None = None,
+    call: Callable[[str, int], str] = chunk_name,
+) -> None:
+    """Raise one error for all chunks that cannot be embedded.
+
+    Args:
+        documents: Documents, each a list of its chunks.
+        problems: Finds what is wrong among texts: positions, in any order, and what an error says of each.
+        names: How the error calls each document.
+        call: How it calls a chunk, by its document's name and its place there.
+
+    Raises:
+        InputError: There are some.
+    """
+    places = [(document, chunk) for document, chunks in enumerate(documents) for chunk in range(len(chunks))]
+    found = sorted(problems([text for chunks in documents for text in chunks]))
+    refuse([f"{call(document_name(places[at][0], names), places[at][1])} {problem}" for at, problem in found])
+
+
+def not_unicode(text: str) -> str | None:
+    """Return what an error says of a text that cannot be written in UTF-8, None of any other.
+
+    Example:
+        >>> not_unicode("ü") is None
+        True
+    """
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        return (
+            f"has a lone surrogate (U+{ord(text[error.start]):04X}) at character {error.start}, which is no text; "
+            "decode the source with the right encoding, or use text.encode('utf-8', 'replace').decode()"
+        )
+    return None
+
+
+def too_long(tokens: int, max_tokens: int) -> str:
+    """Return what an error says of a text that has too many tokens.
+
+    Example:
+        >>> too_long(9, 8).partition(";")[0]
+        'has 9 tokens and the limit is 8'
+    """
+    return (
+        f"has {tokens} tokens and the limit is {max_tokens}; split it, or pass truncate=True to embed its beginning "
+        "only"
+    )
 
 
 def _items(values: object, wanted: str) -> list[Any]:

@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from ..checkpoints import CheckpointSpec, resolve
-from ..embedder import identify
-from ..errors import NotContextualError
+from ..embedder import OutputForm, Role, check_contextual, check_role, identify
 from ..inputs import (
     check_attention,
     check_backend,
@@ -27,9 +26,7 @@ from ..inputs import (
     check_positive,
     check_texts,
     check_weights,
-    chunk_name,
-    document_name,
-    refuse,
+    refuse_chunks,
 )
 from ..threads import in_own_thread
 from ..vectors import Quantization, Vectors
@@ -38,7 +35,7 @@ from .hub import checkpoint_folder, config_folder
 from .identity import Origin, arithmetic
 from .loaded import LoadedCheckpoint
 from .packing import TokenSequence
-from .results import Options, Result, split
+from .results import Result, split
 from .tokenizer import TextTokenizer
 
 if TYPE_CHECKING:
@@ -298,19 +295,15 @@ class PplxEncoder:
             chunk 1 of b.txt is empty; an empty text has no vector: leave it out
         """
         checked = self._check_documents(documents, names, allow_empty=True)
-        places = [(document, chunk) for document, chunks in enumerate(checked) for chunk in range(len(chunks))]
-        texts = [text for chunks in checked for text in chunks]
         limit = None if self.truncate else self.max_tokens
-        problems = []
-        for position, problem in sorted(self._load_tokenizer().problems(texts, max_tokens=limit)):
-            document, chunk = places[position]
-            problems.append(f"{chunk_name(document_name(document, names), chunk)} {problem}")
-        refuse(problems)
+        find = partial(self._load_tokenizer().problems, max_tokens=limit)
+        refuse_chunks(checked, find, names=names)
 
     def encode(
         self,
         texts: Sequence[str],
         *,
+        role: Role | None = None,
         quantization: Quantization | None = "int8",
         dimensions: int | None = None,
         normalize: bool = False,
@@ -319,7 +312,8 @@ class PplxEncoder:
         """Embed texts, each by itself.
 
         Args:
-            texts: Non-empty strings; never altered, cut (unless `truncate`) or prefixed.
+            texts: Non-empty strings; never altered, or cut (unless `truncate`).
+            role: `"query"` or `"document"`, which makes no difference in models that read both alike.
             quantization: `"int8"` codes, `"binary"` (±1 as int8), `"ubinary"` (bits packed into uint8, most
                 significant first) or `None` (float32).
             dimensions: Keep the first so many dimensions (Matryoshka).
@@ -339,10 +333,11 @@ class PplxEncoder:
             >>> encoder.encode(["late chunking"], quantization="ubinary").shape
             (1, 48)
         """
-        options = Options.of(self.checkpoint, quantization, dimensions, normalize)
+        check_role(role)
+        form = OutputForm.of(self, quantization, dimensions, normalize)
         checked = check_texts(texts)
         tokenize = partial(LoadedCheckpoint.text_instalments, texts=checked)
-        return self._run(tokenize, Result(len(checked), options, show_progress=show_progress))
+        return self._run(tokenize, Result(len(checked), form, show_progress=show_progress))
 
     def encode_documents(
         self,
@@ -382,16 +377,17 @@ class PplxEncoder:
             >>> [matrix.shape for matrix in encoder.encode_documents([["one", "two"], ["three"]])]
             [(2, 384), (1, 384)]
         """
-        options = Options.of(self.checkpoint, quantization, dimensions, normalize)
+        form = OutputForm.of(self, quantization, dimensions, normalize)
         checked = self._check_documents(documents, names)
         tokenize = partial(LoadedCheckpoint.document_instalments, documents=checked, names=names)
-        result = Result(sum(map(len, checked)), options, show_progress=show_progress)
+        result = Result(sum(map(len, checked)), form, show_progress=show_progress)
         return split(self._run(tokenize, result), checked)
 
     async def aencode(
         self,
         texts: Sequence[str],
         *,
+        role: Role | None = None,
         quantization: Quantization | None = "int8",
         dimensions: int | None = None,
         normalize: bool = False,
@@ -404,10 +400,11 @@ class PplxEncoder:
             >>> asyncio.run(PplxEncoder("miniature-v1").aencode(["late chunking"])).shape
             (1, 384)
         """
-        options = Options.of(self.checkpoint, quantization, dimensions, normalize)
+        check_role(role)
+        form = OutputForm.of(self, quantization, dimensions, normalize)
         checked = check_texts(texts)
         tokenize = partial(LoadedCheckpoint.text_instalments, texts=checked)
-        return await self._arun(tokenize, Result(len(checked), options, show_progress=show_progress))
+        return await self._arun(tokenize, Result(len(checked), form, show_progress=show_progress))
 
     async def aencode_documents(
         self,
@@ -427,10 +424,10 @@ class PplxEncoder:
             >>> len(asyncio.run(encoder.aencode_documents([["one", "two"], ["three"]])))
             2
         """
-        options = Options.of(self.checkpoint, quantization, dimensions, normalize)
+        form = OutputForm.of(self, quantization, dimensions, normalize)
         checked = self._check_documents(documents, names)
         tokenize = partial(LoadedCheckpoint.document_instalments, documents=checked, names=names)
-        result = Result(sum(map(len, checked)), options, show_progress=show_progress)
+        result = Result(sum(map(len, checked)), form, show_progress=show_progress)
         return split(await self._arun(tokenize, result), checked)
 
     def _ready(self) -> LoadedCheckpoint | None:
@@ -484,11 +481,7 @@ class PplxEncoder:
     def _check_documents(
         self, documents: Sequence[Sequence[str]], names: Sequence[str] | None, *, allow_empty: bool = False
     ) -> list[list[str]]:
-        if not self.checkpoint.contextual:
-            raise NotContextualError(
-                f"{self.checkpoint.name} was trained for single texts, not for chunks in context; use a contextual "
-                'checkpoint such as "context-v1-0.6b", or encode() for each chunk by itself'
-            )
+        check_contextual(self, name=self.checkpoint.name)
         return check_documents(documents, names=names, allow_empty=allow_empty)
 
     def _run(self, tokenize: _Tokenize, result: Result) -> Vectors:

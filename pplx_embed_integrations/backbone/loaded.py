@@ -16,14 +16,13 @@ import torch
 
 from ..checkpoints import CheckpointSpec
 from ..errors import InputError
-from ..inputs import chunk_name, document_name
+from ..inputs import chunk_name, document_name, too_long
 from .devices import resolve_device
 from .engine import Engine, Loading
 from .joining import separate
 from .network import Network
 from .packing import TokenSequence, document_sequences, text_sequence
 from .pool import WorkerPool
-from .tokenizer import too_long
 from .weights import Weights, acquire, release, withdraw
 
 if TYPE_CHECKING:

@@ -7,54 +7,21 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 from tqdm.auto import tqdm
 
-from ..checkpoints import CheckpointSpec
-from ..errors import InputError
-from ..vectors import Quantization, Vectors, check_dimensions, check_quantization, quantize, vector_dtype
+from ..embedder import OutputForm
+from ..vectors import Vectors, quantize, vector_dtype
 from .lane import Pooled
 from .packing import TokenSequence
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["Options", "Result", "split"]
-
-
-@dataclass(frozen=True)
-class Options:
-    """What is done to pooled vectors, checked."""
-
-    dimensions: int
-    quantization: Quantization | None
-    normalize: bool
-
-    @classmethod
-    def of(
-        cls, checkpoint: CheckpointSpec, quantization: Quantization | None, dimensions: int | None, normalize: bool
-    ) -> Self:
-        """Check what a caller asks of a checkpoint's vectors.
-
-        Raises:
-            InputError: An option is out of range, or two exclude each other.
-        """
-        if quantization == "ubinary" and normalize:
-            raise InputError('normalize=True has no meaning for packed bits; use quantization="binary"')
-        return cls(
-            check_dimensions(dimensions, smallest=checkpoint.min_dimension, largest=checkpoint.dimension),
-            check_quantization(quantization),
-            normalize,
-        )
-
-    @property
-    def width(self) -> int:
-        """Columns of the result."""
-        return -(-self.dimensions // 8) if self.quantization == "ubinary" else self.dimensions
+__all__ = ["Result", "split"]
 
 
 class Result:
@@ -62,17 +29,17 @@ class Result:
 
     Args:
         rows: How many vectors there will be.
-        options: What they will look like.
+        form: What they will look like.
         show_progress: Whether a bar counts their tokens.
 
     Attributes:
         vectors: The matrix, `[rows, width]`.
     """
 
-    def __init__(self, rows: int, options: Options, *, show_progress: bool) -> None:
-        dtype = vector_dtype(options.quantization, normalize=options.normalize)
-        self.vectors: Vectors = np.empty((rows, options.width), dtype=dtype)
-        self._options = options
+    def __init__(self, rows: int, form: OutputForm, *, show_progress: bool) -> None:
+        dtype = vector_dtype(form.quantization, normalize=form.normalize)
+        self.vectors: Vectors = np.empty((rows, form.width), dtype=dtype)
+        self._form = form
         self._show_progress = show_progress
         self._bar: tqdm[NoReturn] | None = None
         self._lock = threading.Lock()
@@ -109,9 +76,9 @@ class Result:
         rows = [row for sequence in sequences for row in sequence.rows]
         self.vectors[rows] = quantize(
             pooled,
-            dimensions=self._options.dimensions,
-            quantization=self._options.quantization,
-            normalize=self._options.normalize,
+            dimensions=self._form.dimensions,
+            quantization=self._form.quantization,
+            normalize=self._form.normalize,
             rows=rows,
         )
         with self._lock:

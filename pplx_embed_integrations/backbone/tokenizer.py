@@ -15,9 +15,9 @@ from tokenizers import Tokenizer
 
 from ..errors import CheckpointError, InputError
 from ..files import read_json, unreadable
-from ..inputs import EMPTY
+from ..inputs import EMPTY, not_unicode, too_long
 
-__all__ = ["TextTokenizer", "too_long"]
+__all__ = ["TextTokenizer"]
 
 _NO_TOKENS = "has no tokens after normalisation; leave it out"
 _CHARACTERS_AT_ONCE = 1_000_000
@@ -95,7 +95,7 @@ class TextTokenizer:
             encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         except (TypeError, UnicodeError):
             for position, text in enumerate(texts):
-                if why := _not_unicode(text):
+                if why := not_unicode(text):
                     raise InputError(f"{name(position)} {why}") from None
             raise
         ids = [encoding.ids for encoding in encodings]
@@ -119,7 +119,7 @@ class TextTokenizer:
         for position, text in enumerate(texts):
             if not text:
                 yield position, EMPTY
-            elif why := _not_unicode(text):
+            elif why := not_unicode(text):
                 yield position, why
             elif not (self._bytes_bound_tokens and (max_tokens is None or _most_tokens(text) <= max_tokens)):
                 pending.append(position)
@@ -138,30 +138,6 @@ class TextTokenizer:
                 yield position, _NO_TOKENS
             elif max_tokens is not None and tokens > max_tokens:
                 yield position, too_long(tokens, max_tokens)
-
-
-def too_long(tokens: int, max_tokens: int) -> str:
-    """Return what an error says of a text that has too many tokens.
-
-    Example:
-        >>> too_long(9, 8).partition(";")[0]
-        'has 9 tokens and the limit is 8'
-    """
-    return (
-        f"has {tokens} tokens and the limit is {max_tokens}; split it, or pass truncate=True to embed its beginning "
-        "only"
-    )
-
-
-def _not_unicode(text: str) -> str | None:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        return (
-            f"has a lone surrogate (U+{ord(text[error.start]):04X}) at character {error.start}, which is no text; "
-            "decode the source with the right encoding, or use text.encode('utf-8', 'replace').decode()"
-        )
-    return None
 
 
 def _byte_level(tokenizer: dict[str, Any]) -> bool:
