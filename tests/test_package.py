@@ -4,6 +4,7 @@ import ast
 import importlib
 import inspect
 import json
+import os
 import pkgutil
 import re
 import subprocess
@@ -155,7 +156,8 @@ def test_the_wheel_works_without_the_source_tree(wheel: Path, tmp_path: Path) ->
         "import pplx_embed_integrations as p; from pplx_embed_integrations.cli import main; "
         "print(p.__file__); raise SystemExit(main(['models']))"
     )
-    run = subprocess.run([python, "-c", script], capture_output=True, text=True, check=False, cwd=tmp_path)
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}  # it would name the source tree
+    run = subprocess.run([python, "-c", script], capture_output=True, text=True, check=False, cwd=tmp_path, env=env)
     assert run.returncode == 0, run.stderr
     assert run.stdout.startswith(str(site))
     assert "context-v1-4b" in run.stdout
