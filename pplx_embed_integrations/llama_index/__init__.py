@@ -13,10 +13,12 @@ except ModuleNotFoundError as error:
 from .building import acontextual_index, contextual_index, load_contextual_index
 from .embedding import PplxEmbedding
 from .index import ContextualVectorStoreIndex
+from .quantized import QuantizedVectorStore
 
 __all__ = [
     "ContextualVectorStoreIndex",
     "PplxEmbedding",
+    "QuantizedVectorStore",
     "acontextual_index",
     "contextual_index",
     "load_contextual_index",

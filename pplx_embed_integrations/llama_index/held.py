@@ -216,7 +216,7 @@ def check_synchronous(store: BasePydanticVectorStore, *, instead: str) -> None:
 
 def keeps_doubles(store: BasePydanticVectorStore) -> bool:
     """Whether a node that is added under an id the store has does not simply replace the one there."""
-    return type(store).__name__ not in ("SimpleVectorStore", "QdrantVectorStore")
+    return type(store).__name__ not in ("SimpleVectorStore", "QdrantVectorStore", "QuantizedVectorStore")
 
 
 def rows(store: BasePydanticVectorStore) -> int | None:

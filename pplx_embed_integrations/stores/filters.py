@@ -47,10 +47,11 @@ def condition(where: Where | None) -> str | None:
     """Write a condition as SQL.
 
     A dictionary asks for all of its entries. A plain value means equality; a dictionary of operators may hold `$eq`,
-    `$ne`, `$gt`, `$gte`, `$lt`, `$lte`, `$in`, `$nin`, `$exists`, `$contains` (a list holds the value, a string the
-    substring), `$any`, `$all` (a list holds any or all of the values), `$like` and `$ilike` (SQL patterns with `%`).
-    `$and`, `$or` take lists of conditions and `$not` one. A key that a chunk lacks, or that is None there, equals
-    nothing: it matches `$ne`, `$nin` and `{"$exists": False}` alone.
+    `$ne`, `$gt`, `$gte`, `$lt`, `$lte`, `$in`, `$nin`, `$exists`, `$empty` (not there, None, "" or an empty list),
+    `$contains` (a list holds the value, a string the substring), `$icontains` (a string, in any case), `$any`, `$all`
+    (a list holds any or all of the values), `$like` and `$ilike` (SQL patterns with `%`). `$and`, `$or` take lists of
+    conditions and `$not` one. A key that a chunk lacks, or that is None there, equals nothing: it matches `$ne`,
+    `$nin`, `{"$exists": False}` and `{"$empty": True}` alone.
 
     Args:
         where: The condition; a string is SQL already.
@@ -204,6 +205,20 @@ def _contains(key: str, operand: Any) -> str:
     return f"({_true(held)} OR {_true(within)})"
 
 
+def _contains_any_case(key: str, operand: Any) -> str:
+    if not isinstance(operand, str):
+        raise InputTypeError(f"$icontains on {key!r} takes a string, not {operand!r}")
+    return _true(_text(key, lambda column: f"contains(lower({column}), lower({literal(operand)}))"))
+
+
+def _empty(key: str, operand: Any) -> str:
+    if not isinstance(operand, bool):
+        raise InputTypeError(f"$empty on {key!r} takes True or False, not {operand!r}")
+    length = _true(f"json_extract(metadata, {_path(key + LIST)}) = '[]'")
+    nothing = f"(NOT {_exists(key, True)} OR {_equal(key, '')} OR {length})"
+    return nothing if operand else f"NOT {nothing}"
+
+
 def _like(key: str, operand: Any, word: str) -> str:
     if not isinstance(operand, str):
         raise InputTypeError(f"${word.lower()} on {key!r} takes a pattern such as '%notes%', not {operand!r}")
@@ -216,7 +231,9 @@ _OPERATORS: dict[str, Callable[[str, Any], str]] = {
     "$in": _in,
     "$nin": lambda key, operand: f"NOT {_in(key, operand)}",
     "$exists": _exists,
+    "$empty": _empty,
     "$contains": _contains,
+    "$icontains": _contains_any_case,
     "$any": lambda key, operand: _joined("OR", [_true(_holds(key, each)) for each in _listed(key, operand)]) or "false",
     "$all": lambda key, operand: _joined("AND", [_true(_holds(key, each)) for each in _listed(key, operand)]) or "true",
     "$like": lambda key, operand: _like(key, operand, "LIKE"),

@@ -99,6 +99,13 @@ def test_exists_and_lists(table: ChunkTable, key: str) -> None:
             )
         )
         assert found(table, key, {key: {"$contains": value}}) == held, value
+    blank = naive(lambda v: v is None or v in ("", []))
+    assert found(table, key, {key: {"$empty": True}}) == blank
+    assert found(table, key, {key: {"$empty": False}}) == naive(lambda v: True) - blank
+    for text in ("EN", "é", "NaN"):
+        assert found(table, key, {key: {"$icontains": text}}) == naive(
+            lambda v, text=text: isinstance(v, str) and text.lower() in v.lower()
+        )
     assert found(table, key, {key: {"$any": ["en", 2]}}) == naive(
         lambda v: isinstance(v, list) and ("en" in v or 2 in v)
     )
