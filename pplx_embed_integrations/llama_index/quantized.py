@@ -92,13 +92,8 @@ class QuantizedVectorStore(BasePydanticVectorStore):
         storage_options: Mapping[str, str] | None = None,
         **fields: Any,
     ) -> None:
-        super().__init__(
-            uri=str(uri),
-            name=name,
-            keep=keep,
-            storage_options=dict(storage_options) if storage_options else None,
-            **fields,
-        )
+        options = dict(storage_options) if storage_options else None
+        super().__init__(**{"uri": str(uri), "name": name, "keep": keep, "storage_options": options, **fields})
         if embed_model is None:
             self._table = ChunkTable(uri, name=name, keep=keep, storage_options=storage_options)
             return

@@ -74,7 +74,7 @@ def check_query(query: npt.ArrayLike, *, dimensions: int) -> npt.NDArray[np.int8
     """
     vector: npt.NDArray[Any] = np.asarray(query)
     if vector.dtype == np.uint8 and vector.shape == (-(-dimensions // 8),):
-        return unpack_bits(vector[None], dimensions=dimensions)[0]
+        return cast("npt.NDArray[np.int8]", unpack_bits(vector[None], dimensions=dimensions)[0])
     if vector.dtype != np.int8 or vector.shape != (dimensions,):
         raise InputError(
             f"a query must be {dimensions} int8 codes, or as many bits packed in uint8, as encode_query gives them; "
