@@ -30,7 +30,7 @@ from ..inputs import (
 )
 from ..threads import in_own_thread
 from ..vectors import Quantization, Vectors
-from .engine import Loading
+from .backends.torch import Loading
 from .hub import checkpoint_folder, config_folder
 from .identity import Origin, arithmetic
 from .loaded import LoadedCheckpoint

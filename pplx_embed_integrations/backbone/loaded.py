@@ -17,12 +17,12 @@ import torch
 from ..checkpoints import CheckpointSpec
 from ..errors import InputError
 from ..inputs import chunk_name, document_name, too_long
+from .backends.torch import Engine, Loading
+from .backends.workers import WorkerPool
 from .devices import resolve_device
-from .engine import Engine, Loading
 from .joining import separate
 from .network import Network
 from .packing import TokenSequence, document_sequences, text_sequence
-from .pool import WorkerPool
 from .weights import Weights, acquire, release, withdraw
 
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ from weakref import WeakSet, WeakValueDictionary
 from ..checkpoints import CheckpointSpec
 from ..errors import CheckpointError, EncodingError
 from ..threads import in_own_thread
-from .engine import Loading, start_engine
+from .backends.torch import Loading, start_engine
+from .backends.workers import WorkerPool
 from .lane import Lane
-from .pool import WorkerPool
 from .tokenizer import TextTokenizer
 
 __all__ = ["Weights", "acquire", "release", "withdraw"]

@@ -10,10 +10,10 @@ import pytest
 import torch
 from threadpoolctl import threadpool_info
 
-from pplx_embed_integrations.backbone import cores as module
-from pplx_embed_integrations.backbone import engine as engine_module
-from pplx_embed_integrations.backbone.cores import Cores, available_cores, busy_elsewhere, openmp_threads
-from pplx_embed_integrations.backbone.engine import Engine, Loading
+from pplx_embed_integrations.backbone.backends import cores as module
+from pplx_embed_integrations.backbone.backends import torch as engine_module
+from pplx_embed_integrations.backbone.backends.cores import Cores, available_cores, busy_elsewhere, openmp_threads
+from pplx_embed_integrations.backbone.backends.torch import Engine, Loading
 from pplx_embed_integrations.backbone.packing import TokenSequence
 
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from pplx_embed_integrations import PplxEncoder
-from pplx_embed_integrations.backbone import engine as loading
+from pplx_embed_integrations.backbone.backends import torch as loading
 from pplx_embed_integrations.backbone.packing import plan_windows
 from pplx_embed_integrations.errors import (
     CheckpointError,

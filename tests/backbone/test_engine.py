@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from pplx_embed_integrations.backbone import engine as module
+from pplx_embed_integrations.backbone.backends import torch as module
+from pplx_embed_integrations.backbone.backends.torch import Engine, Loading
 from pplx_embed_integrations.backbone.devices import resolve_dtype
-from pplx_embed_integrations.backbone.engine import Engine, Loading
 from pplx_embed_integrations.backbone.packing import TokenSequence
 
 

@@ -21,10 +21,10 @@ import pytest
 import torch
 
 from pplx_embed_integrations import PplxBiEncoder, PplxEncoder
+from pplx_embed_integrations.backbone.backends.worker import _answer
+from pplx_embed_integrations.backbone.backends.workers import WorkerPool
 from pplx_embed_integrations.backbone.lane import Pooled
 from pplx_embed_integrations.backbone.packing import TokenSequence, text_sequence
-from pplx_embed_integrations.backbone.pool import WorkerPool
-from pplx_embed_integrations.backbone.worker import _answer
 from pplx_embed_integrations.errors import EncodingError, InputError, InputTypeError, PplxEmbedError
 
 pytestmark = [
@@ -322,7 +322,7 @@ def test_an_interrupt_ends_the_workers_and_hangs_nothing(replica_v1: Path) -> No
 INTERRUPTED_ELSEWHERE = """
 import asyncio, os, signal, sys, threading
 from pplx_embed_integrations import PplxEncoder
-from pplx_embed_integrations.backbone.pool import WorkerPool, _Worker
+from pplx_embed_integrations.backbone.backends.workers import WorkerPool, _Worker
 
 def interrupt():
     threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from pplx_embed_integrations.backbone import prepacking
-from pplx_embed_integrations.backbone.engine import Engine, Loading
+from pplx_embed_integrations.backbone.backends.torch import Engine, Loading
 from pplx_embed_integrations.backbone.packing import TokenSequence
 from pplx_embed_integrations.backbone.prepacking import PrepackedLinear, can_prepack
 from pplx_embed_integrations.backbone.rows import padded_length, row_blocks
@@ -74,7 +74,7 @@ def test_memory_does_not_grow_with_the_lengths_that_were_met(replica_v1: Path) -
     script = f"""
 import numpy as np
 from pathlib import Path
-from pplx_embed_integrations.backbone.engine import Engine, Loading
+from pplx_embed_integrations.backbone.backends.torch import Engine, Loading
 from pplx_embed_integrations.backbone.packing import TokenSequence
 
 def run(length):

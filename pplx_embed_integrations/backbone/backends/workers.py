@@ -21,10 +21,10 @@ from typing import Any
 
 import torch
 
-from ..errors import EncodingError, PplxEmbedError
-from .engine import Loading
-from .lane import Pooled, WorkerLostError
-from .packing import TokenSequence
+from ...errors import EncodingError, PplxEmbedError
+from ..lane import Pooled, WorkerLostError
+from ..packing import TokenSequence
+from .torch import Loading
 from .worker import Order, Ready, receive, send
 
 __all__ = ["WorkerPool"]
@@ -39,7 +39,7 @@ _DEATHS = 3
 # Finds modules where this process finds them and runs nothing of the user's, whose script may lack a `__main__` guard.
 _MAIN = (
     "import signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); sys.path[:] = sys.argv[3:]; "
-    "from pplx_embed_integrations.backbone.worker import main; main(*map(int, sys.argv[1:3]))"
+    "from pplx_embed_integrations.backbone.backends.worker import main; main(*map(int, sys.argv[1:3]))"
 )
 
 

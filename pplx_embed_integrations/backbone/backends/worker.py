@@ -19,12 +19,12 @@ from typing import IO, TYPE_CHECKING, Any
 
 import torch
 
-from ..errors import EncodingError, PplxEmbedError
-from .devices import release_memory
-from .engine import Engine, Loading, start_engine
+from ...errors import EncodingError, PplxEmbedError
+from ..devices import release_memory
+from .torch import Engine, Loading, start_engine
 
 if TYPE_CHECKING:
-    from .openvino_engine import OpenVinoEngine
+    from .openvino import OpenVinoEngine
 
 __all__ = ["Order", "Ready", "main", "receive", "send"]
 

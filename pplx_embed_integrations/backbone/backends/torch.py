@@ -15,18 +15,18 @@ from typing import TYPE_CHECKING, Literal, cast
 import numpy as np
 import torch
 
-from .attention import check_kernel
+from ..attention import check_kernel
+from ..devices import default_batch_tokens, resolve_device
+from ..forward import Meeting, part_forward
+from ..lane import Pooled
+from ..network import Network, NetworkConfig, load_network
+from ..packing import TokenSequence, share_out
+from ..pooling import span_means
 from .cores import Cores, available_cores, busy_elsewhere, openmp_threads
-from .devices import default_batch_tokens, resolve_device
-from .forward import Meeting, part_forward
-from .lane import Pooled
-from .network import Network, NetworkConfig, load_network
-from .packing import TokenSequence, share_out
-from .pooling import span_means
 
 if TYPE_CHECKING:
-    from .modeling import PplxQwen3Model
-    from .openvino_engine import OpenVinoEngine
+    from ..modeling import PplxQwen3Model
+    from .openvino import OpenVinoEngine
 
 __all__ = ["Engine", "Loading", "start_engine"]
 
@@ -206,6 +206,6 @@ def start_engine(loading: Loading, device: str | None) -> Engine | OpenVinoEngin
     """
     if loading.backend == "torch":
         return Engine(loading, device)
-    from .openvino_engine import OpenVinoEngine
+    from .openvino import OpenVinoEngine
 
     return OpenVinoEngine(loading, device)
