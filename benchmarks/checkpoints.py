@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from pplx_embed_integrations.backbone.modeling import PplxQwen3Config, PplxQwen3Model
+from pplx_embed_integrations.backbone.qwen3.export import PplxQwen3Config, PplxQwen3Model
 
 TOKENIZER = Path(__file__).parent.parent / "tests" / "golden" / "replica-v1"
 OUTLIERS = 8

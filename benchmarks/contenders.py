@@ -14,10 +14,10 @@ from transformers import Qwen3Model
 from transformers.masking_utils import create_causal_mask
 
 from pplx_embed_integrations import PplxBiEncoder
-from pplx_embed_integrations.backbone.joining import separate
-from pplx_embed_integrations.backbone.modeling import PplxQwen3Model, as_transformers
-from pplx_embed_integrations.backbone.modules import compose
-from pplx_embed_integrations.backbone.network import load_network
+from pplx_embed_integrations.backbone.qwen3.export import PplxQwen3Model, as_transformers
+from pplx_embed_integrations.backbone.qwen3.joining import separate
+from pplx_embed_integrations.backbone.qwen3.network import load_network
+from pplx_embed_integrations.backbone.qwen3.sentence_transformer import compose
 
 from .checkpoints import Shape, checkpoint, stock_checkpoint
 from .machine import native_bfloat16

@@ -162,8 +162,8 @@ def attention_on_card(*lengths: str) -> dict[str, dict[str, float]]:
     """TFLOP/s of each attention kernel on a CUDA card: sequences of one length, 16,384 tokens or one sequence."""
     import torch
 
-    from pplx_embed_integrations.backbone.attention import packed_attention
-    from pplx_embed_integrations.backbone.layout import PackedLayout
+    from pplx_embed_integrations.backbone.qwen3.attention import packed_attention
+    from pplx_embed_integrations.backbone.qwen3.layout import PackedLayout
 
     from .measure import interleaved, medians
 
@@ -211,8 +211,8 @@ def attention(length: str, dtype: str, threads: str) -> dict[str, float]:
     """GFLOP/s of each attention kernel on sequences of one length, 2,048 tokens or one sequence."""
     import torch
 
-    from pplx_embed_integrations.backbone.attention import packed_attention
-    from pplx_embed_integrations.backbone.layout import PackedLayout
+    from pplx_embed_integrations.backbone.qwen3.attention import packed_attention
+    from pplx_embed_integrations.backbone.qwen3.layout import PackedLayout
 
     from .measure import interleaved, medians
 

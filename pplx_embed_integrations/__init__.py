@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .backbone.encoder import PplxEncoder
-    from .backbone.modules import register
+    from .backbone.qwen3.sentence_transformer import register
     from .biencoder import PplxBiEncoder
     from .checkpoints import CheckpointSpec, list_checkpoints
     from .embedder import Embedder
@@ -64,7 +64,7 @@ _HOMES = {
     "list_checkpoints": "checkpoints",
     "Embedder": "embedder",
     "FakeEmbedder": "fake",
-    "register": "backbone.modules",
+    "register": "backbone.qwen3.sentence_transformer",
 }
 
 

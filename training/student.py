@@ -21,7 +21,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pplx_embed_integrations.backbone.network import Network, NetworkConfig, rotary_frequencies
+from pplx_embed_integrations.backbone.qwen3.network import Network, NetworkConfig, rotary_frequencies
 
 WIDTH = 384
 SINK = WIDTH - 1

@@ -223,7 +223,7 @@ class PplxEncoder:
         loaded = self._load()
         with self._loading:
             if self._sentence_transformer is None:
-                from .modules import compose  # sentence-transformers alone takes seconds to import
+                from .qwen3.sentence_transformer import compose  # sentence-transformers alone takes seconds to import
 
                 self._sentence_transformer = compose(
                     loaded.loading.folder, loaded.transformers_model(), max_tokens=self.max_tokens

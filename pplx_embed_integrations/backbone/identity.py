@@ -19,7 +19,7 @@ from ..errors import CheckpointError
 from ..files import weight_names
 from .devices import resolve_device, resolve_dtype
 from .hub import commit_of, config_folder
-from .network import NetworkConfig, empty_network, tensor_shapes
+from .qwen3.network import NetworkConfig, empty_network, tensor_shapes
 
 __all__ = ["Origin", "arithmetic", "known_folder"]
 

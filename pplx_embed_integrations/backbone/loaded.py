@@ -20,13 +20,13 @@ from ..inputs import chunk_name, document_name, too_long
 from .backends.torch import Engine, Loading
 from .backends.workers import WorkerPool
 from .devices import resolve_device
-from .joining import separate
-from .network import Network
 from .packing import TokenSequence, document_sequences, text_sequence
+from .qwen3.joining import separate
+from .qwen3.network import Network
 from .weights import Weights, acquire, release, withdraw
 
 if TYPE_CHECKING:
-    from .modeling import PplxQwen3Model
+    from .qwen3.export import PplxQwen3Model
 
 __all__ = ["LoadedCheckpoint"]
 
@@ -174,7 +174,7 @@ class LoadedCheckpoint:
             raise InputError("with devices= the weights are in other processes; use device= to have them in this one")
         if not isinstance(self.engine, Engine):
             raise InputError('with backend="openvino" there is no torch model; leave backend out to have one')
-        from .modeling import as_transformers  # transformers alone takes seconds to import
+        from .qwen3.export import as_transformers  # transformers alone takes seconds to import
 
         if not withdraw(self._weights):
             weights = self._load()

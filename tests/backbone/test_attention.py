@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pplx_embed_integrations import PplxEncoder
-from pplx_embed_integrations.backbone import attention
-from pplx_embed_integrations.backbone.attention import choose_kernel, packed_attention
-from pplx_embed_integrations.backbone.layout import PackedLayout
+from pplx_embed_integrations.backbone.qwen3 import attention
+from pplx_embed_integrations.backbone.qwen3.attention import choose_kernel, packed_attention
+from pplx_embed_integrations.backbone.qwen3.layout import PackedLayout
 from pplx_embed_integrations.errors import InputError
 
 CPU = torch.device("cpu")
@@ -155,8 +155,8 @@ def test_memory_grows_with_the_length_not_with_its_square(kernel) -> None:
     # All scores of 4,096 tokens and 4 heads would be 268 MB. In a process of its own, whose peak is only this.
     program = f"""
 import resource, torch
-from pplx_embed_integrations.backbone.attention import packed_attention
-from pplx_embed_integrations.backbone.layout import PackedLayout
+from pplx_embed_integrations.backbone.qwen3.attention import packed_attention
+from pplx_embed_integrations.backbone.qwen3.layout import PackedLayout
 torch.set_num_threads(1)
 q = torch.randn(1, 4, 4096, 16)
 k = torch.randn(1, 2, 4096, 16)
@@ -228,7 +228,7 @@ def test_lengths_in_bfloat16_share_few_shapes_and_what_is_added_changes_nothing(
 
     monkeypatch.setattr(torch, "bmm", noting_bmm)
     monkeypatch.setattr(
-        "pplx_embed_integrations.backbone.attention.functional.scaled_dot_product_attention", noting_sdpa
+        "pplx_embed_integrations.backbone.qwen3.attention.functional.scaled_dot_product_attention", noting_sdpa
     )
     generator = torch.Generator().manual_seed(3)
     for length in range(130, 256, 5):

@@ -17,12 +17,12 @@ import pytest
 import torch
 
 from pplx_embed_integrations import PplxBiEncoder, PplxEncoder
-from pplx_embed_integrations.backbone import forward, network, varlen
-from pplx_embed_integrations.backbone.attention import choose_kernel, packed_attention
 from pplx_embed_integrations.backbone.backends.workers import WorkerPool
-from pplx_embed_integrations.backbone.fused import fused_kernels
-from pplx_embed_integrations.backbone.layout import PackedLayout
 from pplx_embed_integrations.backbone.pooling import span_means
+from pplx_embed_integrations.backbone.qwen3 import forward, network, varlen
+from pplx_embed_integrations.backbone.qwen3.attention import choose_kernel, packed_attention
+from pplx_embed_integrations.backbone.qwen3.fused import fused_kernels
+from pplx_embed_integrations.backbone.qwen3.layout import PackedLayout
 from pplx_embed_integrations.errors import EncodingError, InputError
 from pplx_embed_integrations.vectors import quantize
 

@@ -10,14 +10,14 @@ import pytest
 import torch
 
 from pplx_embed_integrations import PplxEncoder
-from pplx_embed_integrations.backbone.fused import fused_kernels
+from pplx_embed_integrations.backbone.qwen3.fused import fused_kernels
 
 # The interpreter is chosen before Triton is imported, so in a process of its own.
 PRELUDE = """
 import sys
 import torch
 from pplx_embed_integrations import PplxEncoder
-from pplx_embed_integrations.backbone import forward, fused, network, triton_kernels
+from pplx_embed_integrations.backbone.qwen3 import forward, fused, network, triton as triton_kernels
 """
 TRIALS = """
 for dtype in (torch.float32, torch.bfloat16):

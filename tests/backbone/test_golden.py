@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pplx_embed_integrations import PplxEncoder
-from pplx_embed_integrations.backbone import forward
+from pplx_embed_integrations.backbone.qwen3 import forward
 from pplx_embed_integrations.vectors import Quantization
 
 FORMS: list[Quantization | None] = ["int8", "binary", "ubinary", None]

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pplx_embed_integrations import PplxBiEncoder, PplxEncoder
-from pplx_embed_integrations.backbone import int8_weights
-from pplx_embed_integrations.backbone.int8_weights import Int8Linear, TokenCodes, check_int8_weights
+from pplx_embed_integrations.backbone.qwen3 import int8_weights
+from pplx_embed_integrations.backbone.qwen3.int8_weights import Int8Linear, TokenCodes, check_int8_weights
 from pplx_embed_integrations.errors import EncodingError, InputError
 from pplx_embed_integrations.vectors import cosine_similarity
 

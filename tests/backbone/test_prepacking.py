@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from pplx_embed_integrations import PplxEncoder
-from pplx_embed_integrations.backbone import network, prepacking
-from pplx_embed_integrations.backbone.network import load_network
-from pplx_embed_integrations.backbone.prepacking import PrepackedLinear, can_prepack, unpack
+from pplx_embed_integrations.backbone.qwen3 import network, prepacking
+from pplx_embed_integrations.backbone.qwen3.network import load_network
+from pplx_embed_integrations.backbone.qwen3.prepacking import PrepackedLinear, can_prepack, unpack
 
 CPU = torch.device("cpu")
 

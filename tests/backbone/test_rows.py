@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from pplx_embed_integrations.backbone import prepacking
 from pplx_embed_integrations.backbone.backends.torch import Engine, Loading
 from pplx_embed_integrations.backbone.packing import TokenSequence
-from pplx_embed_integrations.backbone.prepacking import PrepackedLinear, can_prepack
-from pplx_embed_integrations.backbone.rows import padded_length, row_blocks
+from pplx_embed_integrations.backbone.qwen3 import prepacking
+from pplx_embed_integrations.backbone.qwen3.prepacking import PrepackedLinear, can_prepack
+from pplx_embed_integrations.backbone.qwen3.rows import padded_length, row_blocks
 
 needs_packing = pytest.mark.skipif(
     not can_prepack(torch.device("cpu"), torch.float32), reason="this processor or this torch has no prepacked layers"
@@ -64,7 +64,7 @@ def test_the_rows_that_are_added_change_nothing(
 ) -> None:
     engine = Engine(Loading(replica_context_v1, contextual=True, dtype="float32"), "cpu")
     blocks = engine.run([sequence(length)])
-    monkeypatch.setattr("pplx_embed_integrations.backbone.forward.row_blocks", lambda rows: (rows,))
+    monkeypatch.setattr("pplx_embed_integrations.backbone.qwen3.forward.row_blocks", lambda rows: (rows,))
     np.testing.assert_allclose(blocks, engine.run([sequence(length)]), atol=1e-5)
 
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from sentence_transformers.util import batch_to_device
 
 from pplx_embed_integrations import PplxEncoder
-from pplx_embed_integrations.backbone.modules import TanhQuantizer
+from pplx_embed_integrations.backbone.qwen3.sentence_transformer import TanhQuantizer
 from pplx_embed_integrations.errors import InputError
 
 TEXTS = ["a text", "another, longer text with 東京", " white space ", "x" * 300, "<|endoftext|> as text"]
@@ -81,7 +81,7 @@ def test_what_is_saved_loads_in_sentence_transformers_itself(replica_v1: Path, t
     code = f"""
 import numpy as np
 from sentence_transformers import SentenceTransformer
-from pplx_embed_integrations.backbone.modeling import register
+from pplx_embed_integrations.backbone.qwen3.export import register
 register()
 # The flag is asked for by the last module, which is this package's; the folder holds no code.
 model = SentenceTransformer({str(tmp_path / "saved")!r}, trust_remote_code=True, local_files_only=True, device="cpu")

@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING, Literal, cast
 import numpy as np
 import torch
 
-from ..attention import check_kernel
 from ..devices import default_batch_tokens, resolve_device
-from ..forward import Meeting, part_forward
 from ..lane import Pooled
-from ..network import Network, NetworkConfig, load_network
 from ..packing import TokenSequence, share_out
 from ..pooling import span_means
+from ..qwen3.attention import check_kernel
+from ..qwen3.forward import Meeting, part_forward
+from ..qwen3.network import Network, NetworkConfig, load_network
 from .cores import Cores, available_cores, busy_elsewhere, openmp_threads
 
 if TYPE_CHECKING:
-    from ..modeling import PplxQwen3Model
+    from ..qwen3.export import PplxQwen3Model
     from .openvino import OpenVinoEngine
 
 __all__ = ["Engine", "Loading", "start_engine"]

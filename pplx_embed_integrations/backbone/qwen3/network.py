@@ -15,16 +15,16 @@ from pathlib import Path
 
 import torch
 
-from ..checkpoints import positive, read_config
-from ..errors import CheckpointError
+from ...checkpoints import positive, read_config
+from ...errors import CheckpointError
+from ..devices import resolve_dtype
+from ..tensors import read_tensors
 from .attention import Kernel
-from .devices import resolve_dtype
 from .forward import packed_forward
 from .fused import fused_kernels
 from .int8_weights import Int8Linear, TokenCodes, check_int8_weights
 from .joining import join
 from .prepacking import PrepackedLinear, can_prepack
-from .tensors import read_tensors
 
 __all__ = ["Network", "NetworkConfig", "empty_network", "load_network", "rotary_frequencies", "tensor_shapes"]
 

@@ -27,7 +27,7 @@ from .prepacking import PrepackedLinear
 from .rows import row_blocks
 
 if TYPE_CHECKING:
-    from .modeling import PplxQwen3Model
+    from .export import PplxQwen3Model
     from .network import Network
 
 __all__ = ["Meeting", "packed_forward", "part_forward"]

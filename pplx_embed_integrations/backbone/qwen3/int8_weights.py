@@ -13,7 +13,7 @@ from functools import cache
 
 import torch
 
-from ..errors import InputError
+from ...errors import InputError
 
 __all__ = ["Int8Linear", "TokenCodes", "check_int8_weights"]
 

@@ -13,7 +13,7 @@ from typing import Literal, cast
 import torch
 from torch.nn import functional
 
-from ..errors import InputError
+from ...errors import InputError
 from .layout import PackedLayout
 from .rows import padded_length
 from .varlen import has_varlen, varlen_attention

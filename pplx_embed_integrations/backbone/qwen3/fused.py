@@ -24,7 +24,7 @@ _TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
 
 
 def fused_kernels(device: torch.device, dtype: torch.dtype) -> ModuleType | None:
-    """Return `triton_kernels` where they run and give what torch's operators give, else None.
+    """Return the module `triton` where they run and give what torch's operators give, else None.
 
     They need Triton, which comes with torch's builds for CUDA on Linux, and a C compiler, which Triton needs.
 
@@ -48,12 +48,12 @@ def fused_kernels(device: torch.device, dtype: torch.dtype) -> ModuleType | None
 
 def _try(device: torch.device, dtype: torch.dtype) -> ModuleType | None:
     try:
-        from . import triton_kernels
+        from . import triton as kernels
 
         with torch.inference_mode(), torch.cuda.device(device):
-            pairs = _trials(triton_kernels, device, dtype)
+            pairs = _trials(kernels, device, dtype)
             if all(torch.allclose(*pair, rtol=0, atol=_TOLERANCE[dtype]) for pair in pairs):
-                return triton_kernels
+                return kernels
         logger.warning("Triton's kernels give other results on %s than torch's; going on without them", device)
     except Exception as error:  # noqa: BLE001  (no Triton, no compiler, no such card: there is another way)
         logger.debug("Triton's kernels are not available on %s: %s", device, error)

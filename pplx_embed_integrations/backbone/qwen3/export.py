@@ -13,8 +13,8 @@ import torch
 from transformers import AutoConfig, AutoModel, AutoTokenizer, Qwen2Tokenizer, Qwen3Config, Qwen3Model
 from transformers.models.qwen3.modeling_qwen3 import Qwen3Attention
 
-from ..checkpoints import MODEL_TYPE, is_contextual, read_config
-from ..errors import CheckpointError
+from ...checkpoints import MODEL_TYPE, is_contextual, read_config
+from ...errors import CheckpointError
 from .attention import Kernel
 from .forward import packed_forward
 from .network import Network

@@ -19,9 +19,9 @@ from sentence_transformers.base import model as base
 from sentence_transformers.base.modules import Module, Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 
-from ..errors import InputError
-from . import modeling
-from .modeling import PplxQwen3Model
+from ...errors import InputError
+from . import export
+from .export import PplxQwen3Model
 
 __all__ = ["TanhQuantizer", "compose", "register"]
 
@@ -68,8 +68,14 @@ class TanhQuantizer(Module):
         self.save_config(output_path)
 
 
-_OURS = frozenset({f"{TanhQuantizer.__module__}.{TanhQuantizer.__qualname__}", "st_quantize.FlexibleQuantizer"})
-"""What a `modules.json` calls the output stage: ours, as saved from here, and the published one."""
+_OURS = frozenset(
+    {
+        f"{TanhQuantizer.__module__}.{TanhQuantizer.__qualname__}",
+        "pplx_embed_integrations.backbone.modules.TanhQuantizer",
+        "st_quantize.FlexibleQuantizer",
+    }
+)
+"""What a `modules.json` calls the output stage: ours as saved now and formerly, and the published one."""
 
 _import_module_class = base.import_module_class  # type: ignore[attr-defined]  # the library imports it there
 
@@ -96,7 +102,7 @@ def register() -> None:
         >>> AutoConfig.for_model("bidirectional_pplx_qwen3").is_causal
         False
     """
-    modeling.register()
+    export.register()
     base.import_module_class = _import_known_class  # type: ignore[attr-defined]
 
 
@@ -147,7 +153,7 @@ def compose(folder: Path, model: PplxQwen3Model, *, max_tokens: int) -> Sentence
         The SentenceTransformer, on the model's device, its weights free to be trained. No code from the folder is
         run.
     """
-    modeling.register()
+    export.register()
     model.requires_grad_(True)
     with TemporaryDirectory() as clean:
         _copy_without_code(folder, Path(clean))

@@ -1,0 +1,1 @@
+"""The Qwen3 network: knows weights and arithmetic, from token ids to hidden states; must not know texts or backends."""
