@@ -34,8 +34,8 @@ from .backends.torch import Loading
 from .hub import checkpoint_folder, config_folder
 from .identity import Origin, arithmetic
 from .loaded import LoadedCheckpoint
-from .packing import TokenSequence
 from .results import Result, split
+from .sequences import TokenSequence
 from .tokenizer import TextTokenizer
 
 if TYPE_CHECKING:
@@ -489,7 +489,7 @@ class PplxEncoder:
             loaded = self._load()
             try:
                 with result:
-                    loaded.lane.run(result.counted(tokenize(loaded)), result.receive)
+                    loaded.scheduler.run(result.counted(tokenize(loaded)), result.receive)
             except KeyboardInterrupt:
                 loaded.engine.interrupt()
                 raise
@@ -501,5 +501,5 @@ class PplxEncoder:
             if loaded is None:
                 loaded = await asyncio.wrap_future(in_own_thread(self._load))
             with result:
-                await loaded.lane.arun(result.counted(tokenize(loaded)), result.receive)
+                await loaded.scheduler.arun(result.counted(tokenize(loaded)), result.receive)
         return result.vectors

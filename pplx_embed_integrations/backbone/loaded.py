@@ -1,6 +1,6 @@
 """A loaded checkpoint as one encoder uses it: texts and documents become token sequences within its limits.
 
-Knows tokenizer, lane and limits; must not know quantisation, frameworks or where the folder came from.
+Knows tokenizer, scheduler and limits; must not know quantisation, frameworks or where the folder came from.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from ..inputs import chunk_name, document_name, too_long
 from .backends.torch import Engine, Loading
 from .backends.workers import WorkerPool
 from .devices import resolve_device
-from .packing import TokenSequence, document_sequences, text_sequence
 from .qwen3.joining import separate
 from .qwen3.network import Network
+from .sequences import TokenSequence, document_sequences, text_sequence
 from .weights import Weights, acquire, release, withdraw
 
 if TYPE_CHECKING:
@@ -76,12 +76,12 @@ class LoadedCheckpoint:
         self._load = partial(Weights, checkpoint, loading, device=device, devices=devices, batch_tokens=batch_tokens)
         place = device if loading.backend == "openvino" or devices is not None else str(resolve_device(device))
         self._use(acquire((key, loading, place, devices, batch_tokens), self._load, self))
-        self._slice = max(65_536, _BATCHES * _CHARACTERS * self.lane.budget * self.engine.parallel)
+        self._slice = max(65_536, _BATCHES * _CHARACTERS * self.scheduler.budget * self.engine.parallel)
         self._changes: tuple[str, int] | None = None
 
     def _use(self, weights: Weights) -> None:
         self._weights = weights
-        self.tokenizer, self.engine, self.lane = weights.tokenizer, weights.engine, weights.lane
+        self.tokenizer, self.engine, self.scheduler = weights.tokenizer, weights.engine, weights.scheduler
         self.check_process = weights.check_process
 
     def close(self) -> None:

@@ -15,8 +15,8 @@ from tqdm.auto import tqdm
 
 from ..embedder import OutputForm
 from ..vectors import Vectors, quantize, vector_dtype
-from .lane import Pooled
-from .packing import TokenSequence
+from .scheduler import Pooled
+from .sequences import TokenSequence
 
 if TYPE_CHECKING:
     from typing_extensions import Self

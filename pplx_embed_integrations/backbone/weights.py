@@ -15,14 +15,14 @@ from ..errors import CheckpointError, EncodingError
 from ..threads import in_own_thread
 from .backends.torch import Loading, start_engine
 from .backends.workers import WorkerPool
-from .lane import Lane
+from .scheduler import Scheduler
 from .tokenizer import TextTokenizer
 
 __all__ = ["Weights", "acquire", "release", "withdraw"]
 
 
 class Weights:
-    """Tokenizer, engine and lane of a checkpoint.
+    """Tokenizer, engine and scheduler of a checkpoint.
 
     Args:
         checkpoint: What it should be.
@@ -50,12 +50,12 @@ class Weights:
         self.users: WeakSet[object] = WeakSet()
         self._process = os.getpid()
         self.tokenizer = TextTokenizer(loading.folder, contextual=loading.contextual)
-        # In a thread that ends, so that the OpenMP threads which loading needs do not stay (see `Lane`).
+        # In a thread that ends, so that the OpenMP threads which loading needs do not stay (see `Scheduler`).
         self.engine = (
             in_own_thread(start_engine, loading, device).result() if devices is None else WorkerPool(loading, devices)
         )
         _check_width(checkpoint, self.engine.width)
-        self.lane = Lane(
+        self.scheduler = Scheduler(
             self.engine.run, budget=batch_tokens or self.engine.batch_tokens, parallel=self.engine.parallel
         )
 

@@ -205,7 +205,7 @@ class Job:
                 end = min(start + _TOGETHER, len(parts))
                 yield start, end, tuple(range(start, end))
             return
-        from ..backbone.packing import plan_windows
+        from ..backbone.sequences import plan_windows
 
         lengths = [part.tokens for part in parts]
         for window in plan_windows(lengths, max_tokens=self._embeddings.biencoder.document.max_tokens):

@@ -18,9 +18,9 @@ import torch
 
 from pplx_embed_integrations import PplxBiEncoder, PplxEncoder
 from pplx_embed_integrations.backbone import results
-from pplx_embed_integrations.backbone.lane import Pooled
 from pplx_embed_integrations.backbone.loaded import LoadedCheckpoint
-from pplx_embed_integrations.backbone.packing import TokenSequence
+from pplx_embed_integrations.backbone.scheduler import Pooled
+from pplx_embed_integrations.backbone.sequences import TokenSequence
 from pplx_embed_integrations.errors import EncodingError, InputError
 
 SAME = 2e-5
@@ -31,7 +31,7 @@ def watched(encoder: PplxEncoder, *, seconds: float = 0.0, breaks_at: int = 10**
     """Count the sequences of each forward pass; make each take a while, and run out of memory beyond some tokens."""
     loaded = encoder.load()._loaded
     assert loaded is not None
-    run, sizes = loaded.lane._run, list[int]()
+    run, sizes = loaded.scheduler._run, list[int]()
 
     def counted(batch: list[TokenSequence]) -> Pooled:
         sizes.append(len(batch))
@@ -40,11 +40,11 @@ def watched(encoder: PplxEncoder, *, seconds: float = 0.0, breaks_at: int = 10**
             raise torch.OutOfMemoryError("CUDA out of memory")
         return run(batch)
 
-    loaded.lane._run = counted
+    loaded.scheduler._run = counted
     try:
         yield sizes
     finally:
-        loaded.lane._run = run
+        loaded.scheduler._run = run
 
 
 def test_32_threads(replica_v1: Path) -> None:
@@ -89,8 +89,8 @@ def who_works(encoder: PplxEncoder) -> Iterator[dict[str, set[int]]]:
         if self._loaded is None:
             did["load"].add(threading.get_ident())
         loaded = load(self)
-        if not isinstance(loaded.lane._run, _Noting):
-            loaded.lane._run = _Noting(loaded.lane._run, did["compute"])
+        if not isinstance(loaded.scheduler._run, _Noting):
+            loaded.scheduler._run = _Noting(loaded.scheduler._run, did["compute"])
         return loaded
 
     def tokenising(self: LoadedCheckpoint, *arguments: Any) -> list[list[int]]:
@@ -138,13 +138,13 @@ async def test_the_event_loops_thread_neither_loads_nor_tokenises_nor_computes(c
 async def test_the_event_loop_turns_while_a_batch_is_computed(encoder_v1: PplxEncoder) -> None:
     loaded = encoder_v1.load()._loaded
     assert loaded is not None
-    run, turned = loaded.lane._run, threading.Event()
+    run, turned = loaded.scheduler._run, threading.Event()
 
     def until_the_loop_turns(batch: list[TokenSequence]) -> Pooled:
         assert turned.wait(60)
         return run(batch)
 
-    loaded.lane._run = until_the_loop_turns
+    loaded.scheduler._run = until_the_loop_turns
     try:
         task = asyncio.create_task(encoder_v1.aencode(["a text"]))
         for _ in range(20):
@@ -153,7 +153,7 @@ async def test_the_event_loop_turns_while_a_batch_is_computed(encoder_v1: PplxEn
         turned.set()
         assert (await task).shape == (1, 32)
     finally:
-        loaded.lane._run = run
+        loaded.scheduler._run = run
 
 
 def test_a_query_overtakes_a_corpus(replica_v1: Path) -> None:
@@ -247,7 +247,7 @@ def test_an_error_in_a_late_slice_names_its_text(sliced: PplxEncoder) -> None:
     with pytest.raises(InputError, match=r"chunk 1 of document 301 has \d+ tokens and the limit is 60"):
         sliced.encode_documents([[], *([text] for text in texts), ["a", "long " * 100]])
     assert sliced._loaded is not None
-    assert not sliced._loaded.lane._jobs
+    assert not sliced._loaded.scheduler._jobs
     assert sliced.encode(["again"]).shape == (1, 32)
 
 

@@ -14,7 +14,7 @@ from pplx_embed_integrations.backbone.backends import cores as module
 from pplx_embed_integrations.backbone.backends import torch as engine_module
 from pplx_embed_integrations.backbone.backends.cores import Cores, available_cores, busy_elsewhere, openmp_threads
 from pplx_embed_integrations.backbone.backends.torch import Engine, Loading
-from pplx_embed_integrations.backbone.packing import TokenSequence
+from pplx_embed_integrations.backbone.sequences import TokenSequence
 
 
 @pytest.fixture

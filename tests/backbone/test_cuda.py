@@ -256,7 +256,7 @@ def test_memory_that_runs_out_halves_the_budget(replica_v1: Path, caplog: pytest
     np.testing.assert_allclose(got, expected, atol=SAME)
     assert "the device ran out of memory; going on with" in caplog.text
     assert made._loaded is not None
-    assert made._loaded.lane.budget < made._loaded.engine.batch_tokens
+    assert made._loaded.scheduler.budget < made._loaded.engine.batch_tokens
 
 
 @pytest.mark.usefixtures("clean")

@@ -16,7 +16,7 @@ import torch
 
 from pplx_embed_integrations import PplxEncoder
 from pplx_embed_integrations.backbone.backends import torch as loading
-from pplx_embed_integrations.backbone.packing import plan_windows
+from pplx_embed_integrations.backbone.sequences import plan_windows
 from pplx_embed_integrations.errors import (
     CheckpointError,
     EncodingError,
@@ -269,8 +269,8 @@ def test_weights_that_give_no_number_are_an_error_naming_the_input(replica_v1: P
     encoder = PplxEncoder(replica_v1, dtype="float32", batch_tokens=1).load()
     loaded = encoder._loaded
     assert loaded is not None
-    run = loaded.lane._run
-    loaded.lane._run = lambda batch: run(batch) * (np.nan if 2 in batch[0].rows else 1.0)
+    run = loaded.scheduler._run
+    loaded.scheduler._run = lambda batch: run(batch) * (np.nan if 2 in batch[0].rows else 1.0)
     for form in ("int8", "binary", "ubinary", None):
         with pytest.raises(EncodingError, match="NaN or infinite values for vector 2;"):
             encoder.encode(["a", "b", "c", "d"], quantization=form)  # type: ignore[arg-type]

@@ -13,7 +13,7 @@ import torch
 from pplx_embed_integrations.backbone.backends import torch as module
 from pplx_embed_integrations.backbone.backends.torch import Engine, Loading
 from pplx_embed_integrations.backbone.devices import resolve_dtype
-from pplx_embed_integrations.backbone.packing import TokenSequence
+from pplx_embed_integrations.backbone.sequences import TokenSequence
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pplx_embed_integrations import PplxBiEncoder, PplxEncoder
 from pplx_embed_integrations.backbone.backends.openvino import OpenVinoEngine
 from pplx_embed_integrations.backbone.backends.torch import Engine, Loading
-from pplx_embed_integrations.backbone.packing import text_sequence
+from pplx_embed_integrations.backbone.sequences import text_sequence
 from pplx_embed_integrations.errors import CheckpointError, EncodingError, InputError, MissingDependencyError
 from pplx_embed_integrations.vectors import cosine_similarity
 

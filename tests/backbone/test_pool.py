@@ -23,8 +23,8 @@ import torch
 from pplx_embed_integrations import PplxBiEncoder, PplxEncoder
 from pplx_embed_integrations.backbone.backends.worker import _answer
 from pplx_embed_integrations.backbone.backends.workers import WorkerPool
-from pplx_embed_integrations.backbone.lane import Pooled
-from pplx_embed_integrations.backbone.packing import TokenSequence, text_sequence
+from pplx_embed_integrations.backbone.scheduler import Pooled
+from pplx_embed_integrations.backbone.sequences import TokenSequence, text_sequence
 from pplx_embed_integrations.errors import EncodingError, InputError, InputTypeError, PplxEmbedError
 
 pytestmark = [
@@ -139,10 +139,10 @@ def test_both_workers_work_side_by_side(pooled: PplxEncoder) -> None:
 
 def test_a_budget_smaller_than_a_text(pooled: PplxEncoder, encoder_context_v1: PplxEncoder) -> None:
     assert pooled._loaded is not None
-    pooled._loaded.lane.budget = 1
+    pooled._loaded.scheduler.budget = 1
     expected = encoder_context_v1.encode(TEXTS[:9], quantization=None)
     np.testing.assert_allclose(pooled.encode(TEXTS[:9], quantization=None), expected, atol=SAME)
-    pooled._loaded.lane.budget = 100
+    pooled._loaded.scheduler.budget = 100
 
 
 def test_one_callers_error_is_no_other_callers(pooled: PplxEncoder) -> None:
@@ -153,9 +153,9 @@ def test_one_callers_error_is_no_other_callers(pooled: PplxEncoder) -> None:
         ahead = begin(TEXTS)
         with ThreadPoolExecutor(2) as callers:
             unknown = text_sequence([10**6], row=0)  # no such token
-            bad = callers.submit(loaded.lane.run, [[unknown]], lambda sequences, rows: None)
+            bad = callers.submit(loaded.scheduler.run, [[unknown]], lambda sequences, rows: None)
             good = callers.submit(pooled.encode, ["good"])
-            until(lambda: len(loaded.lane._jobs) == 3)
+            until(lambda: len(loaded.scheduler._jobs) == 3)
             for pid in pids(pooled):
                 os.kill(pid, signal.SIGCONT)
             np.testing.assert_array_equal(good.result(), expected)
@@ -177,7 +177,7 @@ def test_memory_that_runs_out_in_a_worker_halves_the_budget(
     np.testing.assert_allclose(got, encoder_v1.encode(TEXTS, quantization=None), atol=SAME)
     assert "the device ran out of memory; going on with" in caplog.text
     assert encoder._loaded is not None
-    assert encoder._loaded.lane.budget <= 100
+    assert encoder._loaded.scheduler.budget <= 100
     assert pids(encoder) == before
     encoder.close()
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from pplx_embed_integrations.backbone.backends.torch import Engine, Loading
-from pplx_embed_integrations.backbone.packing import TokenSequence
 from pplx_embed_integrations.backbone.qwen3 import prepacking
 from pplx_embed_integrations.backbone.qwen3.prepacking import PrepackedLinear, can_prepack
 from pplx_embed_integrations.backbone.qwen3.rows import padded_length, row_blocks
+from pplx_embed_integrations.backbone.sequences import TokenSequence
 
 needs_packing = pytest.mark.skipif(
     not can_prepack(torch.device("cpu"), torch.float32), reason="this processor or this torch has no prepacked layers"
@@ -75,7 +75,7 @@ def test_memory_does_not_grow_with_the_lengths_that_were_met(replica_v1: Path) -
 import numpy as np
 from pathlib import Path
 from pplx_embed_integrations.backbone.backends.torch import Engine, Loading
-from pplx_embed_integrations.backbone.packing import TokenSequence
+from pplx_embed_integrations.backbone.sequences import TokenSequence
 
 def run(length):
     engine.run([TokenSequence(np.arange(length, dtype=np.int32) % 200, ((0, length),), (0,))])

@@ -18,10 +18,10 @@ import torch
 from ...errors import EncodingError, InputError, MissingDependencyError
 from ...threads import in_own_thread
 from ..devices import default_batch_tokens, resolve_device, resolve_dtype
-from ..lane import Pooled
-from ..packing import TokenSequence
 from ..pooling import span_means
 from ..qwen3.network import NetworkConfig, empty_network, rotary_frequencies, tensor_shapes
+from ..scheduler import Pooled
+from ..sequences import TokenSequence
 from ..tensors import read_tensors
 
 if TYPE_CHECKING:

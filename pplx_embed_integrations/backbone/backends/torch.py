@@ -16,12 +16,12 @@ import numpy as np
 import torch
 
 from ..devices import default_batch_tokens, resolve_device
-from ..lane import Pooled
-from ..packing import TokenSequence, share_out
 from ..pooling import span_means
 from ..qwen3.attention import check_kernel
 from ..qwen3.forward import Meeting, part_forward
 from ..qwen3.network import Network, NetworkConfig, load_network
+from ..scheduler import Pooled
+from ..sequences import TokenSequence, share_out
 from .cores import Cores, available_cores, busy_elsewhere, openmp_threads
 
 if TYPE_CHECKING:

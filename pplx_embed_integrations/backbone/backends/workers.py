@@ -1,4 +1,4 @@
-"""Worker processes, each with the model on a device of its own, that compute the batches of one lane.
+"""Worker processes, each with the model on a device of its own, that compute the batches of one scheduler.
 
 Knows how workers are started, watched, replaced and ended; must not know texts, calls or what a model computes.
 """
@@ -22,8 +22,8 @@ from typing import Any
 import torch
 
 from ...errors import EncodingError, PplxEmbedError
-from ..lane import Pooled, WorkerLostError
-from ..packing import TokenSequence
+from ..scheduler import Pooled, WorkerLostError
+from ..sequences import TokenSequence
 from .torch import Loading
 from .worker import Order, Ready, receive, send
 
@@ -47,7 +47,7 @@ class WorkerPool:
     """Worker processes that stand in for an `Engine`, each computing a batch at a time.
 
     They hold the weights for as long as the pool lives. One that dies is replaced, and what it was computing is for
-    the lane to try again; one that dies again and again is given up while there are others.
+    the scheduler to try again; one that dies again and again is given up while there are others.
 
     Args:
         loading: What each of them loads.

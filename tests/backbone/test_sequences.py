@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pplx_embed_integrations.backbone.packing import (
+from pplx_embed_integrations.backbone.sequences import (
     Window,
     document_sequences,
     plan_batches,

@@ -1,4 +1,4 @@
-"""One lane per model: every call's batches pass through it in turn, small ones together.
+"""The scheduler of a model: batches of every call in turn, small ones together.
 
 Knows fairness, gathering, cancellation and what to do when memory or a worker is lost; must not know what computes.
 """
@@ -21,9 +21,9 @@ import torch
 from ..errors import EncodingError
 from ..threads import in_thread, start_thread
 from .devices import release_memory
-from .packing import TokenSequence, plan_batches
+from .sequences import TokenSequence, plan_batches
 
-__all__ = ["Lane", "Pooled", "Receive", "Run", "WorkerLostError"]
+__all__ = ["Pooled", "Receive", "Run", "Scheduler", "WorkerLostError"]
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class WorkerLostError(EncodingError):
 
 
 class _Job:
-    """One call: what is left to do of it, and what is being done. Touched under the lane's lock alone."""
+    """One call: what is left to do of it, and what is being done. Touched under the scheduler's lock alone."""
 
     def __init__(self, receive: Receive) -> None:
         self.receive = receive
@@ -117,7 +117,7 @@ class _Job:
 _Parts = list[tuple[_Job, list[TokenSequence]]]
 
 
-class Lane:
+class Scheduler:
     """Runs the batches of concurrent calls in threads of its own, as many at a time as there are devices.
 
     While batches run, calls queue up; the next batch takes the next piece of each call in turn as far as the token
