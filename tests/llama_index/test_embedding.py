@@ -426,15 +426,15 @@ def test_no_asynchronous_method_needs_a_thread_of_the_loop(make_model, flat_mode
 async def test_two_hundred_concurrent_queries_share_passes_outside_the_loop(exact_model, monkeypatch):
     queries = [f"query {number} about rivers" for number in range(200)]
     expected = [exact_model.get_query_embedding(query) for query in queries]
-    lane, passes, threads = exact_model.biencoder.query.load()._loaded.lane, [], set()
-    run = lane._run
+    scheduler, passes, threads = exact_model.biencoder.query.load()._loaded.scheduler, [], set()
+    run = scheduler._run
 
     def noted(batch):
         passes.append(len(batch))
         threads.add(threading.get_ident())
         return run(batch)
 
-    monkeypatch.setattr(lane, "_run", noted)
+    monkeypatch.setattr(scheduler, "_run", noted)
     found = await asyncio.gather(*map(exact_model.aget_query_embedding, queries))
     np.testing.assert_allclose(found, expected, atol=1e-5)
     assert sum(passes) == 200
