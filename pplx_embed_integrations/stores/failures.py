@@ -21,10 +21,19 @@ _HINTS = (
     (("read-only file system", "os error 30"), "it lies on a read-only file system"),
     (("commit conflict", "retryable commit", "concurrent"), "other writers were faster, again and again; try again"),
     (
-        ("not found", "no such file", "whole buffer", "too small", "out of range", "magic", "corrupt", "invalid"),
+        ("access denied", "accessdenied", "forbidden", "unauthorized"),
+        "the object storage refuses: storage_options=",
+    ),
+    (
+        ("connecterror", "error sending request", "retryerror", "timed out", "dns error"),
+        "the object storage cannot be reached; see the address, the network and storage_options=",
+    ),
+    (
+        ("not found", "no such file", "whole buffer", "too small", "out of range", "magic", "corrupt"),
         "a file of it is missing or damaged; restore it from a backup, or index again into another folder",
     ),
 )
+"""What is said in LanceDB's messages, and what it means to users; the first one that fits."""
 _PLACE = re.compile(r",? ?(/\S+/)?(\.cargo/registry|rust/|src/)\S*\.rs:\d+:\d+")
 
 
