@@ -94,9 +94,8 @@ class _Handler(BaseHTTPRequestHandler):
                     f"<Contents><Key>{escape(key)}</Key><Size>{len(data)}</Size><ETag>{escape(_tag(data))}</ETag>"
                     "<LastModified>2026-11-27T00:00:00.000Z</LastModified></Contents>"
                 )
-        common = "".join(
-            f"<CommonPrefixes><Prefix>{escape(each)}</Prefix></CommonPrefixes>" for each in sorted(folders)
-        )
+        prefixes = (f"<Prefix>{escape(each)}</Prefix>" for each in sorted(folders))
+        common = "".join(f"<CommonPrefixes>{each}</CommonPrefixes>" for each in prefixes)
         listing = f"<ListBucketResult><IsTruncated>false</IsTruncated>{''.join(contents)}{common}</ListBucketResult>"
         self._answer(200, listing.encode(), Content_Type="application/xml")
 
@@ -127,10 +126,8 @@ class _Handler(BaseHTTPRequestHandler):
             if "uploads" in query:
                 upload = str(len(self.objects.parts))
                 self.objects.parts[upload] = {}
-                started = (
-                    f"<InitiateMultipartUploadResult><UploadId>{upload}</UploadId></InitiateMultipartUploadResult>"
-                )
-                return self._answer(200, started.encode())
+                name, started = "InitiateMultipartUploadResult", f"<UploadId>{upload}</UploadId>"
+                return self._answer(200, f"<{name}>{started}</{name}>".encode())
             if self.headers.get("If-None-Match") == "*" and key in self.objects.found:
                 return self._answer(412, b"<Error><Code>PreconditionFailed</Code><Message>there</Message></Error>")
             parts = self.objects.parts.pop(query["uploadId"])
