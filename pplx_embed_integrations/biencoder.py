@@ -243,11 +243,11 @@ class PplxBiEncoder:
 
     def encode_queries(self, texts: Sequence[str], **form: Unpack[Form]) -> Vectors:
         """Embed queries: `[n, dimension]`, in native form; see `encode_query`."""
-        return self.query.encode(texts, **self._form(form))
+        return self.query.encode(texts, role="query", **self._form(form))
 
     def encode_texts(self, texts: Sequence[str], **form: Unpack[Form]) -> Vectors:
         """Embed texts with the document side, each by itself: `[n, dimension]`; see `encode_query`."""
-        return self.document.encode(texts, **self._form(form), show_progress=self.show_progress)
+        return self.document.encode(texts, role="document", **self._form(form), show_progress=self.show_progress)
 
     def encode_documents(
         self, documents: Sequence[Sequence[str]], *, names: Sequence[str] | None = None, **form: Unpack[Form]
@@ -272,11 +272,11 @@ class PplxBiEncoder:
 
     async def aencode_queries(self, texts: Sequence[str], **form: Unpack[Form]) -> Vectors:
         """`encode_queries` without blocking the event loop."""
-        return await self.query.aencode(texts, **self._form(form))
+        return await self.query.aencode(texts, role="query", **self._form(form))
 
     async def aencode_texts(self, texts: Sequence[str], **form: Unpack[Form]) -> Vectors:
         """`encode_texts` without blocking the event loop."""
-        return await self.document.aencode(texts, **self._form(form), show_progress=self.show_progress)
+        return await self.document.aencode(texts, role="document", **self._form(form), show_progress=self.show_progress)
 
     async def aencode_documents(
         self, documents: Sequence[Sequence[str]], *, names: Sequence[str] | None = None, **form: Unpack[Form]

@@ -10,30 +10,27 @@ import difflib
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from .errors import CheckpointError, DownloadError, InputTypeError
+from .families import FAMILIES, PPLX_EMBED, Family
 from .files import read_json
 from .miniature import CONTEXT_V1, V1
 
 __all__ = [
-    "MODEL_TYPE",
     "CheckpointSpec",
     "Fetch",
+    "family_of",
     "hub_id",
     "is_commit",
-    "is_contextual",
     "list_checkpoints",
     "positive",
     "read_config",
     "resolve",
     "resolve_pair",
 ]
-
-MODEL_TYPE = "bidirectional_pplx_qwen3"
-"""`model_type` in the `config.json` of every checkpoint of the family."""
 
 Fetch = Callable[[str, str], tuple[str, Path]]
 """Gets the `config.json` of a repository at a revision: the commit that the revision means, and the file's folder."""
@@ -53,6 +50,7 @@ class CheckpointSpec:
         max_tokens: Longest input in tokens.
         contextual: Whether it embeds the chunks of a document together.
         local: Whether `source` is a folder on this machine.
+        family: How its family reads texts and makes vectors.
 
     Example:
         >>> resolve("context-v1-0.6b").dimension
@@ -67,6 +65,7 @@ class CheckpointSpec:
     max_tokens: int
     contextual: bool
     local: bool = False
+    family: Family = field(default=PPLX_EMBED, repr=False)
 
 
 def _published(name: str, revision: str, dimension: int) -> CheckpointSpec:
@@ -75,7 +74,7 @@ def _published(name: str, revision: str, dimension: int) -> CheckpointSpec:
         source=f"perplexity-ai/pplx-embed-{name}",
         revision=revision,
         dimension=dimension,
-        min_dimension=128,
+        min_dimension=PPLX_EMBED.min_dimension(dimension),
         max_tokens=32768,
         contextual=name.startswith("context-"),
     )
@@ -267,17 +266,18 @@ def _read_repository(source: str, revision: str, fetch: Fetch) -> CheckpointSpec
 
 def _described(folder: Path, *, name: str, source: str, revision: str | None) -> CheckpointSpec:
     config = read_config(folder)
-    dimension = positive(config, "hidden_size", folder)
+    family = family_of(config)
+    dimension = positive(config, family.head.dimension if family.head else "hidden_size", folder)
     return CheckpointSpec(
         name=name,
         source=source,
         revision=revision,
         dimension=dimension,
-        # The published limit is 128 of 1024; a smaller model may be cut in the same proportion.
-        min_dimension=max(1, min(128, dimension // 8)),
+        min_dimension=family.min_dimension(dimension),
         max_tokens=positive(config, "max_position_embeddings", folder),
-        contextual=is_contextual(config),
+        contextual=family.contextual(config),
         local=revision is None,
+        family=family,
     )
 
 
@@ -295,10 +295,10 @@ def read_config(folder: Path) -> dict[str, Any]:
         )
     config = read_json(path)
     found = config.get("model_type")
-    if found != MODEL_TYPE:
+    if not isinstance(found, str) or found not in FAMILIES:
+        known = " or ".join(f"a {each.name} checkpoint has {each.model_type!r}" for each in FAMILIES.values())
         raise CheckpointError(
-            f"{str(path)!r} has model_type {found!r}; a pplx-embed checkpoint has {MODEL_TYPE!r}. "
-            "Other models are used through their own integrations"
+            f"{str(path)!r} has model_type {found!r}; {known}. Other models are used through their own integrations"
         )
     return config
 
@@ -315,10 +315,6 @@ def positive(config: dict[str, Any], key: str, folder: Path) -> int:
     return value
 
 
-def is_contextual(config: Mapping[str, Any]) -> bool:
-    """Whether a `config.json` describes a checkpoint that embeds the chunks of a document together."""
-    # Published checkpoints say it in auto_map alone; those saved through our classes say it in `architectures`.
-    auto_map, architectures = config.get("auto_map"), config.get("architectures")
-    named = [*architectures] if isinstance(architectures, list) else []
-    named += [auto_map.get("AutoModel")] if isinstance(auto_map, dict) else []
-    return any(isinstance(entry, str) and entry.endswith("ContextualModel") for entry in named)
+def family_of(config: Mapping[str, Any]) -> Family:
+    """Return the family of a checkpoint whose `config.json` `read_config` has read."""
+    return FAMILIES[config["model_type"]]

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .embedder import OutputForm, Role, check_contextual, check_role, identify
+from .families import PPLX_EMBED
 from .inputs import EMPTY, check_documents, check_positive, check_texts, not_unicode, refuse_chunks, too_long
 from .vectors import Quantization, Vectors, quantize
 
@@ -62,7 +63,7 @@ class FakeEmbedder:
     @property
     def min_dimension(self) -> int:
         """Smallest width to which a vector may be cut: 128, or an eighth where that is less."""
-        return max(1, min(128, self.dimension // 8))
+        return PPLX_EMBED.min_dimension(self.dimension)
 
     def identity(self) -> str:
         """Return what decides a full vector besides the text; see `PplxEncoder.identity`.

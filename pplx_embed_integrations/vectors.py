@@ -6,7 +6,7 @@ Knows the formulas of the published quantisers and numpy; must not know models, 
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, cast, get_args
 
@@ -17,6 +17,7 @@ from .errors import EncodingError, InputError, InputTypeError, PrecisionWarning,
 
 __all__ = [
     "Quantization",
+    "Quantizer",
     "Vectors",
     "check_dimensions",
     "check_quantization",
@@ -24,6 +25,7 @@ __all__ = [
     "hamming_distance",
     "pack_bits",
     "quantize",
+    "tanh_int8",
     "to_lists",
     "unpack_bits",
     "vector_dtype",
@@ -34,6 +36,9 @@ Quantization = Literal["int8", "binary", "ubinary"]
 
 Vectors = npt.NDArray[Any]
 """A matrix of vectors, one a row: int8, uint8 or float32."""
+
+Quantizer = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.int8]]
+"""Turns pooled floats `[n, d]` into int8 codes."""
 
 _ROWS_AT_ONCE = 256
 """Rows that are quantised together: a block of 256 x 1024 float32 stays in a core's cache."""
@@ -98,6 +103,7 @@ def quantize(
     quantization: Quantization | None = "int8",
     normalize: bool = False,
     rows: Sequence[int] | None = None,
+    quantizer: Quantizer | None = None,
 ) -> Vectors:
     """Turn pooled floats into the vectors that the published models give: cut, then quantise, then normalise.
 
@@ -111,6 +117,7 @@ def quantize(
         quantization: Form of the result.
         normalize: Scale each row of the quantised values to unit length; the result is float32.
         rows: What errors call each row, where `pooled` is a part of something larger.
+        quantizer: What makes int8 codes; by default `tanh_int8`.
 
     Returns:
         `[n, dimensions]` int8, ±1 int8 or float32; for `"ubinary"` `[n, ceil(dimensions / 8)]` uint8.
@@ -141,7 +148,7 @@ def quantize(
     if quantization is None:
         codes: Vectors = matrix.copy()
     elif quantization == "int8":
-        codes = _tanh_int8(matrix)
+        codes = (quantizer or tanh_int8)(matrix)
     elif quantization == "ubinary":
         codes = np.packbits(matrix >= 0, axis=1)
     else:
@@ -153,7 +160,13 @@ def _name(row: int, rows: Sequence[int] | None) -> int:
     return row if rows is None else rows[row]
 
 
-def _tanh_int8(matrix: npt.NDArray[np.float32]) -> npt.NDArray[np.int8]:
+def tanh_int8(matrix: npt.NDArray[np.float32]) -> npt.NDArray[np.int8]:
+    """Return `round(tanh(x) * 127)`, rounded half to even: the codes of pplx-embed.
+
+    Example:
+        >>> tanh_int8(np.array([[0.5, -2.0]], dtype=np.float32))
+        array([[  59, -122]], dtype=int8)
+    """
     codes = np.empty(matrix.shape, dtype=np.int8)
     scratch = np.empty((min(_ROWS_AT_ONCE, len(matrix)), matrix.shape[1]), dtype=np.float32)
     for start in range(0, len(matrix), _ROWS_AT_ONCE):

@@ -17,6 +17,7 @@ import torch
 
 from ..checkpoints import CheckpointSpec, resolve
 from ..embedder import OutputForm, Role, check_contextual, check_role, identify
+from ..errors import InputError
 from ..inputs import (
     check_attention,
     check_backend,
@@ -295,8 +296,9 @@ class PplxEncoder:
             chunk 1 of b.txt is empty; an empty text has no vector: leave it out
         """
         checked = self._check_documents(documents, names, allow_empty=True)
-        limit = None if self.truncate else self.max_tokens
-        find = partial(self._load_tokenizer().problems, max_tokens=limit)
+        tokenizer = self._load_tokenizer()
+        limit = None if self.truncate else self.max_tokens - len(tokenizer.prompts["document"])
+        find = partial(tokenizer.problems, max_tokens=limit)
         refuse_chunks(checked, find, names=names)
 
     def encode(
@@ -313,7 +315,8 @@ class PplxEncoder:
 
         Args:
             texts: Non-empty strings; never altered, or cut (unless `truncate`).
-            role: `"query"` or `"document"`, which makes no difference in models that read both alike.
+            role: `"query"` or `"document"`. Models that read both alike, as pplx-embed v1 does, need none; of others it
+                is asked for. As a document a text has the vector of a document of one chunk.
             quantization: `"int8"` codes, `"binary"` (±1 as int8), `"ubinary"` (bits packed into uint8, most
                 significant first) or `None` (float32).
             dimensions: Keep the first so many dimensions (Matryoshka).
@@ -333,11 +336,8 @@ class PplxEncoder:
             >>> encoder.encode(["late chunking"], quantization="ubinary").shape
             (1, 48)
         """
-        check_role(role)
         form = OutputForm.of(self, quantization, dimensions, normalize)
-        checked = check_texts(texts)
-        tokenize = partial(LoadedCheckpoint.text_instalments, texts=checked)
-        return self._run(tokenize, Result(len(checked), form, show_progress=show_progress))
+        return self._run(*self._texts(texts, role, form, show_progress=show_progress))
 
     def encode_documents(
         self,
@@ -380,7 +380,9 @@ class PplxEncoder:
         form = OutputForm.of(self, quantization, dimensions, normalize)
         checked = self._check_documents(documents, names)
         tokenize = partial(LoadedCheckpoint.document_instalments, documents=checked, names=names)
-        result = Result(sum(map(len, checked)), form, show_progress=show_progress)
+        result = Result(
+            sum(map(len, checked)), form, quantizer=self.checkpoint.family.quantizer, show_progress=show_progress
+        )
         return split(self._run(tokenize, result), checked)
 
     async def aencode(
@@ -400,11 +402,8 @@ class PplxEncoder:
             >>> asyncio.run(PplxEncoder("miniature-v1").aencode(["late chunking"])).shape
             (1, 384)
         """
-        check_role(role)
         form = OutputForm.of(self, quantization, dimensions, normalize)
-        checked = check_texts(texts)
-        tokenize = partial(LoadedCheckpoint.text_instalments, texts=checked)
-        return await self._arun(tokenize, Result(len(checked), form, show_progress=show_progress))
+        return await self._arun(*self._texts(texts, role, form, show_progress=show_progress))
 
     async def aencode_documents(
         self,
@@ -427,7 +426,9 @@ class PplxEncoder:
         form = OutputForm.of(self, quantization, dimensions, normalize)
         checked = self._check_documents(documents, names)
         tokenize = partial(LoadedCheckpoint.document_instalments, documents=checked, names=names)
-        result = Result(sum(map(len, checked)), form, show_progress=show_progress)
+        result = Result(
+            sum(map(len, checked)), form, quantizer=self.checkpoint.family.quantizer, show_progress=show_progress
+        )
         return split(await self._arun(tokenize, result), checked)
 
     def _ready(self) -> LoadedCheckpoint | None:
@@ -457,6 +458,7 @@ class PplxEncoder:
                             self.weights,
                             self.backend,
                             self.attention,
+                            self.checkpoint.family,
                         ),
                         key=origin.stamps,
                         device=self.device,
@@ -475,7 +477,8 @@ class PplxEncoder:
             return loaded.tokenizer
         with self._loading:
             if self._tokenizer is None:
-                self._tokenizer = TextTokenizer(checkpoint_folder(self._find_origin().spec, **self._hub))
+                folder = checkpoint_folder(self._find_origin().spec, **self._hub)
+                self._tokenizer = TextTokenizer(folder, family=self.checkpoint.family)
             return self._tokenizer
 
     def _check_documents(
@@ -483,6 +486,17 @@ class PplxEncoder:
     ) -> list[list[str]]:
         check_contextual(self, name=self.checkpoint.name)
         return check_documents(documents, names=names, allow_empty=allow_empty)
+
+    def _texts(
+        self, texts: Sequence[str], role: Role | None, form: OutputForm, *, show_progress: bool
+    ) -> tuple[_Tokenize, Result]:
+        family = self.checkpoint.family
+        check_role(role)
+        if role is None and family.prompts is not None:
+            raise InputError(f'{family.name} reads queries and documents differently; use role="query" or "document"')
+        checked = check_texts(texts)
+        result = Result(len(checked), form, quantizer=family.quantizer, show_progress=show_progress)
+        return partial(LoadedCheckpoint.text_instalments, texts=checked, role=role), result
 
     def _run(self, tokenize: _Tokenize, result: Result) -> Vectors:
         if len(result.vectors):

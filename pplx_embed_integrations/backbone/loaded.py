@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from ..checkpoints import CheckpointSpec
+from ..embedder import Role
 from ..errors import InputError
+from ..families import PPLX_EMBED
 from ..inputs import chunk_name, document_name, too_long
 from .backends.torch import Engine, Loading
 from .backends.workers import WorkerPool
@@ -88,14 +90,14 @@ class LoadedCheckpoint:
         """Use the weights no more; with their last user they go."""
         release(self._weights, self)
 
-    def text_instalments(self, texts: list[str]) -> Iterator[list[TokenSequence]]:
+    def text_instalments(self, texts: list[str], *, role: Role | None = None) -> Iterator[list[TokenSequence]]:
         """Tokenise texts, a sequence each, in slices of many batches, each when it is asked for.
 
         Raises:
             InputError: A text is too long or not Unicode.
         """
         for start, end in _slices(map(len, texts), self._slice):
-            yield self.text_sequences(texts[start:end], first=start)
+            yield self.text_sequences(texts[start:end], role=role, first=start)
 
     def document_instalments(
         self, documents: list[list[str]], names: Sequence[str] | None = None
@@ -111,10 +113,11 @@ class LoadedCheckpoint:
             yield self.document_sequences(documents[start:end], names=called, first_row=rows)
             rows += sum(map(len, documents[start:end]))
 
-    def text_sequences(self, texts: list[str], *, first: int = 0) -> list[TokenSequence]:
+    def text_sequences(self, texts: list[str], *, role: Role | None = None, first: int = 0) -> list[TokenSequence]:
         """Tokenise texts, a sequence each; `first` is the number of the first."""
-        ids = self._tokenize(texts, lambda row: f"text {first + row}")
-        return [text_sequence(tokens, row=first + row) for row, tokens in enumerate(ids)]
+        prompt = self.tokenizer.prompts[role]
+        ids = self._tokenize(texts, lambda row: f"text {first + row}", self.max_tokens - len(prompt))
+        return [text_sequence(tokens, row=first + row, prompt=prompt) for row, tokens in enumerate(ids)]
 
     def document_sequences(
         self, documents: list[list[str]], *, names: Sequence[str] | None = None, first_row: int = 0
@@ -129,7 +132,9 @@ class LoadedCheckpoint:
         borders = list(accumulate(map(len, documents), initial=0))
         called = [document_name(number, names) for number in range(len(documents))]
         places = [(name, chunk) for name, chunks in zip(called, documents, strict=True) for chunk in range(len(chunks))]
-        ids = self._tokenize(list(chain.from_iterable(documents)), lambda row: chunk_name(*places[row]))
+        prompt = self.tokenizer.prompts["document"]
+        limit = self.max_tokens - len(prompt)
+        ids = self._tokenize(list(chain.from_iterable(documents)), lambda row: chunk_name(*places[row]), limit)
         sequences: list[TokenSequence] = []
         for name, (start, end) in zip(called, pairwise(borders), strict=True):
             windows = document_sequences(
@@ -137,6 +142,7 @@ class LoadedCheckpoint:
                 separator=self.tokenizer.separator,
                 max_tokens=self.max_tokens,
                 first_row=first_row + start,
+                prompt=prompt,
             )
             if len(windows) > 1:
                 logger.info(
@@ -148,13 +154,13 @@ class LoadedCheckpoint:
             sequences += windows
         return sequences
 
-    def _tokenize(self, texts: list[str], name: Callable[[int], str]) -> list[list[int]]:
+    def _tokenize(self, texts: list[str], name: Callable[[int], str], limit: int) -> list[list[int]]:
         ids = self.tokenizer.encode(texts, name=name)
         for row, tokens in enumerate(ids):
-            if len(tokens) > self.max_tokens:
+            if len(tokens) > limit:
                 if not self.truncate:
-                    raise InputError(f"{name(row)} {too_long(len(tokens), self.max_tokens)}")
-                ids[row] = tokens[: self.max_tokens]
+                    raise InputError(f"{name(row)} {too_long(len(tokens), limit)}")
+                ids[row] = tokens[:limit]
         return ids
 
     def transformers_model(self) -> PplxQwen3Model:
@@ -165,6 +171,8 @@ class LoadedCheckpoint:
         Raises:
             InputError: It is in other processes, its weights are rounded, or it is OpenVINO's.
         """
+        if self.loading.family != PPLX_EMBED:
+            raise InputError(f"{self.loading.family.name} has no form as a SentenceTransformer here; use encode")
         if self.loading.weights is not None:
             raise InputError(
                 f"with weights={self.loading.weights!r} the weights are rounded, of no use to a trainer or in a file; "

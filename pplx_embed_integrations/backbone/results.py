@@ -14,7 +14,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from ..embedder import OutputForm
-from ..vectors import Vectors, quantize, vector_dtype
+from ..vectors import Quantizer, Vectors, quantize, vector_dtype
 from .scheduler import Pooled
 from .sequences import TokenSequence
 
@@ -30,16 +30,17 @@ class Result:
     Args:
         rows: How many vectors there will be.
         form: What they will look like.
+        quantizer: What makes int8 codes.
         show_progress: Whether a bar counts their tokens.
 
     Attributes:
         vectors: The matrix, `[rows, width]`.
     """
 
-    def __init__(self, rows: int, form: OutputForm, *, show_progress: bool) -> None:
+    def __init__(self, rows: int, form: OutputForm, *, quantizer: Quantizer, show_progress: bool) -> None:
         dtype = vector_dtype(form.quantization, normalize=form.normalize)
         self.vectors: Vectors = np.empty((rows, form.width), dtype=dtype)
-        self._form = form
+        self._form, self._quantizer = form, quantizer
         self._show_progress = show_progress
         self._bar: tqdm[NoReturn] | None = None
         self._lock = threading.Lock()
@@ -80,6 +81,7 @@ class Result:
             quantization=self._form.quantization,
             normalize=self._form.normalize,
             rows=rows,
+            quantizer=self._quantizer,
         )
         with self._lock:
             if self._bar is not None:

@@ -56,18 +56,19 @@ class Window:
     owned: tuple[int, ...]
 
 
-def text_sequence(ids: Sequence[int], *, row: int) -> TokenSequence:
-    """Return the sequence of a text on its own: one span over all tokens.
+def text_sequence(ids: Sequence[int], *, row: int, prompt: Sequence[int] = ()) -> TokenSequence:
+    """Return the sequence of a text on its own: one span over all its tokens, after a prompt that has none.
 
     Example:
         >>> text_sequence([7, 8, 9], row=0).spans
         ((0, 3),)
     """
-    return TokenSequence(np.asarray(ids, dtype=np.int32), ((0, len(ids)),), (row,))
+    start, end = len(prompt), len(prompt) + len(ids)
+    return TokenSequence(np.asarray([*prompt, *ids] if prompt else ids, dtype=np.int32), ((start, end),), (row,))
 
 
 def document_sequences(
-    chunks: Sequence[Sequence[int]], *, separator: int, max_tokens: int, first_row: int
+    chunks: Sequence[Sequence[int]], *, separator: int, max_tokens: int, first_row: int, prompt: Sequence[int] = ()
 ) -> list[TokenSequence]:
     """Join a document's chunks with the separator, as the contextual models read them, in windows where too long.
 
@@ -78,6 +79,7 @@ def document_sequences(
         separator: Id of the separator token.
         max_tokens: Longest sequence; no chunk may be longer.
         first_row: Row of the result for the first chunk; the others follow.
+        prompt: What stands before the first chunk, also of a window; it belongs to no span.
 
     Returns:
         One sequence, or several windows in which every chunk has exactly one span.
@@ -88,11 +90,11 @@ def document_sequences(
         ([1, 2, 0, 3], ((0, 2), (3, 4)), (5, 6))
     """
     sequences = []
-    for window in plan_windows([len(chunk) for chunk in chunks], max_tokens=max_tokens):
-        ids: list[int] = []
+    for window in plan_windows([len(chunk) for chunk in chunks], max_tokens=max_tokens - len(prompt)):
+        ids = [*prompt]
         spans = {}
         for chunk in range(window.start, window.end):
-            if ids:
+            if chunk > window.start:
                 ids.append(separator)
             spans[chunk] = len(ids), len(ids) + len(chunks[chunk])
             ids.extend(chunks[chunk])

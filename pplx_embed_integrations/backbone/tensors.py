@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 
-from ..checkpoints import read_config
+from ..checkpoints import family_of, read_config
 from ..errors import CheckpointError
 from ..files import INDEX, WEIGHTS, unreadable, weight_names
 
@@ -23,8 +23,10 @@ __all__ = ["read_tensors"]
 _EMBEDDINGS = "embed_tokens.weight"
 
 
-def read_tensors(folder: Path, shapes: Mapping[str, Sequence[int]]) -> Iterator[tuple[str, torch.Tensor]]:
-    """Yield each tensor as a view into its memory-mapped file, the largest first.
+def read_tensors(
+    folder: Path, shapes: Mapping[str, Sequence[int]], *, head: bool = False
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield each tensor of a network, or of its head, as a view into its memory-mapped file, the largest first.
 
     Names may have a prefix in common, as in `model.norm.weight` or `_orig_mod.norm.weight`: classes with a head and
     compiled or wrapped modules are saved like that. A head for next tokens is passed over where it is the embedding
@@ -33,12 +35,17 @@ def read_tensors(folder: Path, shapes: Mapping[str, Sequence[int]]) -> Iterator[
     Args:
         folder: The checkpoint's folder.
         shapes: The names and shapes that its `config.json` asks for.
+        head: Whether these are the tensors of the family's head, else those of all but it.
 
     Raises:
         CheckpointError: A file is missing or damaged, or a tensor is missing or is not as it should be.
     """
     missing = dict.fromkeys(shapes)
+    layer = family_of(read_config(folder)).head
+    heads = (layer.weight, layer.bias) if layer else ()
     for name, tensor in _tensors(folder):
+        if (name in heads) != head:
+            continue
         if name not in missing:
             raise CheckpointError(f"{str(folder)!r} holds the tensor {name!r}, which its config.json does not foresee")
         if tuple(tensor.shape) != tuple(shapes[name]):

@@ -13,7 +13,9 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
+from ..embedder import Role
 from ..errors import CheckpointError, InputError
+from ..families import PPLX_EMBED, Family
 from ..files import read_json, unreadable
 from ..inputs import EMPTY, not_unicode, too_long
 
@@ -32,12 +34,16 @@ class TextTokenizer:
     Args:
         folder: The checkpoint's folder, with `tokenizer.json`, and `tokenizer_config.json` where it is contextual.
         contextual: Whether the separator is needed; no single text has one.
+        family: Which separator and prompts there are.
+
+    Attributes:
+        prompts: Tokens that are read before a text in each role; without one there are none.
 
     Raises:
         CheckpointError: A file is missing or damaged, or no separator is named where one is needed.
     """
 
-    def __init__(self, folder: Path, *, contextual: bool = False) -> None:
+    def __init__(self, folder: Path, *, contextual: bool = False, family: Family = PPLX_EMBED) -> None:
         path = folder / "tokenizer.json"
         if not path.exists():
             raise CheckpointError(
@@ -50,9 +56,13 @@ class TextTokenizer:
             raise unreadable(path, error, "cannot be read as a tokenizer") from error
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
-        self._folder, self._separator_token = folder, _separator(folder)
+        self._folder, self._separator_token = folder, family.separator or _separator(folder)
         if contextual:
             self._find_separator()
+        query, document = (
+            self._tokenizer.encode(prompt, add_special_tokens=False).ids for prompt in family.prompts or ("", "")
+        )
+        self.prompts: dict[Role | None, list[int]] = {None: [], "query": query, "document": document}
         self._tokenizer.encode_special_tokens = True
         self._bytes_bound_tokens = _byte_level(json.loads(content))
 

@@ -15,6 +15,7 @@ from ..errors import CheckpointError, EncodingError
 from ..threads import in_own_thread
 from .backends.torch import Loading, start_engine
 from .backends.workers import WorkerPool
+from .head import LinearHead
 from .scheduler import Scheduler
 from .tokenizer import TextTokenizer
 
@@ -49,14 +50,19 @@ class Weights:
         self.loading = loading
         self.users: WeakSet[object] = WeakSet()
         self._process = os.getpid()
-        self.tokenizer = TextTokenizer(loading.folder, contextual=loading.contextual)
+        self.tokenizer = TextTokenizer(loading.folder, contextual=loading.contextual, family=loading.family)
         # In a thread that ends, so that the OpenMP threads which loading needs do not stay (see `Scheduler`).
         self.engine = (
             in_own_thread(start_engine, loading, device).result() if devices is None else WorkerPool(loading, devices)
         )
-        _check_width(checkpoint, self.engine.width)
+        layer = loading.family.head
+        head = None if layer is None else LinearHead(loading.folder, layer)
+        _check_width(checkpoint, head.width if head else self.engine.width)
+        run = self.engine.run
         self.scheduler = Scheduler(
-            self.engine.run, budget=batch_tokens or self.engine.batch_tokens, parallel=self.engine.parallel
+            run if head is None else lambda sequences: head(run(sequences)),
+            budget=batch_tokens or self.engine.batch_tokens,
+            parallel=self.engine.parallel,
         )
 
     def check_process(self) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal, cast
 import numpy as np
 import torch
 
+from ...families import PPLX_EMBED, Family
 from ..devices import default_batch_tokens, resolve_device
 from ..pooling import span_means
 from ..qwen3.attention import check_kernel
@@ -56,6 +57,7 @@ class Loading:
         weights: `"int8"`, or None for the dtype's own.
         backend: `"torch"` or `"openvino"`.
         attention: A kernel's name, or None for the fastest.
+        family: What the family of the checkpoint does before and after.
     """
 
     folder: Path
@@ -64,6 +66,7 @@ class Loading:
     weights: str | None = None
     backend: str = "torch"
     attention: str | None = None
+    family: Family = PPLX_EMBED
 
 
 class Engine:

@@ -13,8 +13,9 @@ import torch
 from transformers import AutoConfig, AutoModel, AutoTokenizer, Qwen2Tokenizer, Qwen3Config, Qwen3Model
 from transformers.models.qwen3.modeling_qwen3 import Qwen3Attention
 
-from ...checkpoints import MODEL_TYPE, is_contextual, read_config
+from ...checkpoints import read_config
 from ...errors import CheckpointError
+from ...families import PPLX_EMBED
 from .attention import Kernel
 from .forward import packed_forward
 from .network import Network
@@ -30,7 +31,7 @@ class PplxQwen3Config(Qwen3Config):
         'bidirectional_pplx_qwen3'
     """
 
-    model_type = MODEL_TYPE
+    model_type = PPLX_EMBED.model_type
     is_causal = False
 
 
@@ -60,7 +61,7 @@ class PplxQwen3Model(Qwen3Model):
         `AutoModel` knows one class for a configuration, and what it opens must stay contextual when it is saved.
         """
         model: PplxQwen3Model = super().from_pretrained(*args, **kwargs)
-        if type(model) is PplxQwen3Model and is_contextual(model.config.to_dict()):
+        if type(model) is PplxQwen3Model and PPLX_EMBED.contextual(model.config.to_dict()):
             model.__class__ = PplxQwen3ContextualModel
         return model
 
@@ -75,7 +76,7 @@ class PplxQwen3ContextualModel(PplxQwen3Model):
 
 def register() -> None:
     """Register the classes with transformers, so that no checkpoint ever asks to run its own code; idempotent."""
-    AutoConfig.register(MODEL_TYPE, PplxQwen3Config, exist_ok=True)
+    AutoConfig.register(PPLX_EMBED.model_type, PplxQwen3Config, exist_ok=True)
     AutoModel.register(PplxQwen3Config, PplxQwen3Model, exist_ok=True)
     AutoTokenizer.register(PplxQwen3Config, fast_tokenizer_class=Qwen2Tokenizer, exist_ok=True)
 
