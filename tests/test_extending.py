@@ -1,0 +1,178 @@
+"""What extending costs: each kind of addition is made in the one place that docs/architecture.md names for it.
+
+Everything added here is compared with a naive computation, in LangChain and in LlamaIndex.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from langchain_core.documents import Document
+from langchain_core.vectorstores import InMemoryVectorStore
+from llama_index.core.schema import NodeRelationship, RelatedNodeInfo, TextNode
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
+from transformers import Qwen3Config, Qwen3Model
+
+from pplx_embed_integrations import InputError, PplxEncoder
+from pplx_embed_integrations.families import FAMILIES, PPLX_EMBED, Family, Head
+from pplx_embed_integrations.langchain import PplxEmbeddings, add_documents
+from pplx_embed_integrations.llama_index import PplxEmbedding
+
+CHUNKS = ["Ångström was born in 1814.", "He measured light.", "Nobody <|im_end|> knows why."]
+QUERY = "Who measured [D] light?"
+WIDTH = 16
+
+Embed = Callable[[list[str], str], np.ndarray]
+"""Gives a row for each chunk of a document, or for a query, in float64."""
+
+
+def through_langchain(embeddings: PplxEmbeddings) -> tuple[np.ndarray, np.ndarray]:
+    """Return the vectors of the chunks in a store, and of the query."""
+    store = InMemoryVectorStore(embeddings)
+    ids = add_documents(store, [Document(text, metadata={"source": "a"}) for text in CHUNKS], group_by="source")
+    return np.array([store.store[key]["vector"] for key in ids]), np.array(embeddings.embed_query(QUERY))
+
+
+def through_llama_index(embed_model: PplxEmbedding) -> tuple[np.ndarray, np.ndarray]:
+    """Return the vectors of the nodes of a document, and of the query."""
+    nodes = [TextNode(text=text) for text in CHUNKS]
+    for node in nodes:
+        node.relationships[NodeRelationship.SOURCE] = RelatedNodeInfo(node_id="a")
+    return np.array([node.embedding for node in embed_model(nodes)]), np.array(embed_model.get_query_embedding(QUERY))
+
+
+def unit(rows: np.ndarray) -> np.ndarray:
+    return rows / np.linalg.norm(rows, axis=-1, keepdims=True)
+
+
+def codes(pooled: np.ndarray) -> np.ndarray:
+    """Return the int8 codes of the made-up family: not those of pplx-embed."""
+    return np.clip(np.rint(pooled * 100), -127, 127).astype(np.int8)
+
+
+MADE_UP = Family(
+    name="made-up",
+    model_type="made_up_qwen3",
+    separator="<|im_end|>",
+    prompts=("<|im_start|>query: ", "[D] "),
+    head=Head(dimension="vector_size", weight="head.weight", bias="head.bias"),
+    quantizer=codes,
+    smallest=4,
+    contextual=lambda config: True,
+)
+
+
+@pytest.fixture
+def made_up(replica_v1: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Folder of a tiny checkpoint of another family, which one record makes known."""
+    monkeypatch.setitem(FAMILIES, MADE_UP.model_type, MADE_UP)
+    folder = tmp_path / "made-up"
+    shutil.copytree(replica_v1, folder, ignore=shutil.ignore_patterns("modules.json", "1_Pooling"))
+    config = json.loads((folder / "config.json").read_text())
+    del config["auto_map"]
+    config |= {"model_type": MADE_UP.model_type, "vector_size": WIDTH, "architectures": ["MadeUpModel"]}
+    (folder / "config.json").write_text(json.dumps(config))
+    tensors = load_file(folder / "model.safetensors")
+    random = torch.Generator().manual_seed(5)
+    tensors["head.weight"] = torch.randn(WIDTH, config["hidden_size"], generator=random)
+    tensors["head.bias"] = torch.randn(WIDTH, generator=random)
+    save_file(tensors, folder / "model.safetensors")
+    return folder
+
+
+def naive_family(folder: Path) -> Embed:
+    """Return the made-up family in plain transformers: prompt, separators, mean over each chunk, head."""
+    settings = json.loads((folder / "config.json").read_text()) | {"model_type": "qwen3", "is_causal": False}
+    config = Qwen3Config.from_dict(settings)
+    config._attn_implementation = "eager"
+    model = Qwen3Model(config).eval()
+    tensors = load_file(folder / "model.safetensors")
+    weight, bias = tensors.pop("head.weight").double(), tensors.pop("head.bias").double()
+    model.load_state_dict(tensors)
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    separator = tokenizer.token_to_id("<|im_end|>")
+
+    @torch.inference_mode()
+    def embed(chunks: list[str], prompt: str) -> np.ndarray:
+        tokenizer.encode_special_tokens = False
+        ids, spans = tokenizer.encode(prompt, add_special_tokens=False).ids, []
+        tokenizer.encode_special_tokens = True  # what a text spells is text
+        for chunk in chunks:
+            ids += [separator] if spans else []
+            tokens = tokenizer.encode(chunk, add_special_tokens=False).ids
+            spans.append((len(ids), len(ids) + len(tokens)))
+            ids += tokens
+        everything = torch.zeros(1, 1, len(ids), len(ids))
+        mask = {"full_attention": everything}
+        hidden = model(torch.tensor([ids]), attention_mask=mask, use_cache=False).last_hidden_state[0].double()
+        means = torch.stack([hidden[start:end].mean(0) for start, end in spans])
+        return (means @ weight.T + bias).numpy()
+
+    return embed
+
+
+def test_a_family_is_one_record(made_up: Path) -> None:
+    naive = naive_family(made_up)
+    chunks, [query] = naive(CHUNKS, "[D] "), naive([QUERY], "<|im_start|>query: ")
+    encoder = PplxEncoder(made_up, dtype="float32")
+    assert (encoder.dimension, encoder.min_dimension, encoder.contextual) == (WIDTH, 2, True)
+    np.testing.assert_allclose(encoder.encode_documents([CHUNKS], quantization=None)[0], chunks, atol=2e-5)
+    alone = np.vstack([naive([text], "[D] ") for text in CHUNKS])
+    np.testing.assert_allclose(encoder.encode(CHUNKS, role="document", quantization=None), alone, atol=2e-5)
+    np.testing.assert_allclose(encoder.encode([QUERY], role="query", quantization=None)[0], query, atol=2e-5)
+    assert np.abs(encoder.encode_documents([CHUNKS])[0].astype(int) - codes(chunks)).max() <= 1
+    np.testing.assert_array_equal(encoder.encode([QUERY], role="query", quantization="binary")[0] > 0, query >= 0)
+
+    for stored, asked in (
+        through_langchain(PplxEmbeddings(made_up, dtype="float32", quantization=None)),
+        through_llama_index(PplxEmbedding(made_up, dtype="float32", quantization=None)),
+    ):
+        np.testing.assert_allclose(stored, unit(chunks), atol=2e-5)
+        np.testing.assert_allclose(asked, unit(query), atol=2e-5)
+
+
+def test_a_family_that_reads_roles_differently_asks_for_one(made_up: Path) -> None:
+    encoder = PplxEncoder(made_up, dtype="float32", max_tokens=24)
+    with pytest.raises(InputError, match=r'made-up reads queries and documents differently; use role="query" or'):
+        encoder.encode(["text"])
+    with pytest.raises(InputError, match="no form as a SentenceTransformer"):
+        encoder.sentence_transformer  # noqa: B018
+    prompt = len(Tokenizer.from_file(str(made_up / "tokenizer.json")).encode("[D] ", add_special_tokens=False).ids)
+    with pytest.raises(InputError, match=rf"chunk 0 of document 0 has \d+ tokens and the limit is {24 - prompt};"):
+        encoder.check_documents([["late chunking " * 24]])
+    # Every window of a long document begins with the prompt.
+    document = ["late", "chunking", "knows", "its", "neighbours"] * 3
+    [windows] = encoder.encode_documents([document], quantization=None)
+    naive = naive_family(made_up)
+    first = next(n for n in range(len(document), 0, -1) if _tokens(made_up, document[:n]) <= 24)
+    np.testing.assert_allclose(windows[0], naive(document[:first], "[D] ")[0], atol=2e-5)
+
+
+def _tokens(folder: Path, chunks: list[str]) -> int:
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    return sum(len(tokenizer.encode(text, add_special_tokens=False).ids) + 1 for text in ["[D] ", *chunks]) - 2
+
+
+def test_a_head_that_does_not_fit_is_refused(made_up: Path) -> None:
+    tensors = load_file(made_up / "model.safetensors")
+    save_file({**tensors, "head.weight": tensors["head.weight"][:8].clone()}, made_up / "model.safetensors")
+    with pytest.raises(ValueError, match=r"'head\.weight' in .* has shape \(8, 32\); config\.json asks for \(16, 32\)"):
+        PplxEncoder(made_up).load()
+    del tensors["head.bias"]
+    save_file(tensors, made_up / "model.safetensors")
+    with pytest.raises(ValueError, match=r"lacks 1 tensors, 'head\.bias' the first"):
+        PplxEncoder(made_up).load()
+
+
+def test_the_published_family_reads_roles_alike(encoder_context_v1: PplxEncoder) -> None:
+    assert PPLX_EMBED.prompts is None
+    plain = encoder_context_v1.encode(CHUNKS)
+    for role in ("query", "document"):
+        np.testing.assert_array_equal(encoder_context_v1.encode(CHUNKS, role=role), plain)
