@@ -194,6 +194,10 @@ class PplxBiEncoder:
             self._encoders.setdefault(key, PplxEncoder(name, revision=spec.revision, **self._settings))
         return self._encoders[key]
 
+    async def _aencoder(self, spec: CheckpointSpec) -> PplxEncoder:
+        # The first one imports torch, which takes seconds: not on the event loop.
+        return self._encoders.get((spec.source, spec.revision)) or await in_thread(self._encoder, spec)
+
     def hold(self, other: PplxBiEncoder) -> None:
         """Keep what a pair with the same checkpoints has loaded, for a copy with other options; loads nothing."""
         for spec in (self._query, self._document):
@@ -272,18 +276,20 @@ class PplxBiEncoder:
 
     async def aencode_queries(self, texts: Sequence[str], **form: Unpack[Form]) -> Vectors:
         """`encode_queries` without blocking the event loop."""
-        return await self.query.aencode(texts, role="query", **self._form(form))
+        return await (await self._aencoder(self._query)).aencode(texts, role="query", **self._form(form))
 
     async def aencode_texts(self, texts: Sequence[str], **form: Unpack[Form]) -> Vectors:
         """`encode_texts` without blocking the event loop."""
-        return await self.document.aencode(texts, role="document", **self._form(form), show_progress=self.show_progress)
+        encoder = await self._aencoder(self._document)
+        return await encoder.aencode(texts, role="document", **self._form(form), show_progress=self.show_progress)
 
     async def aencode_documents(
         self, documents: Sequence[Sequence[str]], *, names: Sequence[str] | None = None, **form: Unpack[Form]
     ) -> list[Vectors]:
         """`encode_documents` without blocking the event loop."""
         form = self._form(form)
-        return await self.document.aencode_documents(documents, names=names, **form, show_progress=self.show_progress)
+        encoder = await self._aencoder(self._document)
+        return await encoder.aencode_documents(documents, names=names, **form, show_progress=self.show_progress)
 
     def embed_query(self, text: str) -> list[float]:
         """Embed a query: `dimension` Python floats."""

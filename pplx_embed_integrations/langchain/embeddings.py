@@ -270,7 +270,6 @@ class PplxEmbeddings(BaseModel, Embeddings):
 
     async def aembed_query(self, text: str) -> list[float]:
         """`embed_query` without blocking the event loop; concurrent calls share forward passes."""
-        await self._imported("query")
         return await self._biencoder.aembed_query(text)
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
@@ -355,10 +354,6 @@ class PplxEmbeddings(BaseModel, Embeddings):
             'is a whole document this is right: warnings.filterwarnings("ignore", message=".*each by itself")',
         )
 
-    async def _imported(self, side: Literal["query", "document"]) -> None:
-        """Make a side's encoder in a thread: it imports the backbone."""
-        await in_thread(getattr, self._biencoder, side)
-
     def _floats(self, codes: Vectors) -> list[list[float]]:
         return to_lists(codes, normalize=self.normalize)
 
@@ -367,7 +362,6 @@ class PplxEmbeddings(BaseModel, Embeddings):
         return self._document_cache.encode(documents, encode) if self._document_cache else encode(documents)
 
     async def _aencode_together(self, documents: list[list[str]]) -> list[Vectors]:
-        await self._imported("document")
         encode = self._biencoder.aencode_documents
         return await (self._document_cache.aencode(documents, encode) if self._document_cache else encode(documents))
 
@@ -385,8 +379,8 @@ class PplxEmbeddings(BaseModel, Embeddings):
     async def _aencode_quietly(self, documents: list[list[str]]) -> list[Vectors]:
         if not self.show_progress:
             return await self._aencode_together(documents)
-        await self._imported("document")
-        form, encode = self._native_form(), self._biencoder.document.aencode_documents
+        encoder = await in_thread(getattr, self._biencoder, "document")  # the first one imports torch
+        form, encode = self._native_form(), encoder.aencode_documents
 
         async def quiet(documents: list[list[str]]) -> list[Vectors]:
             return await encode(documents, **form)
@@ -407,7 +401,6 @@ class PplxEmbeddings(BaseModel, Embeddings):
         return np.concatenate(self._document_cache.encode([[text] for text in texts], encode))
 
     async def _aencode_alone(self, texts: list[str]) -> Vectors:
-        await self._imported("document")
         if not self._document_cache:
             return await self._biencoder.aencode_texts(texts)
 
