@@ -9,23 +9,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, cast
+from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 from .checkpoints import CheckpointSpec, resolve, resolve_pair
 from .embedder import in_form
 from .errors import CheckpointError, InputError
-from .inputs import (
-    check_attention,
-    check_backend,
-    check_devices,
-    check_dtype,
-    check_positive,
-    check_text,
-    check_weights,
-)
+from .inputs import check_positive, check_text
+from .options import BiEncoderOptions, HubOptions, PairOptions, SideOptions, documented, values_of
 from .query_cache import QueryCache
 from .threads import in_thread
-from .vectors import Quantization, Vectors, check_dimensions, check_quantization, to_lists
+from .vectors import Quantization, Vectors, check_dimensions, to_lists
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -43,7 +36,8 @@ class Form(TypedDict, total=False):
     normalize: bool
 
 
-class PplxBiEncoder:
+@documented(BiEncoderOptions)
+class PplxBiEncoder(BiEncoderOptions):
     """A pair of checkpoints: one embeds queries, one embeds documents.
 
     By default queries go through a v1 model and documents through the context-v1 model of the same size. Any
@@ -56,34 +50,12 @@ class PplxBiEncoder:
     that does not block the event loop.
 
     Args:
-        model: A pair, `"0.6b"`, `"4b"` or `"miniature"`, or one checkpoint for both sides.
-        query_model: Checkpoint for queries, in place of the pair's.
-        document_model: Checkpoint for documents, in place of the pair's.
-        dimensions: Width of the vectors (Matryoshka); by default all that the model gives.
-        quantization: `"int8"`, `"binary"`, `"ubinary"` or `None`. Packed bits
-            (`"ubinary"`) come from `encode_*` alone.
-        normalize: Whether `embed_*` scales to unit length.
-        device: Where both sides run.
-        devices: Several devices in place of one, `["cuda:0", "cuda:1"]` or `["cpu", "cpu"]`: each side has a worker
-            process on each, from its first use until `close`.
-        dtype: `"auto"`, `"float32"` or `"bfloat16"`.
-        weights: `"int8"` for linear layers in 8 bits; see `PplxEncoder`.
-        backend: `"torch"` or `"openvino"`; see `PplxEncoder`.
-        attention: A kernel in place of the fastest; see `PplxEncoder`.
-        max_tokens: Longest sequence.
-        batch_tokens: Tokens in a forward pass.
-        truncate: Cut what is too long instead of refusing it.
-        query_revision: Commit on the hub for the query side.
-        document_revision: Commit on the hub for the document side.
-        cache_folder: The hub's cache folder.
-        local_files_only: Never touch the network.
-        token: Access token for the hub.
-        show_progress: Show a bar while documents are embedded.
-        query_cache: How many vectors of `embed_query` are kept for queries that come again; `close` lets go of them.
+        {options}
 
     Raises:
         CheckpointError: A name is unknown, or the two sides cannot be compared.
         InputError: An option is out of range.
+        InputTypeError: There is no such option, or its value has the wrong type.
 
     Example:
         >>> pair = PplxBiEncoder("miniature", dimensions=128)
@@ -92,58 +64,23 @@ class PplxBiEncoder:
         ((2, 128), 128)
     """
 
-    def __init__(
-        self,
-        model: str | Path = "0.6b",
-        *,
-        query_model: str | Path | None = None,
-        document_model: str | Path | None = None,
-        dimensions: int | None = None,
-        quantization: Quantization | None = "int8",
-        normalize: bool = True,
-        device: str | None = None,
-        devices: Sequence[str] | None = None,
-        dtype: str = "auto",
-        weights: Literal["int8"] | None = None,
-        backend: Literal["torch", "openvino"] = "torch",
-        attention: Literal["sdpa", "blocked", "varlen"] | None = None,
-        max_tokens: int | None = None,
-        batch_tokens: int | None = None,
-        truncate: bool = False,
-        query_revision: str | None = None,
-        document_revision: str | None = None,
-        cache_folder: str | None = None,
-        local_files_only: bool = False,
-        token: str | bool | None = None,
-        show_progress: bool = False,
-        query_cache: int = 0,
-    ) -> None:
-        pair = resolve_pair(model) if query_model is None or document_model is None else ("", "")
-        hub: dict[str, Any] = {"cache_folder": cache_folder, "local_files_only": local_files_only, "token": token}
-        fetch = partial(_fetch, **hub)
-        self._query = resolve(query_model if query_model is not None else pair[0], revision=query_revision, fetch=fetch)
-        self._document = resolve(
-            document_model if document_model is not None else pair[1], revision=document_revision, fetch=fetch
-        )
-        self.dimension = _common_dimension(self._query, self._document, dimensions)
-        self.quantization = check_quantization(quantization)
-        self.normalize = normalize
-        self.show_progress = show_progress
-        self._query_cache = QueryCache(check_positive("query_cache", query_cache, smallest=0))
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        whole = self.query_model is None or self.document_model is None
+        query: str | Path
+        document: str | Path
+        query, document = resolve_pair(self.model) if whole else ("", "")
+        query = query if self.query_model is None else self.query_model
+        document = document if self.document_model is None else self.document_model
+        fetch = partial(_fetch, **values_of(self, HubOptions))
+        self._query = resolve(query, revision=self.query_revision, fetch=fetch)
+        self._document = resolve(document, revision=self.document_revision, fetch=fetch)
+        self.dimension = _common_dimension(self._query, self._document, self.dimensions)
+        if self.max_tokens is not None:
+            longest = min(self._query.max_tokens, self._document.max_tokens)
+            self.max_tokens = check_positive("max_tokens", self.max_tokens, largest=longest)
+        self._query_cache = QueryCache(self.query_cache)
         self._encoders: dict[tuple[str, str | None], PplxEncoder] = {}
-        longest = min(self._query.max_tokens, self._document.max_tokens)
-        self._settings: dict[str, Any] = {
-            "device": device,
-            "devices": check_devices(device, devices),
-            "dtype": check_dtype(dtype),
-            "weights": check_weights(weights),
-            "backend": check_backend(backend),
-            "attention": check_attention(attention, backend=backend),
-            "max_tokens": None if max_tokens is None else check_positive("max_tokens", max_tokens, largest=longest),
-            "batch_tokens": None if batch_tokens is None else check_positive("batch_tokens", batch_tokens),
-            "truncate": truncate,
-            **hub,
-        }
 
     def __repr__(self) -> str:
         return f"PplxBiEncoder(query_model={self._query.name!r}, document_model={self._document.name!r})"
@@ -151,16 +88,13 @@ class PplxBiEncoder:
     @property
     def options(self) -> dict[str, str | int | bool | None]:
         """The options that decide a vector, as they were given; what they came to mean is in `identity`."""
-        settings = {name: self._settings[name] for name in ("dtype", "weights", "backend", "max_tokens", "truncate")}
         return {
+            **values_of(self, PairOptions, decisive=True),
             "query_model": self._query.source,
             "query_revision": self._query.revision,
             "document_model": self._document.source,
             "document_revision": self._document.revision,
             "dimensions": self.dimension,
-            "quantization": self.quantization,
-            "normalize": self.normalize,
-            **settings,
         }
 
     @property
@@ -191,7 +125,7 @@ class PplxBiEncoder:
 
             name = Path(spec.source) if spec.local else spec.source
             # Atomic: threads that race here end up with one object, which loads once.
-            self._encoders.setdefault(key, PplxEncoder(name, revision=spec.revision, **self._settings))
+            self._encoders.setdefault(key, PplxEncoder(name, revision=spec.revision, **values_of(self, SideOptions)))
         return self._encoders[key]
 
     async def _aencoder(self, spec: CheckpointSpec) -> PplxEncoder:

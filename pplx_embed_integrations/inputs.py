@@ -5,8 +5,6 @@ Knows the types and limits of arguments; must not know models or frameworks.
 
 from __future__ import annotations
 
-import os
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from numbers import Integral
 from typing import Any
@@ -15,15 +13,10 @@ from .errors import InputError, InputTypeError
 
 __all__ = [
     "EMPTY",
-    "check_attention",
-    "check_backend",
-    "check_devices",
     "check_documents",
-    "check_dtype",
     "check_positive",
     "check_text",
     "check_texts",
-    "check_weights",
     "chunk_name",
     "document_name",
     "not_unicode",
@@ -244,120 +237,3 @@ def check_positive(name: str, value: object, *, smallest: int = 1, largest: int 
         allowed = f"at least {smallest}" if largest is None else f"{smallest} to {largest}"
         raise InputError(f"{name}={number} is out of range; it must be {allowed}")
     return number
-
-
-def check_devices(device: object, devices: object) -> tuple[str, ...] | None:
-    """Return the names of several devices to be used in place of one, `None` where one is wanted.
-
-    Args:
-        device: What was given for one.
-        devices: What was given for several; the processor at most as often as it has cores, another device at most
-            four times.
-
-    Raises:
-        InputError: Both are given, or there are too few or too many.
-        InputTypeError: It is no list of names.
-
-    Example:
-        >>> check_devices(None, ["cuda:0", "cuda:1"])
-        ('cuda:0', 'cuda:1')
-    """
-    if devices is None:
-        return None
-    if device is not None:
-        raise InputError(f"device={device!r} and devices={devices!r} exclude each other; leave one of them out")
-    if isinstance(devices, str) or not isinstance(devices, Sequence):
-        raise InputTypeError(
-            f'devices={devices!r} must be a list of names, as in devices=["cuda:0", "cuda:1"] or ["cpu", "cpu"]; one '
-            "name is for device="
-        )
-    for position, name in enumerate(devices):
-        check_text(name, name=f"device {position} of devices")
-    if not devices:
-        raise InputError(
-            'devices=[] is empty; name a device for each worker, as in ["cuda:0", "cuda:1"], or leave it out'
-        )
-    for name, count in Counter(devices).items():
-        most = max(2, _cores()) if name.partition(":")[0] == "cpu" else 4
-        if count > most:
-            raise InputError(f"devices has {name!r} {count} times; on this machine {most} times is the most")
-    return tuple(devices)
-
-
-def _cores() -> int:
-    # The first says what this process may use, and is not there on every system.
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def check_dtype(dtype: object) -> str:
-    """Return the name of an arithmetic that these models run in.
-
-    Args:
-        dtype: `"auto"`, `"float32"`, `"bfloat16"`, or the torch dtype of one of the last two.
-
-    Raises:
-        InputError: It is another one; float16 overflows in these models and gives NaN.
-
-    Example:
-        >>> check_dtype("bfloat16")
-        'bfloat16'
-    """
-    name = str(dtype).removeprefix("torch.")
-    if name in ("float16", "half", "fp16"):
-        raise InputError(
-            'dtype="float16" overflows in these models and gives NaN vectors; use "bfloat16" (same size) or "float32"'
-        )
-    if name not in ("auto", "float32", "bfloat16"):
-        raise InputError(f'dtype={dtype!r} is unknown; use "auto", "float32" or "bfloat16"')
-    return name
-
-
-def check_weights(weights: object) -> str | None:
-    """Return the name of a form in which linear layers hold their weights, `None` for that of the dtype.
-
-    Raises:
-        InputError: There is no such form.
-
-    Example:
-        >>> check_weights("int8")
-        'int8'
-    """
-    if weights is not None and weights != "int8":
-        raise InputError(f'weights={weights!r} is unknown; use "int8", or leave it out for weights in dtype')
-    return None if weights is None else "int8"
-
-
-def check_backend(backend: object) -> str:
-    """Return the name of what runs a model.
-
-    Raises:
-        InputError: There is no such backend.
-
-    Example:
-        >>> check_backend("torch")
-        'torch'
-    """
-    if backend not in ("torch", "openvino"):
-        raise InputError(f'backend={backend!r} is unknown; use "torch" or "openvino"')
-    return str(backend)
-
-
-def check_attention(attention: object, *, backend: str) -> str | None:
-    """Return the name of the kernel that attention is computed with, `None` for the fastest of the device.
-
-    Raises:
-        InputError: There is no such kernel, or the backend has its own.
-
-    Example:
-        >>> check_attention("sdpa", backend="torch")
-        'sdpa'
-    """
-    if attention is None:
-        return None
-    if attention not in ("sdpa", "blocked", "varlen"):
-        raise InputError(
-            f'attention={attention!r} is unknown; use "sdpa", "blocked" or "varlen", or leave it out for the fastest'
-        )
-    if backend != "torch":
-        raise InputError(f"attention={attention!r} is for torch, and backend={backend!r} has its own; leave it out")
-    return str(attention)

@@ -8,12 +8,13 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal, cast, get_args
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from .errors import EncodingError, InputError, InputTypeError, PrecisionWarning, warn
+from .options import Quantization, check_quantization
 
 __all__ = [
     "Quantization",
@@ -31,9 +32,6 @@ __all__ = [
     "vector_dtype",
 ]
 
-Quantization = Literal["int8", "binary", "ubinary"]
-"""`"int8"` codes, `"binary"` ±1 as int8, `"ubinary"` bits packed into uint8, most significant bit first."""
-
 Vectors = npt.NDArray[Any]
 """A matrix of vectors, one a row: int8, uint8 or float32."""
 
@@ -42,21 +40,6 @@ Quantizer = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.int8]]
 
 _ROWS_AT_ONCE = 256
 """Rows that are quantised together: a block of 256 x 1024 float32 stays in a core's cache."""
-
-
-def check_quantization(quantization: object) -> Quantization | None:
-    """Return `quantization` if it is one, and refuse anything else.
-
-    Raises:
-        InputError: It is not `"int8"`, `"binary"`, `"ubinary"` or `None`.
-
-    Example:
-        >>> check_quantization("int8")
-        'int8'
-    """
-    if quantization is None or quantization in get_args(Quantization):
-        return cast("Quantization | None", quantization)
-    raise InputError(f'quantization={quantization!r} is unknown; use "int8", "binary", "ubinary" or None (float32)')
 
 
 def check_dimensions(dimensions: object, *, smallest: int, largest: int) -> int:

@@ -5,10 +5,9 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-import torch
 
 from pplx_embed_integrations.errors import InputError, InputTypeError
-from pplx_embed_integrations.inputs import check_documents, check_dtype, check_positive, check_text, check_texts
+from pplx_embed_integrations.inputs import check_documents, check_positive, check_text, check_texts
 
 
 def one_by_one(*texts: str) -> Iterator[str]:
@@ -114,24 +113,3 @@ def test_a_number_must_be_an_integer(value: object) -> None:
 def test_an_integer_of_numpy_is_one() -> None:
     number = check_positive("batch_tokens", np.int64(7))
     assert (number, type(number)) == (7, int)
-
-
-@pytest.mark.parametrize("dtype", ["float16", "half", "fp16", torch.float16, torch.half])
-def test_float16_is_refused_with_the_reason(dtype: object) -> None:
-    with pytest.raises(InputError, match=r'overflows .* use "bfloat16" .* or "float32"'):
-        check_dtype(dtype)
-
-
-@pytest.mark.parametrize("dtype", ["float64", "bf16", "", None, 32, np.float32])
-def test_an_unknown_dtype_names_the_known(dtype: object) -> None:
-    with pytest.raises(InputError, match='use "auto", "float32" or "bfloat16"'):
-        check_dtype(dtype)
-
-
-def test_dtypes_by_name_and_as_torch_has_them() -> None:
-    assert [check_dtype(d) for d in ("auto", "float32", torch.float32, torch.bfloat16)] == [
-        "auto",
-        "float32",
-        "float32",
-        "bfloat16",
-    ]

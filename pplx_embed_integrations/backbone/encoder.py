@@ -10,25 +10,13 @@ import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from ..checkpoints import CheckpointSpec, resolve
 from ..embedder import OutputForm, Role, check_contextual, check_role, identify
 from ..errors import InputError
-from ..inputs import (
-    check_attention,
-    check_backend,
-    check_devices,
-    check_documents,
-    check_dtype,
-    check_positive,
-    check_texts,
-    check_weights,
-    refuse_chunks,
-)
+from ..inputs import check_documents, check_positive, check_texts, refuse_chunks
+from ..options import EncoderOptions, HubOptions, SideOptions, documented, values_of
 from ..threads import in_own_thread
 from ..vectors import Quantization, Vectors
 from .backends.torch import Loading
@@ -48,36 +36,21 @@ __all__ = ["PplxEncoder"]
 _Tokenize = Callable[[LoadedCheckpoint], Iterator[list[TokenSequence]]]
 
 
-class PplxEncoder:
+@documented(EncoderOptions)
+class PplxEncoder(EncoderOptions):
     """One pplx-embed checkpoint, loaded at first use.
 
     Objects are safe to share between threads and tasks; concurrent calls are gathered into shared forward passes.
     Pickles carry the settings, never the weights.
 
     Args:
-        model: Name, hub id, or path of a local folder; see `list_checkpoints`.
-        device: `"cpu"`, `"cuda"`, `"cuda:1"`, `"mps"`; by default the best there is.
-        devices: Several of them, `["cuda:0", "cuda:1"]` or `["cpu", "cpu"]`, in place of `device`: a worker process
-            each, which loads the weights at first use and keeps them until `close`. For corpus jobs; a query goes to
-            one of them.
-        dtype: `"float32"`, `"bfloat16"`, or `"auto"`: bfloat16 where the processor computes in it natively and the
-            model is large, else float32. float16 is refused: it overflows.
-        weights: `"int8"` rounds the weights of the linear layers, and what they multiply, to 8 bits: faster on a CPU
-            with AVX-512 VNNI or the like, at a cost that docs/measurements.md states. By default they are in `dtype`.
-        backend: `"torch"`, or `"openvino"`, which is faster on a CPU and needs the extra of that name.
-        attention: `"sdpa"`, `"blocked"` or `"varlen"` in place of the kernel that is fastest on the device.
-        max_tokens: Longest sequence, at most the checkpoint's. A longer document is read in overlapping windows.
-        batch_tokens: Tokens in a forward pass; bounds memory. A longer sequence goes alone.
-        truncate: Cut a text or chunk of more than `max_tokens` tokens instead of refusing it.
-        revision: Commit, tag or branch on the hub in place of the pinned one.
-        cache_folder: The hub's cache folder.
-        local_files_only: Never touch the network.
-        token: Access token for the hub.
+        {options}
 
     Raises:
         CheckpointError: There is no such checkpoint.
         DownloadError: The `config.json` of a repository outside the list, which is read at once, is out of reach.
         InputError: An option is out of range.
+        InputTypeError: There is no such option, or its value has the wrong type.
 
     Example:
         >>> encoder = PplxEncoder("miniature-context-v1")
@@ -88,40 +61,13 @@ class PplxEncoder:
         ((2, 384), dtype('int8'))
     """
 
-    def __init__(
-        self,
-        model: str | Path,
-        *,
-        device: str | None = None,
-        devices: Sequence[str] | None = None,
-        dtype: str | torch.dtype = "auto",
-        weights: Literal["int8"] | None = None,
-        backend: Literal["torch", "openvino"] = "torch",
-        attention: Literal["sdpa", "blocked", "varlen"] | None = None,
-        max_tokens: int | None = None,
-        batch_tokens: int | None = None,
-        truncate: bool = False,
-        revision: str | None = None,
-        cache_folder: str | None = None,
-        local_files_only: bool = False,
-        token: str | bool | None = None,
-    ) -> None:
-        self._hub: dict[str, Any] = {
-            "cache_folder": cache_folder,
-            "local_files_only": local_files_only,
-            "token": token,
-        }
-        self.checkpoint: CheckpointSpec = resolve(model, revision=revision, fetch=partial(config_folder, **self._hub))
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._hub = values_of(self, HubOptions)
+        fetch = partial(config_folder, **self._hub)
+        self.checkpoint: CheckpointSpec = resolve(self.model, revision=self.revision, fetch=fetch)
         limit = self.checkpoint.max_tokens
-        self.max_tokens = limit if max_tokens is None else check_positive("max_tokens", max_tokens, largest=limit)
-        self.batch_tokens = None if batch_tokens is None else check_positive("batch_tokens", batch_tokens)
-        self.dtype = check_dtype(dtype)
-        self.weights = check_weights(weights)
-        self.backend = check_backend(backend)
-        self.attention = check_attention(attention, backend=self.backend)
-        self.device = device
-        self.devices = check_devices(device, devices)
-        self.truncate = truncate
+        self.max_tokens = check_positive("max_tokens", self._longest, largest=limit)
         self._reset()
 
     def _reset(self) -> None:
@@ -146,6 +92,10 @@ class PplxEncoder:
         weights = "" if self.weights is None else f", weights={self.weights!r}"
         backend = "" if self.backend == "torch" else f", backend={self.backend!r}"
         return f"PplxEncoder({self.checkpoint.name!r}, {where}, dtype={self.dtype!r}{weights}{backend})"
+
+    @property
+    def _longest(self) -> int:
+        return self.checkpoint.max_tokens if self.max_tokens is None else self.max_tokens
 
     @property
     def dimension(self) -> int:
@@ -186,15 +136,9 @@ class PplxEncoder:
                 origin = self._find_origin()
                 alone = "cpu" if self.backend == "openvino" and self.device is None else self.device
                 devices = (alone,) if self.devices is None else self.devices
-                self._identity = identify(
-                    origin.name(),
-                    dtype=arithmetic(self.dtype, origin=origin, devices=devices, hub=self._hub),
-                    weights=self.weights,
-                    # Its arithmetic differs by more than the order of additions: cosines of 0.998 were measured.
-                    backend=self.backend,
-                    max_tokens=self.max_tokens,
-                    truncate=self.truncate,
-                )
+                decisive = values_of(self, SideOptions, decisive=True)
+                decisive["dtype"] = arithmetic(str(self.dtype), origin=origin, devices=devices, hub=self._hub)
+                self._identity = identify(origin.name(), **decisive)
             changes = self._loaded.changes() if self._loaded is not None else None
             if changes is not None:  # weights that no file holds are like no others
                 return identify(**{**json.loads(self._identity), "changed_in_memory": changes})
@@ -227,7 +171,7 @@ class PplxEncoder:
                 from .qwen3.sentence_transformer import compose  # sentence-transformers alone takes seconds to import
 
                 self._sentence_transformer = compose(
-                    loaded.loading.folder, loaded.transformers_model(), max_tokens=self.max_tokens
+                    loaded.loading.folder, loaded.transformers_model(), max_tokens=self._longest
                 )
             return self._sentence_transformer
 
@@ -297,7 +241,7 @@ class PplxEncoder:
         """
         checked = self._check_documents(documents, names, allow_empty=True)
         tokenizer = self._load_tokenizer()
-        limit = None if self.truncate else self.max_tokens - len(tokenizer.prompts["document"])
+        limit = None if self.truncate else self._longest - len(tokenizer.prompts["document"])
         find = partial(tokenizer.problems, max_tokens=limit)
         refuse_chunks(checked, find, names=names)
 
@@ -454,7 +398,7 @@ class PplxEncoder:
                         Loading(
                             folder,
                             self.checkpoint.contextual,
-                            self.dtype,
+                            str(self.dtype),
                             self.weights,
                             self.backend,
                             self.attention,
@@ -463,7 +407,7 @@ class PplxEncoder:
                         key=origin.stamps,
                         device=self.device,
                         devices=self.devices,
-                        max_tokens=self.max_tokens,
+                        max_tokens=self._longest,
                         batch_tokens=self.batch_tokens,
                         truncate=self.truncate,
                     )

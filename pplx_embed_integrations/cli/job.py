@@ -208,7 +208,7 @@ class Job:
         from ..backbone.sequences import plan_windows
 
         lengths = [part.tokens for part in parts]
-        for window in plan_windows(lengths, max_tokens=self._embeddings.biencoder.document.max_tokens):
+        for window in plan_windows(lengths, max_tokens=self._embeddings.biencoder.document.checkpoint.max_tokens):
             yield window.start, window.end, window.owned
 
     def _documents(self, file: TextFile, parts: list[Chunk]) -> list[Document]:
