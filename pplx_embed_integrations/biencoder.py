@@ -269,9 +269,20 @@ class PplxBiEncoder(BiEncoderOptions):
     def _form(self, form: Form) -> Form:
         return {"dimensions": self.dimension, "quantization": self.quantization, **form}
 
+    def check_floats(self) -> None:
+        """Refuse what has no form as floats, before any work.
+
+        Raises:
+            InputError: Vectors are packed bits.
+        """
+        if self.quantization == "ubinary":
+            raise InputError(
+                'quantization="ubinary" comes from encode_* alone; use "binary", which ranks the same, and '
+                'encode_documents(..., quantization="ubinary") for the bits themselves'
+            )
+
     def _float_form(self) -> Form:
-        if self.quantization == "ubinary":  # said before the work, not after it
-            raise InputError('quantization="ubinary" comes from encode_* alone; use "binary", which ranks the same')
+        self.check_floats()
         return {}
 
     def _floats(self, codes: Vectors) -> list[list[float]]:

@@ -109,7 +109,7 @@ class Option:
         if self.choices:
             raise InputError(f"{name}={value!r} is unknown; use {_either(self.choices)}, or leave it out")
         if isinstance(value, tuple(kind for kind in self._kinds if kind is not int)):
-            return value
+            return str(value) if isinstance(value, Path) else value
         wanted = " or ".join(_KINDS[kind] for kind in self._kinds)
         raise InputTypeError(f"{name} must be {wanted}, not {type(value).__name__}")
 
@@ -248,7 +248,7 @@ class Options:
 class HubOptions(Options):
     """Where files come from."""
 
-    cache_folder: str | Path | None = option("The hub's cache folder", default=None, absent="the hub's own", check=str)
+    cache_folder: str | Path | None = option("The hub's cache folder", default=None, absent="the hub's own")
     local_files_only: bool = option("Never touch the network", default=False)
     token: str | bool | None = option(
         "Access token for the hub, in no dump", default=None, absent="the hub's own", secret=True

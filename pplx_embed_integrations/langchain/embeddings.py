@@ -6,22 +6,21 @@ checkpoint is run.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
-from langchain_core.stores import ByteStore
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, ValidationError
+from langchain_core.stores import BaseStore, ByteStore
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, create_model
 from typing_extensions import Self, Unpack
 
 from ..biencoder import Form, PplxBiEncoder
 from ..errors import InputError, InputTypeError, NotContextualError, warn
 from ..inputs import check_documents, check_texts
+from ..options import BiEncoderOptions, documented, fields_of, options_of, refuse_unknown
 from ..threads import in_thread
 from ..vectors import Vectors, to_lists, vector_dtype
 from .cache import DocumentCache
@@ -33,7 +32,18 @@ from .splitting import ChunkedDocument, chunk_documents, is_splitting
 __all__ = ["PplxEmbeddings"]
 
 
-class PplxEmbeddings(BaseModel, Embeddings):
+_PAIR = options_of(BiEncoderOptions)["model"].default
+
+if TYPE_CHECKING:
+
+    class _Options(BiEncoderOptions, BaseModel): ...
+
+else:
+    _Options = create_model("_Options", **fields_of(BiEncoderOptions, Field))
+
+
+@documented(BiEncoderOptions)
+class PplxEmbeddings(_Options, Embeddings):
     """pplx-embed as a LangChain embedding model: queries through a v1 model, documents through a context-v1 model.
 
     `embed_documents` takes a flat list for a list of independent texts. Chunks get the context of their document
@@ -43,34 +53,13 @@ class PplxEmbeddings(BaseModel, Embeddings):
     carry the options, neither weights nor the cache.
 
     Attributes:
-        model: A pair, `"0.6b"`, `"4b"` or `"miniature"`, or one checkpoint for both sides.
-        query_model: Checkpoint for queries, in place of the pair's.
-        document_model: Checkpoint for documents, in place of the pair's.
-        dimensions: Width of the vectors (Matryoshka); by default all that the model gives.
-        quantization: `"int8"`, `"binary"` (±1) or None. Packed bits: `encode_documents(..., quantization="ubinary")`.
-        normalize: Scale vectors to unit length, so that cosine, inner product and L2 all rank the same.
-        device: `"cpu"`, `"cuda"`, `"cuda:1"`, `"mps"`; by default the best there is.
-        devices: Several in place of one, `["cuda:0", "cuda:1"]` or `["cpu", "cpu"]`: a worker process each, for corpus
-            jobs; `embeddings.biencoder.close()` ends them.
-        dtype: `"auto"`, `"float32"` or `"bfloat16"`.
-        weights: `"int8"` for linear layers in 8 bits: faster on a CPU, slightly less exact.
-        backend: `"torch"`, or `"openvino"`: faster on a CPU, needs the extra of that name.
-        attention: A kernel in place of the fastest; see `PplxEncoder`.
-        max_tokens: Longest sequence; a longer document is read in overlapping windows.
-        batch_tokens: Tokens in a forward pass; bounds memory.
-        truncate: Cut a text of more than `max_tokens` instead of refusing it.
-        query_revision: Commit on the hub for the query side.
-        document_revision: Commit on the hub for the document side.
-        cache_folder: The hub's cache folder.
-        local_files_only: Never touch the network.
-        token: Access token for the hub.
-        show_progress: Show a bar while documents are embedded.
-        query_cache: How many query vectors are kept for queries that come again.
+        {options}
         cache: A `ByteStore` in which document vectors are kept; a document found there is not embedded again.
 
     Raises:
         CheckpointError: A name is unknown, or the two sides cannot be compared.
-        InputError: An option is unknown or out of range.
+        InputError: An option is out of range.
+        InputTypeError: There is no such option, or its value has the wrong type.
 
     Example:
         >>> embeddings = PplxEmbeddings("miniature", dimensions=128)
@@ -83,49 +72,34 @@ class PplxEmbeddings(BaseModel, Embeddings):
 
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
 
-    model: str | Path = "0.6b"
-    query_model: str | Path | None = None
-    document_model: str | Path | None = None
-    dimensions: int | None = None
-    quantization: Literal["int8", "binary"] | None = "int8"
-    normalize: bool = True
-    device: str | None = None
-    devices: list[str] | None = None
-    dtype: str = "auto"
-    weights: Literal["int8"] | None = None
-    backend: Literal["torch", "openvino"] = "torch"
-    attention: Literal["sdpa", "blocked", "varlen"] | None = None
-    max_tokens: int | None = None
-    batch_tokens: int | None = None
-    truncate: bool = False
-    query_revision: str | None = None
-    document_revision: str | None = None
-    cache_folder: str | Path | None = None
-    local_files_only: bool = False
-    token: SecretStr | bool | None = Field(default=None, repr=False)
-    show_progress: bool = False
-    query_cache: int = 0
+    # Like every field it is checked before pydantic sees it.
+    token: SecretStr | str | bool | None = Field(default=None, repr=False)  # type: ignore[assignment]
     cache: ByteStore | None = Field(default=None, exclude=True, repr=False)
 
     _biencoder: PplxBiEncoder = PrivateAttr()
     _document_cache: DocumentCache | None = PrivateAttr(default=None)
     _told_of_flat_lists: bool = PrivateAttr(default=False)
 
-    def __init__(self, model: str | Path = "0.6b", **options: Any) -> None:
-        """Check the options and the checkpoints' names; nothing is loaded."""
-        _refuse_unknown(options, known=list(type(self).model_fields))
-        try:
-            super().__init__(model=model, **options)
-        except ValidationError as error:
-            raise InputError("; ".join(_explain(dict(each)) for each in error.errors())) from None
-        self._connect()
+    if not TYPE_CHECKING:  # type checkers derive the arguments from the fields
 
-    def _connect(self) -> None:
-        settings = {name: getattr(self, name) for name in type(self).model_fields if name != "cache"}
-        if isinstance(self.token, SecretStr):
-            settings["token"] = self.token.get_secret_value()
-        settings["cache_folder"] = None if self.cache_folder is None else str(self.cache_folder)
-        self._biencoder = PplxBiEncoder(settings.pop("model"), **settings)
+        def __init__(self, model=_PAIR, *, cache=None, **options):
+            refuse_unknown(options, type(self).model_fields)
+            if isinstance(token := options.get("token"), SecretStr):
+                options["token"] = token.get_secret_value()
+            biencoder = PplxBiEncoder(model, **options)
+            biencoder.check_floats()
+            fields = {name: getattr(biencoder, name) for name in options}
+            if isinstance(biencoder.token, str):
+                fields["token"] = SecretStr(biencoder.token)
+            if cache is not None:
+                if not isinstance(cache, BaseStore):
+                    raise InputTypeError(f"cache must be a ByteStore of langchain_core, not {type(cache).__name__}")
+                fields["cache"] = cache
+            super().__init__(model=model, **fields)
+            self._connect(biencoder)
+
+    def _connect(self, biencoder: PplxBiEncoder) -> None:
+        self._biencoder = biencoder
         if self.cache is not None:
             self._document_cache = DocumentCache(
                 self.cache,
@@ -408,17 +382,3 @@ class PplxEmbeddings(BaseModel, Embeddings):
             return list((await self._biencoder.aencode_texts([text for [text] in documents]))[:, None])
 
         return np.concatenate(await self._document_cache.aencode([[text] for text in texts], encode))
-
-
-def _refuse_unknown(options: Mapping[str, Any], *, known: list[str]) -> None:
-    for name in options:
-        if name not in known:
-            nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-            hint = f" (did you mean {nearest[0]!r}?)" if nearest else ""
-            raise InputError(f"PplxEmbeddings has no option {name!r}{hint}; its options: {', '.join(known)}")
-
-
-def _explain(error: Mapping[str, Any]) -> str:
-    name = str(error["loc"][0])
-    given = "" if name == "token" else f" (given: {error['input']!r})"
-    return f"{name}: {error['msg']}{given}"

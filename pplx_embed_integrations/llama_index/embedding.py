@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from llama_index.core.callbacks import CBEventType, EventPayload
 from llama_index.core.instrumentation.events.embedding import EmbeddingEndEvent, EmbeddingStartEvent
-from llama_index.core.schema import BaseNode
+from llama_index.core.schema import BaseNode, MetadataMode
 from llama_index.core.utils import get_tqdm_iterable
 from llama_index_instrumentation import get_dispatcher
 from tqdm.auto import tqdm
@@ -21,6 +21,7 @@ from tqdm.auto import tqdm
 from ..biencoder import PplxBiEncoder
 from ..errors import warn
 from ..inputs import check_text, check_texts
+from ..options import documented
 from ..vectors import Vectors
 from .findings import FLAT, findings
 from .flow import Flow, arun, either, in_worker, run
@@ -33,7 +34,7 @@ from .nodes import (
     read_documents,
     set_embeddings,
 )
-from .options import EmbeddingOptions
+from .options import EmbeddingOptions, NodeOptions
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -49,6 +50,7 @@ dispatcher = get_dispatcher(__name__)
 _asked: ContextVar[bool] = ContextVar("_asked", default=False)
 
 
+@documented(NodeOptions)
 class PplxEmbedding(EmbeddingOptions):
     """pplx-embed as a LlamaIndex embedding model: queries through one checkpoint, documents through another.
 
@@ -60,36 +62,7 @@ class PplxEmbedding(EmbeddingOptions):
     the weights. Every option that changes a vector is part of `to_dict()`, hence of an ingestion cache's key.
 
     Args:
-        model_name: A pair, `"0.6b"`, `"4b"` or `"miniature"`, or one checkpoint for both sides. Not looked at where
-            `query_model` and `document_model` are both given; as a field it names the two.
-        query_model: Checkpoint for queries, in place of the pair's: a name, hub id or local folder.
-        document_model: Checkpoint for documents, in place of the pair's.
-        dimensions: Width of the vectors (Matryoshka); by default all that the model gives.
-        quantization: `"int8"`, `"binary"` or `None`.
-        normalize: Scale vectors to unit length, so that cosine, inner product and L2 rank alike.
-        metadata_mode: Which metadata is embedded with a node's text when nodes are given.
-        metadata_per_document: Put metadata that all chunks of a document share before the document once, as a chunk
-            whose vector is dropped, instead of in front of each chunk: every chunk has read it and none is averaged
-            with it.
-        device: Where both sides run; by default the best there is.
-        devices: Several in place of one, `["cuda:0", "cuda:1"]` or `["cpu", "cpu"]`: a worker process each, for corpus
-            jobs; `embed_model.biencoder.close()` ends them.
-        dtype: `"auto"`, `"float32"` or `"bfloat16"`.
-        weights: `"int8"` for linear layers in 8 bits: faster on a CPU, slightly less exact.
-        backend: `"torch"`, or `"openvino"`: faster on a CPU, needs the extra of that name.
-        attention: A kernel in place of the fastest; see `PplxEncoder`.
-        max_tokens: Longest sequence; longer documents are read in overlapping windows.
-        batch_tokens: Tokens in a forward pass.
-        truncate: Cut a text that is too long instead of refusing it.
-        query_revision: Commit on the hub for the query side, in place of the pinned one.
-        document_revision: Commit on the hub for the document side.
-        cache_folder: The hub's cache folder.
-        local_files_only: Never touch the network.
-        token: Access token for the hub; never part of `to_dict()`.
-        query_cache: How many query vectors are kept for queries that come again; no part of `to_dict()`.
-        embed_batch_size: Texts a call hands to the encoder, at most 2048. The encoder packs them to a token budget by
-            itself, so this sets only how often progress and events are reported; LlamaIndex's own default of 10
-            would starve it.
+        {options}
         callback_manager: LlamaIndex's callbacks.
         num_workers: Accepted for LlamaIndex's sake; the encoder gathers concurrent calls whatever it says.
         embeddings_cache: LlamaIndex's cache of vectors by text. It cannot tell a document's chunk from the same text
@@ -106,9 +79,6 @@ class PplxEmbedding(EmbeddingOptions):
         >>> len(embed_model.get_query_embedding("Who wrote the first program?"))
         128
     """
-
-    if TYPE_CHECKING:  # else type checkers see the signature that pydantic makes of the fields
-        __init__ = EmbeddingOptions.__init__
 
     @classmethod
     def class_name(cls) -> str:
@@ -185,7 +155,7 @@ class PplxEmbedding(EmbeddingOptions):
     def _embed(self, nodes: Sequence[BaseNode], *, show_progress: bool) -> Flow[Sequence[BaseNode]]:
         checked = check_nodes(nodes)
         if not self._biencoder.contextual:
-            kept, texts = flat_texts(checked, self.metadata_mode)
+            kept, texts = flat_texts(checked, MetadataMode(self.metadata_mode))
             _log_blank(len(nodes) - len(kept))
             vectors = yield either(
                 self.get_text_embedding_batch, self.aget_text_embedding_batch, texts, show_progress=show_progress
@@ -217,7 +187,7 @@ class PplxEmbedding(EmbeddingOptions):
         return documents
 
     def _documents(self, nodes: list[BaseNode]) -> list[NodeDocument]:
-        return read_documents(nodes, self.metadata_mode, header_once=self.metadata_per_document)
+        return read_documents(nodes, MetadataMode(self.metadata_mode), header_once=self.metadata_per_document)
 
     def _check(self, documents: list[NodeDocument]) -> None:
         if documents:

@@ -5,157 +5,118 @@ Knows the bi-encoder's options and LlamaIndex's, and how they clash; must not kn
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from llama_index.core.base.embeddings.base import BaseEmbedding
-from llama_index.core.bridge.pydantic import Field, PrivateAttr
-from llama_index.core.callbacks import CallbackManager
+from llama_index.core.bridge.pydantic import Field, PrivateAttr, create_model
 from llama_index.core.schema import MetadataMode
 
 from ..biencoder import PplxBiEncoder
 from ..checkpoints import hub_id, list_checkpoints, resolve, resolve_pair
-from ..errors import InputError, InputTypeError
-from ..vectors import Quantization
+from ..errors import InputError
+from ..inputs import check_positive
+from ..options import BiEncoderOptions, PairOptions, fields_of, option, options_of, refuse_unknown
 from .keys import located, spelled_out
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["EmbeddingOptions"]
+__all__ = ["EmbeddingOptions", "NodeOptions"]
+
+_MODEL = options_of(BiEncoderOptions)["model"]
+_FIXED = options_of(PairOptions)
+"""Options that stay as they are: a vector is compared with those that were made before."""
 
 
-_BIENCODER_OPTIONS = (
-    "query_model",
-    "document_model",
-    "dimensions",
-    "quantization",
-    "normalize",
-    "device",
-    "devices",
-    "dtype",
-    "weights",
-    "backend",
-    "attention",
-    "max_tokens",
-    "batch_tokens",
-    "truncate",
-    "query_revision",
-    "document_revision",
-    "cache_folder",
-    "local_files_only",
-    "token",
-    "query_cache",
-)
+def metadata_mode_of(value: MetadataMode | str) -> MetadataMode:
+    """Return the mode that a name stands for.
+
+    Raises:
+        InputError: There is no such mode.
+
+    Example:
+        >>> metadata_mode_of("none")
+        <MetadataMode.NONE: 'none'>
+    """
+    try:
+        return MetadataMode(value)
+    except ValueError:
+        allowed = ", ".join(repr(mode.value) for mode in MetadataMode)
+        raise InputError(f"metadata_mode={value!r} is unknown; use one of {allowed}") from None
 
 
-_DECISIVE = frozenset(
-    ("quantization", "normalize", "weights", "backend", "truncate", "metadata_mode", "metadata_per_document")
-)
-"""Options that change a vector, beside those that depend on the models."""
+class NodeOptions(PairOptions):
+    """A pair by its name, and how nodes are read."""
 
-
-class EmbeddingOptions(BaseEmbedding):
-    """The options of a `PplxEmbedding`, where they are described; holds the bi-encoder made from them."""
-
-    query_model: str = Field(description="Checkpoint that embeds queries.")
-    document_model: str = Field(description="Checkpoint that embeds documents.")
-    dimensions: int | None = Field(default=None, description="Width of the vectors; None for all.")
-    quantization: Quantization | None = Field(default="int8", description="int8, binary or None.")
-    normalize: bool = Field(default=True, description="Whether vectors have unit length.")
-    metadata_mode: MetadataMode = Field(default=MetadataMode.EMBED, description="Metadata embedded with a node.")
-    metadata_per_document: bool = Field(default=False, description="Whether shared metadata is read once a document.")
-    device: str | None = Field(default=None, description="Where both sides run.")
-    devices: list[str] | None = Field(default=None, description="Several devices, a worker process each.")
-    dtype: str = Field(default="auto", description="Precision of the forward pass.")
-    weights: Literal["int8"] | None = Field(default=None, description="int8 for linear layers in 8 bits.")
-    backend: Literal["torch", "openvino"] = Field(default="torch", description="What runs the models.")
-    attention: Literal["sdpa", "blocked", "varlen"] | None = Field(
-        default=None, description="A kernel in place of the fastest."
+    model_name: str | Path = option(_MODEL.description, default=_MODEL.default, kw_only=False, check=_MODEL.check)
+    metadata_mode: MetadataMode | str = option(
+        "Which metadata is embedded with a node's text when nodes are given",
+        default=MetadataMode.EMBED,
+        absent='`"embed"`',
+        check=metadata_mode_of,
+        changes_vectors=True,
+        page="contextual-llama-index.md#metadata",
     )
-    max_tokens: int | None = Field(default=None, description="Longest sequence.")
-    batch_tokens: int | None = Field(default=None, description="Tokens in a forward pass.")
-    truncate: bool = Field(default=False, description="Whether what is too long is cut.")
-    query_revision: str | None = Field(default=None, description="Commit of the query side.")
-    document_revision: str | None = Field(default=None, description="Commit of the document side.")
-    cache_folder: str | None = Field(default=None, description="The hub's cache folder.")
-    local_files_only: bool = Field(default=False, description="Whether the network is never touched.")
-    token: str | bool | None = Field(default=None, exclude=True, repr=False, description="Access token for the hub.")
-    query_cache: int = Field(default=0, description="Query vectors that are kept.")
+    metadata_per_document: bool = option(
+        "Put metadata that all chunks of a document share before the document once, as a chunk whose vector is "
+        "dropped, instead of in front of each chunk: every chunk has read it and none is averaged with it",
+        default=False,
+        changes_vectors=True,
+        page="contextual-llama-index.md#metadata",
+    )
+    embed_batch_size: int = option(
+        "Texts a call hands to the encoder, at most 2048. The encoder packs them to a token budget by itself, so this "
+        "sets only how often progress and events are reported; LlamaIndex's own default of 10 would starve it",
+        default=256,
+        check=partial(check_positive, "embed_batch_size", largest=2048),
+    )
+
+
+if TYPE_CHECKING:
+
+    class _Options(NodeOptions, BaseEmbedding): ...  # type: ignore[misc]  # a name may be a path
+
+else:
+    _Options = create_model("_Options", __base__=BaseEmbedding, **fields_of(NodeOptions, Field))
+
+
+class EmbeddingOptions(_Options):
+    """A LlamaIndex embedding model as its options; holds the bi-encoder made from them."""
 
     _biencoder: PplxBiEncoder = PrivateAttr()
 
-    def __init__(
-        self,
-        model_name: str | Path = "0.6b",
-        *,
-        query_model: str | Path | None = None,
-        document_model: str | Path | None = None,
-        dimensions: int | None = None,
-        quantization: Quantization | None = "int8",
-        normalize: bool = True,
-        metadata_mode: MetadataMode | str = MetadataMode.EMBED,
-        metadata_per_document: bool = False,
-        device: str | None = None,
-        devices: Sequence[str] | None = None,
-        dtype: str = "auto",
-        weights: Literal["int8"] | None = None,
-        backend: Literal["torch", "openvino"] = "torch",
-        attention: Literal["sdpa", "blocked", "varlen"] | None = None,
-        max_tokens: int | None = None,
-        batch_tokens: int | None = None,
-        truncate: bool = False,
-        query_revision: str | None = None,
-        document_revision: str | None = None,
-        cache_folder: str | Path | None = None,
-        local_files_only: bool = False,
-        token: str | bool | None = None,
-        query_cache: int = 0,
-        embed_batch_size: int = 256,
-        callback_manager: CallbackManager | None = None,
-        num_workers: int | None = None,
-        embeddings_cache: Any = None,
-        rate_limiter: Any = None,
-        **unknown: Any,
-    ) -> None:
-        unknown.pop("class_name", None)  # `model_dump` writes it
-        if unknown:
-            raise InputTypeError(unknown_option(next(iter(unknown)), type(self).model_fields))
-        given = {name: value for name, value in locals().items() if name in _BIENCODER_OPTIONS}
-        pair = resolve_pair(model_name) if query_model is None or document_model is None else ("", "")
-        given["query_model"] = canonical_name(pair[0] if query_model is None else query_model)
-        given["document_model"] = canonical_name(pair[1] if document_model is None else document_model)
-        given["cache_folder"] = None if cache_folder is None else str(cache_folder)
-        given["dtype"] = str(dtype).removeprefix("torch.")
-        biencoder = PplxBiEncoder(**given)
-        _check_clashes(biencoder, metadata_per_document=metadata_per_document)
-        check_cache(embeddings_cache, biencoder)
-        given |= {name: biencoder.options[name] for name in ("query_revision", "document_revision")}
-        given |= {
-            "model_name": label(given["query_model"], given["document_model"]),
-            "metadata_mode": metadata_mode_of(metadata_mode),
-            "metadata_per_document": metadata_per_document,
-            "embed_batch_size": embed_batch_size,
-            "callback_manager": callback_manager or CallbackManager([]),
-            "num_workers": num_workers,
-            "embeddings_cache": embeddings_cache,
-            "rate_limiter": rate_limiter,
-        }
-        given["devices"] = None if devices is None else list(devices)
-        super().__init__(**given)
-        self._biencoder = biencoder
+    if not TYPE_CHECKING:  # type checkers derive the arguments from the fields
+
+        def __init__(self, model_name=_MODEL.default, **options):
+            options.pop("class_name", None)  # `model_dump` writes it
+            refuse_unknown(options, type(self).model_fields)
+            table = options_of(NodeOptions)
+            fields = {
+                name: table[name].checked(name, value) if name in table else value
+                for name, value in options.items()
+                if name != "callback_manager" or value is not None
+            }
+            fields |= _names(model_name, fields.get("query_model"), fields.get("document_model"))
+            biencoder = PplxBiEncoder(**{name: value for name, value in fields.items() if name in _FIXED})
+            _check_clashes(biencoder, metadata_per_document=fields.get("metadata_per_document", False))
+            check_cache(fields.get("embeddings_cache"), biencoder)
+            fields |= {name: biencoder.options[name] for name in ("query_revision", "document_revision")}
+            super().__init__(**fields)
+            self._biencoder = biencoder
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name in _BIENCODER_OPTIONS:
+        if name in _FIXED:
             raise InputError(
                 f"{name} cannot be changed: vectors already stored would no longer match; make a new object, "
                 f"for example embed_model.model_copy(update={{{name!r}: ...}})"
             )
         if name == "embeddings_cache":
             check_cache(value, self._biencoder)
-        super().__setattr__(name, value)
+        table = options_of(NodeOptions)
+        super().__setattr__(name, table[name].checked(name, value) if name in table else value)
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """Copy the object; with `update`, make one anew from the changed options, checked as by the constructor."""
@@ -181,7 +142,8 @@ class EmbeddingOptions(BaseEmbedding):
         Raises:
             CheckpointError: The files of a checkpoint have changed since it was loaded, or are damaged.
         """
-        data = {name: value for name, value in super().to_dict(**options).items() if name in _DECISIVE}
+        decisive = {name for name, each in options_of(NodeOptions).items() if each.changes_vectors}
+        data = {name: value for name, value in super().to_dict(**options).items() if name in decisive}
         data |= spelled_out(self._biencoder)
         data["dimensions"] = self._biencoder.dimension
         data["model_name"] = label(data["query_model"], data["document_model"])  # tracers show it
@@ -211,11 +173,7 @@ class EmbeddingOptions(BaseEmbedding):
 
 
 def _check_clashes(biencoder: PplxBiEncoder, *, metadata_per_document: bool) -> None:
-    if biencoder.quantization == "ubinary":
-        raise InputError(
-            'quantization="ubinary" gives packed bits, and LlamaIndex takes lists of floats; use "binary", which ranks '
-            'the same, and encode_documents(..., quantization="ubinary") for the bits themselves'
-        )
+    biencoder.check_floats()
     if metadata_per_document and not biencoder.contextual:
         raise InputError(
             f"metadata_per_document=True needs a contextual document model; {biencoder.options['document_model']!r} "
@@ -247,6 +205,13 @@ def check_cache(cache: object, biencoder: PplxBiEncoder) -> None:
         )
 
 
+def _names(model_name: str | Path, query_model: str | Path | None, document_model: str | Path | None) -> dict[str, str]:
+    pair = resolve_pair(model_name) if query_model is None or document_model is None else ("", "")
+    query = canonical_name(pair[0] if query_model is None else query_model)
+    document = canonical_name(pair[1] if document_model is None else document_model)
+    return {"model_name": label(query, document), "query_model": query, "document_model": document}
+
+
 def canonical_name(model: str | Path) -> str:
     """Return the one name of a checkpoint, the same on every machine and in every letter case, or a folder's path.
 
@@ -268,33 +233,3 @@ def label(query_model: str, document_model: str) -> str:
         'v1-0.6b + context-v1-0.6b'
     """
     return document_model if query_model == document_model else f"{query_model} + {document_model}"
-
-
-def metadata_mode_of(value: MetadataMode | str) -> MetadataMode:
-    """Return the mode that a name stands for.
-
-    Raises:
-        InputError: There is no such mode.
-
-    Example:
-        >>> metadata_mode_of("none")
-        <MetadataMode.NONE: 'none'>
-    """
-    try:
-        return MetadataMode(value)
-    except ValueError:
-        allowed = ", ".join(repr(mode.value) for mode in MetadataMode)
-        raise InputError(f"metadata_mode={value!r} is unknown; use one of {allowed}") from None
-
-
-def unknown_option(name: str, known: Iterable[str]) -> str:
-    """Return what to tell somebody who gave an option that does not exist.
-
-    Example:
-        >>> unknown_option("dimension", ["dimensions", "device"])
-        "there is no option 'dimension' (did you mean 'dimensions'?); there are: device, dimensions"
-    """
-    names = sorted(known)
-    nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
-    hint = f" (did you mean {nearest[0]!r}?)" if nearest else ""
-    return f"there is no option {name!r}{hint}; there are: {', '.join(names)}"
