@@ -130,7 +130,8 @@ class PplxBiEncoder(BiEncoderOptions):
 
     async def _aencoder(self, spec: CheckpointSpec) -> PplxEncoder:
         # The first one imports torch, which takes seconds: not on the event loop.
-        return self._encoders.get((spec.source, spec.revision)) or await in_thread(self._encoder, spec)
+        found = self._encoders.get((spec.source, spec.revision))
+        return await in_thread(self._encoder, spec) if found is None else found
 
     def hold(self, other: PplxBiEncoder) -> None:
         """Keep what a pair with the same checkpoints has loaded, for a copy with other options; loads nothing."""
@@ -164,6 +165,18 @@ class PplxBiEncoder(BiEncoderOptions):
             NotContextualError: The document side was not trained for this.
         """
         self.document.check_documents(documents, names=names)
+
+    def check_floats(self) -> None:
+        """Refuse what has no form as floats, before any work.
+
+        Raises:
+            InputError: Vectors are packed bits.
+        """
+        if self.quantization == "ubinary":
+            raise InputError(
+                'quantization="ubinary" comes from encode_* alone; use "binary", which ranks the same, and '
+                'encode_documents(..., quantization="ubinary") for the bits themselves'
+            )
 
     def encode_query(self, text: str, **form: Unpack[Form]) -> Vectors:
         """Embed a query: `[dimension]`, in native form.
@@ -268,18 +281,6 @@ class PplxBiEncoder(BiEncoderOptions):
 
     def _form(self, form: Form) -> Form:
         return {"dimensions": self.dimension, "quantization": self.quantization, **form}
-
-    def check_floats(self) -> None:
-        """Refuse what has no form as floats, before any work.
-
-        Raises:
-            InputError: Vectors are packed bits.
-        """
-        if self.quantization == "ubinary":
-            raise InputError(
-                'quantization="ubinary" comes from encode_* alone; use "binary", which ranks the same, and '
-                'encode_documents(..., quantization="ubinary") for the bits themselves'
-            )
 
     def _float_form(self) -> Form:
         self.check_floats()

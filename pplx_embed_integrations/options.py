@@ -330,8 +330,12 @@ class SideOptions(HubOptions):
 class EncoderOptions(SideOptions):
     """One checkpoint."""
 
-    model: str | Path = option("Name, hub id, or path of a local folder", kw_only=False, check=_left)
-    revision: str | None = option("Commit, tag or branch on the hub", default=None, absent="pinned", check=_left)
+    model: str | Path = option(
+        "Name, hub id, or path of a local folder", kw_only=False, check=_left, changes_vectors=True
+    )
+    revision: str | None = option(
+        "Commit, tag or branch on the hub", default=None, absent="pinned", check=_left, changes_vectors=True
+    )
 
 
 class PairOptions(SideOptions):
@@ -358,7 +362,7 @@ class PairOptions(SideOptions):
         page="dimensions-and-quantization.md",
     )
     quantization: Quantization | None = option(
-        '`"int8"`, `"binary"` (±1) or `None` (float32); packed bits, `"ubinary"`, come from `encode_*` alone',
+        '`"int8"`, `"binary"` (±1) or `None` (float32)',
         default="int8",
         check=check_quantization,
         changes_vectors=True,
@@ -385,6 +389,7 @@ class BiEncoderOptions(PairOptions):
         default="0.6b",
         kw_only=False,
         check=_left,
+        changes_vectors=True,
     )
     show_progress: bool = option("Show a bar that counts tokens while documents are embedded", default=False)
 

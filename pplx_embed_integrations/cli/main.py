@@ -12,10 +12,11 @@ import sys
 import warnings
 from collections.abc import Sequence
 from importlib import import_module
-from typing import TextIO
+from typing import Any, TextIO
 
 from .. import __version__
 from ..errors import PplxEmbedError
+from ..options import BiEncoderOptions, options_of
 from .interruption import INTERRUPTED, end_now, end_soon_after_ctrl_c
 from .terminal import guarded, shown
 
@@ -146,10 +147,10 @@ def _add_index(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "folder that is empty now",
     )
     _add_model(command, default="0.6b, or what the collection was made with")
-    command.add_argument("--dimensions", type=int, metavar="N", help="cut vectors to N numbers (default: all)")
-    command.add_argument(
-        "--quantization", choices=["int8", "binary", "none"], help="form of the vectors (default: int8; none: float32)"
-    )
+    _add_option(command, "dimensions", type=int, metavar="N")
+    # Stores of floats take no packed bits.
+    forms = [form for form in options_of(BiEncoderOptions)["quantization"].choices if form != "ubinary"]
+    _add_option(command, "quantization", choices=[*forms, "none"])
     command.add_argument("--chunk-tokens", type=_positive, metavar="N", help="longest chunk in tokens (default: 256)")
 
 
@@ -209,13 +210,16 @@ def _add_store(command: argparse.ArgumentParser) -> None:
 
 
 def _add_model(command: argparse.ArgumentParser, *, default: str) -> None:
-    command.add_argument(
-        "--model",
-        metavar="NAME",
-        help=f"a pair (0.6b, 4b, miniature), or one checkpoint or folder for both sides (default: {default})",
-    )
-    command.add_argument("--query-model", metavar="NAME", help="checkpoint or folder that embeds the queries")
-    command.add_argument("--document-model", metavar="NAME", help="checkpoint or folder that embeds the documents")
+    _add_option(command, "model", default, metavar="NAME")
+    _add_option(command, "query_model", metavar="NAME")
+    _add_option(command, "document_model", metavar="NAME")
+
+
+def _add_option(command: argparse.ArgumentParser, name: str, default: str = "", **how: Any) -> None:
+    option = options_of(BiEncoderOptions)[name]
+    text = f"{option.description} (default: {default or option.shown_default})"
+    plain = text.replace("`", "").replace('"', "").replace("None", "none")
+    command.add_argument(f"--{name.replace('_', '-')}", help=plain[0].lower() + plain[1:], **how)
 
 
 def _positive(text: str) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from langchain_core.documents import Document
@@ -32,7 +32,7 @@ from .splitting import ChunkedDocument, chunk_documents, is_splitting
 __all__ = ["PplxEmbeddings"]
 
 
-_PAIR = options_of(BiEncoderOptions)["model"].default
+_OPTIONS = options_of(BiEncoderOptions)
 
 if TYPE_CHECKING:
 
@@ -73,7 +73,9 @@ class PplxEmbeddings(_Options, Embeddings):
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
 
     # Like every field it is checked before pydantic sees it.
-    token: SecretStr | str | bool | None = Field(default=None, repr=False)  # type: ignore[assignment]
+    token: SecretStr | str | bool | None = Field(  # type: ignore[assignment]
+        default=None, repr=False, description=_OPTIONS["token"].description
+    )
     cache: ByteStore | None = Field(default=None, exclude=True, repr=False)
 
     _biencoder: PplxBiEncoder = PrivateAttr()
@@ -82,7 +84,7 @@ class PplxEmbeddings(_Options, Embeddings):
 
     if not TYPE_CHECKING:  # type checkers derive the arguments from the fields
 
-        def __init__(self, model=_PAIR, *, cache=None, **options):
+        def __init__(self, model=_OPTIONS["model"].default, *, cache=None, **options):
             refuse_unknown(options, type(self).model_fields)
             if isinstance(token := options.get("token"), SecretStr):
                 options["token"] = token.get_secret_value()

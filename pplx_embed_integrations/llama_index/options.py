@@ -51,7 +51,9 @@ def metadata_mode_of(value: MetadataMode | str) -> MetadataMode:
 class NodeOptions(PairOptions):
     """A pair by its name, and how nodes are read."""
 
-    model_name: str | Path = option(_MODEL.description, default=_MODEL.default, kw_only=False, check=_MODEL.check)
+    model_name: str | Path = option(
+        _MODEL.description, default=_MODEL.default, kw_only=False, check=_MODEL.check, changes_vectors=True
+    )
     metadata_mode: MetadataMode | str = option(
         "Which metadata is embedded with a node's text when nodes are given",
         default=MetadataMode.EMBED,

@@ -1,0 +1,39 @@
+"""Write the tables of options into the documentation, from the one place where options are declared.
+
+A table stands between `<!-- options: NAME -->` and `<!-- end of options -->`, where NAME is a class of options.
+Usage: python tools/options.py docs/*.md
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+from pplx_embed_integrations.llama_index.options import NodeOptions
+from pplx_embed_integrations.options import BiEncoderOptions, Option, options_of
+
+_TABLE = re.compile(r"(<!-- options: (\w+) -->\n).*?(<!-- end of options -->)", re.DOTALL)
+
+
+def refreshed(text: str) -> str:
+    """Return a page with its tables as they should be."""
+    return _TABLE.sub(lambda found: found[1] + table(found[2]) + found[3], text)
+
+
+def table(name: str) -> str:
+    """Return the table of a class of options."""
+    schemas = {schema.__name__: schema for schema in (BiEncoderOptions, NodeOptions)}
+    rows = [_row(option, each) for option, each in options_of(schemas[name]).items()]
+    return "\n".join(["| Option | Default | Changes vectors | |", "|---|---|---|---|", *rows, ""])
+
+
+def _row(name: str, option: Option) -> str:
+    more = f"; [more]({option.page})" if option.page else ""
+    decisive = "yes" if option.changes_vectors else ""
+    return f"| `{name}` | {option.shown_default} | {decisive} | {option.description}{more} |"
+
+
+if __name__ == "__main__":
+    for page in map(Path, sys.argv[1:]):
+        page.write_text(refreshed(page.read_text(encoding="utf-8")), encoding="utf-8")
