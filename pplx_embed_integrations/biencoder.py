@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 from .checkpoints import CheckpointSpec, resolve, resolve_pair
-from .embedder import in_form
+from .embedder import Embedder, as_embedder, in_form
 from .errors import CheckpointError, InputError
 from .inputs import check_positive, check_text
-from .options import BiEncoderOptions, HubOptions, PairOptions, SideOptions, documented, values_of
+from .options import BiEncoderOptions, HubOptions, PairOptions, SideOptions, documented, options_of, values_of
 from .query_cache import QueryCache
 from .threads import in_thread
 from .vectors import Quantization, Vectors, check_dimensions, to_lists
@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from .backbone import PplxEncoder
+    from .options import Model
 
-__all__ = ["Form", "PplxBiEncoder"]
+__all__ = ["Form", "PplxBiEncoder", "models_of"]
 
 
 class Form(TypedDict, total=False):
@@ -38,12 +39,12 @@ class Form(TypedDict, total=False):
 
 @documented(BiEncoderOptions)
 class PplxBiEncoder(BiEncoderOptions):
-    """A pair of checkpoints: one embeds queries, one embeds documents.
+    """A pair of models: one embeds queries, one embeds documents.
 
     By default queries go through a v1 model and documents through the context-v1 model of the same size. Any
-    checkpoint may stand on either side; the same one on both sides is loaded once. Nothing is loaded, downloaded or
-    imported before the first vector, except the `config.json` of a repository on the hub that is not in the list of
-    checkpoints: it says whether the two sides agree.
+    checkpoint may stand on either side, and any `Embedder`; the same one on both sides is loaded once. Nothing is
+    loaded, downloaded or imported before the first vector, except the `config.json` of a repository on the hub that is
+    not in the list of checkpoints: it says whether the two sides agree.
 
     `encode_*` methods return numpy arrays in their native form (int8 codes, packed bits); `embed_*` methods return
     lists of Python floats, by default of unit length, as the frameworks' stores want them. Each has an `a...` twin
@@ -66,34 +67,41 @@ class PplxBiEncoder(BiEncoderOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        whole = self.query_model is None or self.document_model is None
-        query: str | Path
-        document: str | Path
-        query, document = resolve_pair(self.model) if whole else ("", "")
-        query = query if self.query_model is None else self.query_model
-        document = document if self.document_model is None else self.document_model
-        fetch = partial(_fetch, **values_of(self, HubOptions))
-        self._query = resolve(query, revision=self.query_revision, fetch=fetch)
-        self._document = resolve(document, revision=self.document_revision, fetch=fetch)
+        query, document = models_of(self.model, self.query_model, self.document_model)
+        self._query = self._side("query", query)
+        self._document = self._side("document", document)
+        specs = [side for side in (self._query, self._document) if isinstance(side, CheckpointSpec)]
+        if not specs:
+            _refuse_options(self)
         self.dimension = _common_dimension(self._query, self._document, self.dimensions)
         if self.max_tokens is not None:
-            longest = min(self._query.max_tokens, self._document.max_tokens)
+            longest = min(spec.max_tokens for spec in specs)
             self.max_tokens = check_positive("max_tokens", self.max_tokens, largest=longest)
         self._query_cache = QueryCache(self.query_cache)
         self._encoders: dict[tuple[str, str | None], PplxEncoder] = {}
 
+    def _side(self, side: str, model: Model) -> CheckpointSpec | Embedder:
+        name, revision = f"{side}_model", getattr(self, f"{side}_revision")
+        embedder = as_embedder(model, name=name)
+        if embedder is None:
+            fetch = partial(_fetch, **values_of(self, HubOptions))
+            return resolve(cast("str | Path", model), revision=revision, fetch=fetch)
+        if revision is not None:
+            raise InputError(
+                f"{side}_revision={revision!r} is for a checkpoint, and {name} is an embedder; leave it out"
+            )
+        return embedder
+
     def __repr__(self) -> str:
-        return f"PplxBiEncoder(query_model={self._query.name!r}, document_model={self._document.name!r})"
+        return f"PplxBiEncoder(query_model={_called(self._query)}, document_model={_called(self._document)})"
 
     @property
-    def options(self) -> dict[str, str | int | bool | None]:
+    def options(self) -> dict[str, Any]:
         """The options that decide a vector, as they were given; what they came to mean is in `identity`."""
         return {
             **values_of(self, PairOptions, decisive=True),
-            "query_model": self._query.source,
-            "query_revision": self._query.revision,
-            "document_model": self._document.source,
-            "document_revision": self._document.revision,
+            **_source("query", self._query),
+            **_source("document", self._document),
             "dimensions": self.dimension,
         }
 
@@ -103,20 +111,32 @@ class PplxBiEncoder(BiEncoderOptions):
         return self._document.contextual
 
     @property
-    def query(self) -> PplxEncoder:
-        """The encoder of queries; made, not yet loaded, at first use."""
-        return self._encoder(self._query)
+    def symmetric(self) -> bool:
+        """Whether a text is known to have one vector, as a query and as a document."""
+        one = self._query
+        return isinstance(one, CheckpointSpec) and one == self._document and one.family.prompts is None
 
     @property
-    def document(self) -> PplxEncoder:
-        """The encoder of documents, the same object where both sides are one checkpoint."""
-        return self._encoder(self._document)
+    def query(self) -> PplxEncoder | Any:  # Any: to type checkers, too, a given embedder is what it is
+        """What embeds queries: the embedder that was given, else a `PplxEncoder`, which is made at first use."""
+        return self._embedder(self._query)
+
+    @property
+    def document(self) -> PplxEncoder | Any:
+        """What embeds documents, the same object where both sides are one checkpoint."""
+        return self._embedder(self._document)
 
     def close(self) -> None:
-        """Let go of both sides' weights and end their worker processes; the next call loads anew."""
+        """Release both sides' weights and end their worker processes; the next call loads anew.
+
+        An embedder that was given stays as it is.
+        """
         self._query_cache.clear()
         for encoder in list(self._encoders.values()):
             encoder.close()
+
+    def _embedder(self, side: CheckpointSpec | Embedder) -> Embedder:
+        return self._encoder(side) if isinstance(side, CheckpointSpec) else side
 
     def _encoder(self, spec: CheckpointSpec) -> PplxEncoder:
         key = spec.source, spec.revision
@@ -128,14 +148,18 @@ class PplxBiEncoder(BiEncoderOptions):
             self._encoders.setdefault(key, PplxEncoder(name, revision=spec.revision, **values_of(self, SideOptions)))
         return self._encoders[key]
 
-    async def _aencoder(self, spec: CheckpointSpec) -> PplxEncoder:
-        # The first one imports torch, which takes seconds: not on the event loop.
-        found = self._encoders.get((spec.source, spec.revision))
-        return await in_thread(self._encoder, spec) if found is None else found
+    async def _aembedder(self, side: CheckpointSpec | Embedder) -> Embedder:
+        if not isinstance(side, CheckpointSpec):
+            return side
+        if (encoder := self._encoders.get((side.source, side.revision))) is not None:
+            return encoder
+        return await in_thread(self._encoder, side)  # the first one imports torch, which takes seconds
 
     def hold(self, other: PplxBiEncoder) -> None:
         """Keep what a pair with the same checkpoints has loaded, for a copy with other options; loads nothing."""
         for spec in (self._query, self._document):
+            if not isinstance(spec, CheckpointSpec):
+                continue
             if (loaded := other._encoders.get((spec.source, spec.revision))) is not None:
                 self._encoder(spec).hold(loaded)
 
@@ -223,20 +247,20 @@ class PplxBiEncoder(BiEncoderOptions):
 
     async def aencode_queries(self, texts: Sequence[str], **form: Unpack[Form]) -> Vectors:
         """`encode_queries` without blocking the event loop."""
-        return await (await self._aencoder(self._query)).aencode(texts, role="query", **self._form(form))
+        return await (await self._aembedder(self._query)).aencode(texts, role="query", **self._form(form))
 
     async def aencode_texts(self, texts: Sequence[str], **form: Unpack[Form]) -> Vectors:
         """`encode_texts` without blocking the event loop."""
-        encoder = await self._aencoder(self._document)
-        return await encoder.aencode(texts, role="document", **self._form(form), show_progress=self.show_progress)
+        embedder = await self._aembedder(self._document)
+        return await embedder.aencode(texts, role="document", **self._form(form), show_progress=self.show_progress)
 
     async def aencode_documents(
         self, documents: Sequence[Sequence[str]], *, names: Sequence[str] | None = None, **form: Unpack[Form]
     ) -> list[Vectors]:
         """`encode_documents` without blocking the event loop."""
         form = self._form(form)
-        encoder = await self._aencoder(self._document)
-        return await encoder.aencode_documents(documents, names=names, **form, show_progress=self.show_progress)
+        embedder = await self._aembedder(self._document)
+        return await embedder.aencode_documents(documents, names=names, **form, show_progress=self.show_progress)
 
     def embed_query(self, text: str) -> list[float]:
         """Embed a query: `dimension` Python floats."""
@@ -296,11 +320,51 @@ def _fetch(source: str, revision: str, **hub: Any) -> tuple[str, Path]:
     return config_folder(source, revision, **hub)
 
 
-def _common_dimension(query: CheckpointSpec, document: CheckpointSpec, dimensions: int | None) -> int:
+def models_of(model: Model, query_model: Model | None, document_model: Model | None) -> tuple[Model, Model]:
+    """Return what stands for queries and for documents.
+
+    Raises:
+        CheckpointError: Nothing has the name that is wanted.
+        InputTypeError: `model` is wanted, and is neither a name, a path nor an embedder.
+    """
+    if query_model is not None and document_model is not None:
+        return query_model, document_model
+    embedder = as_embedder(model, name="model")
+    query, document = resolve_pair(cast("str | Path", model)) if embedder is None else (embedder, embedder)
+    return query if query_model is None else query_model, document if document_model is None else document_model
+
+
+def _refuse_options(pair: PplxBiEncoder) -> None:
+    """Refuse what would be without effect: options of checkpoints, where there are none."""
+    given = [name for name, each in options_of(SideOptions).items() if getattr(pair, name) != each.default]
+    if given:
+        raise InputError(
+            f"without a checkpoint to load there is no use for {', '.join(given)}; both models are embedders, which "
+            "have options of their own"
+        )
+
+
+def _called(side: CheckpointSpec | Embedder) -> str:
+    return repr(side.name if isinstance(side, CheckpointSpec) else side)
+
+
+def _source(name: str, side: CheckpointSpec | Embedder) -> dict[str, Any]:
+    if isinstance(side, CheckpointSpec):
+        return {f"{name}_model": side.source, f"{name}_revision": side.revision}
+    return {f"{name}_model": side, f"{name}_revision": None}
+
+
+def _common_dimension(
+    query: CheckpointSpec | Embedder, document: CheckpointSpec | Embedder, dimensions: int | None
+) -> int:
     if query.dimension != document.dimension:
+        names = [
+            side.name if isinstance(side, CheckpointSpec) else f"{name}_model={side!r}"
+            for name, side in (("query", query), ("document", document))
+        ]
         raise CheckpointError(
-            f"{query.name} gives {query.dimension} dimensions and {document.name} {document.dimension}: their vectors "
-            "cannot be compared; use two checkpoints of one size, or the same one on both sides"
+            f"{names[0]} gives {query.dimension} dimensions and {names[1]} {document.dimension}: their vectors cannot "
+            "be compared; use two models of one size, or the same one on both sides"
         )
     return check_dimensions(
         dimensions, smallest=max(query.min_dimension, document.min_dimension), largest=query.dimension

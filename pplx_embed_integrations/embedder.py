@@ -8,9 +8,10 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Literal, Protocol, cast, get_args
 
-from .errors import InputError, NotContextualError
+from .errors import InputError, InputTypeError, NotContextualError
+from .inputs import check_positive
 from .vectors import Quantization, Vectors, check_dimensions, check_quantization
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ __all__ = [
     "Embedder",
     "OutputForm",
     "Role",
+    "as_embedder",
     "check_contextual",
     "check_role",
     "checkpoint_of",
@@ -120,6 +122,31 @@ class Embedder(Protocol):
     def close(self) -> None:
         """Release what is held; the next call takes it up again."""
         ...
+
+
+def as_embedder(given: object, *, name: str) -> Embedder | None:
+    """Return what was given if it is an embedder, None if it has nothing of one.
+
+    Args:
+        given: Perhaps a name or a path.
+        name: How an error calls it.
+
+    Raises:
+        InputError: Its dimension is no positive number.
+        InputTypeError: It has some, but not all that an embedder has.
+    """
+    members = [member for member in vars(Embedder) if not member.startswith("_")]
+    missing = [member for member in members if not hasattr(given, member)]
+    if len(missing) == len(members) or isinstance(given, (str, type)):
+        return None
+    if missing:
+        raise InputTypeError(
+            f"{name}={given!r} is no embedder: {type(given).__name__} lacks {', '.join(missing)}; "
+            "see pplx_embed_integrations.Embedder"
+        )
+    embedder = cast("Embedder", given)
+    check_positive(f"the dimension of {name}", embedder.dimension)
+    return embedder
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from functools import cache, partial
 from numbers import Integral
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from typing_extensions import dataclass_transform
 
@@ -47,9 +47,13 @@ Quantization = Literal["int8", "binary", "ubinary"]
 if TYPE_CHECKING:
     import torch
 
-    Dtype = str | torch.dtype
+    from .embedder import Embedder
+
+    Dtype: TypeAlias = str | torch.dtype
+    Model: TypeAlias = str | Path | Embedder
 else:
     Dtype = str  # torch takes a second to import
+    Model = Any  # what an embedder is, the pair knows
 
 _Made = TypeVar("_Made", bound=type)
 _KINDS = {bool: "True or False", int: "an integer", str: "a string", Path: "a path", NoneType: "None"}
@@ -341,11 +345,19 @@ class EncoderOptions(SideOptions):
 class PairOptions(SideOptions):
     """A checkpoint for queries and one for documents, and the form of their vectors."""
 
-    query_model: str | Path | None = option(
-        "Checkpoint or folder for queries", default=None, absent="the pair's", check=_left, changes_vectors=True
+    query_model: Model | None = option(
+        "Checkpoint, folder or `Embedder` for queries",
+        default=None,
+        absent="the pair's",
+        check=_left,
+        changes_vectors=True,
     )
-    document_model: str | Path | None = option(
-        "Checkpoint or folder for documents", default=None, absent="the pair's", check=_left, changes_vectors=True
+    document_model: Model | None = option(
+        "Checkpoint, folder or `Embedder` for documents",
+        default=None,
+        absent="the pair's",
+        check=_left,
+        changes_vectors=True,
     )
     query_revision: str | None = option(
         "Commit on the hub for the query side", default=None, absent="pinned", check=_left, changes_vectors=True
@@ -384,8 +396,8 @@ class PairOptions(SideOptions):
 class BiEncoderOptions(PairOptions):
     """A pair by its name."""
 
-    model: str | Path = option(
-        'A pair (`"0.6b"`, `"4b"`, `"miniature"`), or one checkpoint or folder for both sides',
+    model: Model = option(
+        'A pair (`"0.6b"`, `"4b"`, `"miniature"`), or one checkpoint, folder or `Embedder` for both sides',
         default="0.6b",
         kw_only=False,
         check=_left,

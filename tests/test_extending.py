@@ -6,9 +6,11 @@ Everything added here is compared with a naive computation, in LangChain and in 
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,14 +18,25 @@ import torch
 from langchain_core.documents import Document
 from langchain_core.vectorstores import InMemoryVectorStore
 from llama_index.core.schema import NodeRelationship, RelatedNodeInfo, TextNode
+from llama_index.core.storage.kvstore import SimpleKVStore
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from transformers import Qwen3Config, Qwen3Model
 
-from pplx_embed_integrations import InputError, PplxEncoder
+from pplx_embed_integrations import (
+    CheckpointError,
+    FakeEmbedder,
+    InputError,
+    InputTypeError,
+    NotContextualError,
+    PplxBiEncoder,
+    PplxEncoder,
+)
+from pplx_embed_integrations.embedder import identify
 from pplx_embed_integrations.families import FAMILIES, PPLX_EMBED, Family, Head
 from pplx_embed_integrations.langchain import PplxEmbeddings, add_documents
 from pplx_embed_integrations.llama_index import PplxEmbedding
+from pplx_embed_integrations.vectors import Quantization, Vectors, quantize
 
 CHUNKS = ["Ångström was born in 1814.", "He measured light.", "Nobody <|im_end|> knows why."]
 QUERY = "Who measured [D] light?"
@@ -176,3 +189,137 @@ def test_the_published_family_reads_roles_alike(encoder_context_v1: PplxEncoder)
     plain = encoder_context_v1.encode(CHUNKS)
     for role in ("query", "document"):
         np.testing.assert_array_equal(encoder_context_v1.encode(CHUNKS, role=role), plain)
+
+
+class Counting:
+    """Another source of vectors: how often each of eight letters stands in a chunk, and in what is before it."""
+
+    dimension = 8
+    min_dimension = 4
+    contextual = True
+
+    def identity(self) -> str:
+        return identify("counting", letters="aeiouymt")
+
+    def check_documents(self, documents: Sequence[Sequence[str]], *, names: Sequence[str] | None = None) -> None:
+        for name, chunks in zip(names or map(str, range(len(documents))), documents, strict=True):
+            if any(len(chunk) > 99 for chunk in chunks):
+                raise InputError(f"{name} is too long to be counted")
+
+    def encode(
+        self,
+        texts: Sequence[str],
+        *,
+        role: str | None = None,
+        quantization: Quantization | None = "int8",
+        dimensions: int | None = None,
+        normalize: bool = False,
+        show_progress: bool = False,
+    ) -> Vectors:
+        rows = [[text.count(letter) * (2 if role == "query" else 1) - 0.5 for letter in "aeiouymt"] for text in texts]
+        matrix = np.reshape(rows, (-1, self.dimension))
+        return quantize(matrix, dimensions=dimensions, quantization=quantization, normalize=normalize)
+
+    def encode_documents(
+        self, documents: Sequence[Sequence[str]], *, names: Sequence[str] | None = None, **form: Any
+    ) -> list[Vectors]:
+        self.check_documents(documents, names=names)
+        return [self.encode(["".join(chunks[: end + 1]) for end in range(len(chunks))], **form) for chunks in documents]
+
+    async def aencode(self, texts: Sequence[str], **form: Any) -> Vectors:
+        return self.encode(texts, **form)
+
+    async def aencode_documents(self, documents: Sequence[Sequence[str]], **form: Any) -> list[Vectors]:
+        return self.encode_documents(documents, **form)
+
+    def close(self) -> None:
+        raise AssertionError("what a user made, the user closes")
+
+
+LETTERS = "aeiouymt"
+
+
+def test_another_source_of_vectors_is_one_class() -> None:
+    counted = ["".join(CHUNKS[: end + 1]) for end in range(len(CHUNKS))]
+    chunks = unit(np.array([[text.count(letter) - 0.5 for letter in LETTERS[:6]] for text in counted]))
+    query = unit(np.array([QUERY.count(letter) * 2 - 0.5 for letter in LETTERS[:6]]))
+    form: dict[str, Any] = {"quantization": None, "dimensions": 6}
+    for stored, asked in (
+        through_langchain(PplxEmbeddings(Counting(), **form)),
+        through_langchain(PplxEmbeddings(query_model=Counting(), document_model=Counting(), **form)),
+        through_llama_index(PplxEmbedding(Counting(), **form)),
+        through_llama_index(PplxEmbedding(query_model=Counting(), document_model=Counting(), **form)),
+    ):
+        np.testing.assert_allclose(stored, chunks, atol=1e-6)
+        np.testing.assert_allclose(asked, query, atol=1e-6)
+    pair = PplxBiEncoder(Counting())
+    assert pair.contextual
+    assert json.loads(pair.identity())["checkpoint"] == "counting"
+    pair.close()
+
+
+def test_any_two_embedders_make_a_pair_if_their_widths_agree(biencoder: PplxBiEncoder) -> None:
+    width = biencoder.dimension
+    pair = PplxBiEncoder(query_model=FakeEmbedder(width), document_model=biencoder.document)
+    np.testing.assert_array_equal(pair.encode_queries([QUERY]), FakeEmbedder(width).encode([QUERY]))
+    np.testing.assert_array_equal(pair.encode_documents([CHUNKS])[0], biencoder.encode_documents([CHUNKS])[0])
+    assert pair.identity() == biencoder.identity()
+    plain = PplxBiEncoder(query_model=biencoder.document, document_model=FakeEmbedder(width, contextual=False))
+    assert not plain.contextual
+    with pytest.raises(NotContextualError, match=r"FakeEmbedder\(dimension=32, contextual=False"):
+        plain.encode_documents([CHUNKS])
+    with pytest.raises(CheckpointError, match=r"query_model=FakeEmbedder\(.* gives 64 dimensions and .* 32"):
+        PplxBiEncoder(query_model=FakeEmbedder(64), document_model=biencoder.document)
+    with pytest.raises(CheckpointError, match=r"FakeEmbedder\(.* gives 64 dimensions and miniature-context-v1"):
+        PplxBiEncoder("miniature", query_model=FakeEmbedder(64))
+
+
+@pytest.mark.parametrize("make", [PplxBiEncoder, PplxEmbeddings, PplxEmbedding])
+def test_what_makes_no_sense_beside_an_embedder_is_refused(make: Callable[..., object]) -> None:
+    one = FakeEmbedder()
+    with pytest.raises(InputError, match="no use for device; both models are embedders"):
+        make(one, device="cpu")
+    with pytest.raises(InputError, match="query_revision='main' is for a checkpoint"):
+        make(query_model=one, document_model=one, query_revision="main")
+    with pytest.raises(InputTypeError, match=r"no embedder: Half lacks contextual, identity,"):
+        make(query_model=Half(), document_model=one)
+    for wrong in (3, FakeEmbedder):
+        with pytest.raises(InputTypeError, match=r'a name such as "context-v1-0\.6b"'):
+            make(wrong)
+
+
+class Half:
+    dimension = 1024
+    min_dimension = 128
+
+    def encode(self) -> None: ...
+
+
+def test_an_embedder_is_part_of_keys_copies_and_pickles() -> None:
+    given = [FakeEmbedder(), FakeEmbedder(max_tokens=9), FakeEmbedder(512)]
+    assert len({PplxEmbeddings(one).vector_identity() for one in given}) == 3
+    assert len({PplxEmbedding(one).to_json() for one in given}) == 3
+    # An encoder is known by what it is, not by the options of the adapter around it.
+    encoders = [PplxEncoder("miniature-context-v1", dtype="float32", truncate=cut) for cut in (False, True)]
+    assert len({PplxEmbedding(one).to_json() for one in encoders}) == 2
+    for make, embed in ((PplxEmbeddings, through_langchain), (PplxEmbedding, through_llama_index)):
+        model = make(query_model=given[0], document_model=given[1], dimensions=256)
+        expected = embed(model)
+        for again in (pickle.loads(pickle.dumps(model)), model.model_copy(), model.model_copy(update={"device": None})):
+            for part, other in zip(embed(again), expected, strict=True):
+                np.testing.assert_array_equal(part, other)
+    data = PplxEmbedding(given[0]).to_dict()
+    with pytest.raises(CheckpointError, match=r"stands for an embedder .*; give it: from_dict\(data, query_model="):
+        PplxEmbedding.from_dict(data)
+    again = PplxEmbedding.from_dict(data, query_model=given[0], document_model=given[0])
+    assert again.to_dict() == data
+    with pytest.raises(InputError, match="embeddings_cache"):
+        PplxEmbedding(FakeEmbedder(contextual=False), embeddings_cache=SimpleKVStore())
+
+
+async def test_an_embedder_works_asynchronously() -> None:
+    model = PplxEmbeddings(FakeEmbedder(128))
+    assert await model.aembed_query(QUERY) == model.embed_query(QUERY)
+    assert await model.aembed_document_chunks([CHUNKS]) == model.embed_document_chunks([CHUNKS])
+    other = PplxEmbedding(FakeEmbedder(128))
+    assert await other.aget_query_embedding(QUERY) == model.embed_query(QUERY)

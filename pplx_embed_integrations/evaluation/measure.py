@@ -21,8 +21,8 @@ from .collection import Collection
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from ..backbone import PplxEncoder
     from ..biencoder import PplxBiEncoder
+    from ..embedder import Embedder
 
 __all__ = ["Measurement", "evaluate"]
 
@@ -96,7 +96,7 @@ def evaluate(
         queries, documents = index.sides(*pairing)
         yield score(queries, documents, embedder.document.dimension, "int8")
     queries, documents = index.sides(*pairings[0])
-    full, smallest = embedder.document.dimension, embedder.document.checkpoint.min_dimension
+    full, smallest = embedder.document.dimension, embedder.document.min_dimension
     for dimensions in (full, full // 2, full // 4):
         forms: Sequence[Quantization | None] = (None, "int8", "ubinary")
         for form in forms:
@@ -104,7 +104,7 @@ def evaluate(
                 yield score(queries, documents, dimensions, form)
 
 
-def _pairings(embedder: PplxBiEncoder) -> Iterator[tuple[PplxEncoder, PplxEncoder, bool]]:
+def _pairings(embedder: PplxBiEncoder) -> Iterator[tuple[Embedder, Embedder, bool]]:
     """Query model, document model, in context: what was asked for, then what it should be compared with."""
     query, document = embedder.query, embedder.document
     if embedder.contextual:
@@ -124,23 +124,28 @@ class _Index:
         self._queries, self._chunks, self._show_progress = queries, chunks, show_progress
         self._sides: dict[tuple[int, str], _Side] = {}
 
-    def sides(self, query: PplxEncoder, document: PplxEncoder, contextual: bool) -> tuple[_Side, _Side]:
+    def sides(self, query: Embedder, document: Embedder, contextual: bool) -> tuple[_Side, _Side]:
         return self._side(query, "queries"), self._side(document, "in context" if contextual else "alone")
 
-    def _side(self, encoder: PplxEncoder, mode: str) -> _Side:
+    def _side(self, encoder: Embedder, mode: str) -> _Side:
         key = (id(encoder), mode)
         if key not in self._sides:
-            self._sides[key] = _Side(encoder.checkpoint.name, self._pool(encoder, mode), mode == "in context")
+            self._sides[key] = _Side(_name(encoder), self._pool(encoder, mode), mode == "in context")
         return self._sides[key]
 
-    def _pool(self, encoder: PplxEncoder, mode: str) -> npt.NDArray[np.float32]:
+    def _pool(self, encoder: Embedder, mode: str) -> npt.NDArray[np.float32]:
         if self._show_progress:
-            tqdm.write(f"{encoder.checkpoint.name}: {'queries' if mode == 'queries' else f'chunks {mode}'}", sys.stderr)
+            tqdm.write(f"{_name(encoder)}: {'queries' if mode == 'queries' else f'chunks {mode}'}", sys.stderr)
         form: Any = {"quantization": None, "show_progress": self._show_progress}
         if mode == "in context":
             return np.concatenate(encoder.encode_documents(self._chunks, **form))
         texts = self._queries if mode == "queries" else list(chain.from_iterable(self._chunks))
-        return encoder.encode(texts, **form)
+        return encoder.encode(texts, role="query" if mode == "queries" else "document", **form)
+
+
+def _name(embedder: Embedder) -> str:
+    checkpoint = getattr(embedder, "checkpoint", None)
+    return repr(embedder) if checkpoint is None else str(checkpoint.name)
 
 
 class _Scorer:

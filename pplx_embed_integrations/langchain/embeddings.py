@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, creat
 from typing_extensions import Self, Unpack
 
 from ..biencoder import Form, PplxBiEncoder
+from ..embedder import Embedder
 from ..errors import InputError, InputTypeError, NotContextualError, warn
 from ..inputs import check_documents, check_texts
 from ..options import BiEncoderOptions, documented, fields_of, options_of, refuse_unknown
@@ -355,7 +356,7 @@ class PplxEmbeddings(_Options, Embeddings):
     async def _aencode_quietly(self, documents: list[list[str]]) -> list[Vectors]:
         if not self.show_progress:
             return await self._aencode_together(documents)
-        encoder = await in_thread(getattr, self._biencoder, "document")  # the first one imports torch
+        encoder: Embedder = await in_thread(getattr, self._biencoder, "document")  # the first one imports torch
         form, encode = self._native_form(), encoder.aencode_documents
 
         async def quiet(documents: list[list[str]]) -> list[Vectors]:

@@ -156,7 +156,6 @@ class QuantizedVectorStore(QuantizedDocuments):
         return self._embeddings.biencoder.encode_query(query, quantization="int8")
 
     async def _acodes(self, query: str) -> Codes:
-        await self._embeddings._imported("query")
         return await self._embeddings.biencoder.aencode_query(query, quantization="int8")
 
     def _hits(self, codes: Codes, k: int, filter: Where | None, **options: Any) -> list[Hit]:

@@ -26,18 +26,22 @@ def spelled_out(pair: PplxBiEncoder) -> dict[str, Any]:
     """Return the models of a pair, and the options whose defaults depend on them, as what they came to mean.
 
     A checkpoint on the hub goes by its name and commit, one of this package by its name and content, a local folder by
-    its content alone: a copy of it is the same. Loads no weights.
+    its content alone: a copy of it is the same; another embedder goes by its identity. Loads no weights.
 
     Raises:
         CheckpointError: The files of a checkpoint have changed since it was loaded, or are damaged.
     """
-    query, document = _side(pair.query), _side(pair.document)
+    sides = {
+        name: _side(embedder) if isinstance(pair.options[f"{name}_model"], str) else {"model": embedder.identity()}
+        for name, embedder in (("query", pair.query), ("document", pair.document))
+    }
     data: dict[str, Any] = {}
-    for name, found in (("query", query), ("document", document)):
-        data |= {f"{name}_model": found["model"], f"{name}_revision": found["revision"]}
-    # Where the sides differ, the default stands for both.
-    data["dtype"] = query["dtype"] if query["dtype"] == document["dtype"] else "auto"
-    data["max_tokens"] = query["max_tokens"] if query["max_tokens"] == document["max_tokens"] else None
+    for name, side in sides.items():
+        data |= {f"{name}_model": side["model"], f"{name}_revision": side.get("revision")}
+    # Where the sides differ, the default stands for both; an embedder has these in its identity.
+    for name, default in (("dtype", "auto"), ("max_tokens", None)):
+        found = [side[name] for side in sides.values() if name in side]
+        data[name] = found[0] if found and found[0] == found[-1] else default
     return data
 
 
@@ -56,6 +60,10 @@ def located(data: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]
         model, revision = str(data.get(f"{side}_model")), str(data.get(f"{side}_revision"))
         if given.get(f"{side}_model") is not None:
             found.pop(f"{side}_revision", None)
+        elif model.startswith("{"):
+            raise CheckpointError(
+                f"{model} stands for an embedder that is no checkpoint; give it: from_dict(data, {side}_model=...)"
+            )
         elif model.startswith(_CONTENT):
             found[f"{side}_model"] = _folder(model, side)
         elif revision.startswith(_CONTENT):

@@ -8,17 +8,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.bridge.pydantic import Field, PrivateAttr, create_model
 from llama_index.core.schema import MetadataMode
 
-from ..biencoder import PplxBiEncoder
-from ..checkpoints import hub_id, list_checkpoints, resolve, resolve_pair
+from ..biencoder import PplxBiEncoder, models_of
+from ..checkpoints import hub_id, list_checkpoints, resolve
+from ..embedder import Embedder, as_embedder
 from ..errors import InputError
 from ..inputs import check_positive
-from ..options import BiEncoderOptions, PairOptions, fields_of, option, options_of, refuse_unknown
+from ..options import BiEncoderOptions, Model, PairOptions, fields_of, option, options_of, refuse_unknown
 from .keys import located, spelled_out
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def metadata_mode_of(value: MetadataMode | str) -> MetadataMode:
 class NodeOptions(PairOptions):
     """A pair by its name, and how nodes are read."""
 
-    model_name: str | Path = option(
+    model_name: Model = option(
         _MODEL.description, default=_MODEL.default, kw_only=False, check=_MODEL.check, changes_vectors=True
     )
     metadata_mode: MetadataMode | str = option(
@@ -199,39 +200,45 @@ def check_cache(cache: object, biencoder: PplxBiEncoder) -> None:
             "the same footer in two documents would get one vector. Use an IngestionPipeline, whose cache and docstore "
             "know whole documents, or a document model that is not contextual"
         )
-    options = biencoder.options
-    if any(options[f"query_{what}"] != options[f"document_{what}"] for what in ("model", "revision")):
+    if not biencoder.symmetric:
         raise InputError(
-            "embeddings_cache keeps queries and texts under one key, and here different models embed them; use an "
-            "IngestionPipeline's cache, or the same query_model and document_model"
+            "embeddings_cache keeps queries and texts under one key, and here different models may embed them, or one "
+            "that reads them differently; use an IngestionPipeline's cache, or one checkpoint for both sides"
         )
 
 
-def _names(model_name: str | Path, query_model: str | Path | None, document_model: str | Path | None) -> dict[str, str]:
-    pair = resolve_pair(model_name) if query_model is None or document_model is None else ("", "")
-    query = canonical_name(pair[0] if query_model is None else query_model)
-    document = canonical_name(pair[1] if document_model is None else document_model)
+def _names(model_name: Model, query_model: Model | None, document_model: Model | None) -> dict[str, Any]:
+    query, document = map(canonical_name, models_of(model_name, query_model, document_model))
     return {"model_name": label(query, document), "query_model": query, "document_model": document}
 
 
-def canonical_name(model: str | Path) -> str:
+def canonical_name(model: Model) -> str | Embedder:
     """Return the one name of a checkpoint, the same on every machine and in every letter case, or a folder's path.
+
+    An embedder has no other name than itself.
 
     Example:
         >>> canonical_name("Perplexity-AI/PPLX-Embed-V1-4B")
         'v1-4b'
     """
-    if source := hub_id(model):
+    embedder = as_embedder(model, name="the model")
+    if embedder is not None:
+        return embedder
+    name = cast("str | Path", model)
+    if source := hub_id(name):
         return source
-    spec = resolve(model)
+    spec = resolve(name)
     return spec.name if spec in list_checkpoints() else spec.source
 
 
-def label(query_model: str, document_model: str) -> str:
+def label(query_model: str | Embedder, document_model: str | Embedder) -> str:
     """Return what the object is called in events and payloads.
 
     Example:
         >>> label("v1-0.6b", "context-v1-0.6b")
         'v1-0.6b + context-v1-0.6b'
     """
-    return document_model if query_model == document_model else f"{query_model} + {document_model}"
+    query, document = (
+        model if isinstance(model, str) else type(model).__name__ for model in (query_model, document_model)
+    )
+    return document if query == document else f"{query} + {document}"
