@@ -54,9 +54,9 @@ def noted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     seen: list[str] = []
     instalments = LoadedCheckpoint.text_instalments
 
-    def note(loaded: LoadedCheckpoint, texts: list[str]) -> Any:
+    def note(loaded: LoadedCheckpoint, texts: list[str], **role: Any) -> Any:
         seen.extend(texts)
-        return instalments(loaded, texts)
+        return instalments(loaded, texts, **role)
 
     monkeypatch.setattr(LoadedCheckpoint, "text_instalments", note)
     return seen
