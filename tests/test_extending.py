@@ -6,8 +6,11 @@ Everything added here is compared with a naive computation, in LangChain and in 
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +26,7 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from transformers import Qwen3Config, Qwen3Model
 
+import pplx_embed_integrations
 from pplx_embed_integrations import (
     CheckpointError,
     FakeEmbedder,
@@ -323,3 +327,70 @@ async def test_an_embedder_works_asynchronously() -> None:
     assert await model.aembed_document_chunks([CHUNKS]) == model.embed_document_chunks([CHUNKS])
     other = PplxEmbedding(FakeEmbedder(128))
     assert await other.aget_query_embedding(QUERY) == model.embed_query(QUERY)
+
+
+OPTION = """
+    echo: Literal["soft", "loud"] | None = option(
+        "How the walls answer", default=None, absent="not at all", changes_vectors=True
+    )
+"""
+NEW_OPTION = """
+import json, pickle
+import pplx_embed_integrations
+from pplx_embed_integrations import PplxEncoder, PplxBiEncoder
+from pplx_embed_integrations.langchain import PplxEmbeddings
+from pplx_embed_integrations.llama_index import PplxEmbedding
+from pplx_embed_integrations.options import BiEncoderOptions, options_of
+
+found = {}
+for make in (PplxEncoder, PplxBiEncoder, PplxEmbeddings, PplxEmbedding):
+    name = make.__name__
+    loud, plain = (make("miniature-context-v1", **option) for option in ({"echo": "loud"}, {}))
+    again = pickle.loads(pickle.dumps(loud))
+    errors = []
+    for wrong in ({"echo": "shrill"}, {"ecko": "loud"}):
+        try:
+            make("miniature-context-v1", **wrong)
+        except Exception as error:
+            errors.append([type(error).__name__, str(error).partition("; there are")[0]])
+    encoder = loud if make is PplxEncoder else getattr(loud, "biencoder", loud).document
+    method = {"PplxEmbeddings": "vector_identity", "PplxEmbedding": "to_json"}.get(name, "identity")
+    key = [getattr(each, method)() for each in (loud, again, plain)]
+    found[name] = {
+        "values": [loud.echo, again.echo, plain.echo, encoder.echo],
+        "described": "How the walls answer" in make.__doc__,
+        "same key": [key[0] == key[1], key[0] == key[2]],
+        "errors": errors,
+    }
+[found["vectors"]] = PplxEmbeddings("miniature", echo="soft").embed_document_chunks([["late", "chunking"]])
+assert pplx_embed_integrations.__file__.startswith(COPY)
+print(json.dumps(found))
+"""
+
+
+def test_an_option_is_one_entry(tmp_path: Path) -> None:
+    package = Path(pplx_embed_integrations.__file__).parent
+    copy = tmp_path / package.name
+    shutil.copytree(package, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    source = (copy / "options.py").read_text()
+    place = "\n    truncate: bool = option("
+    assert source.count(place) == 1
+    (copy / "options.py").write_text(source.replace(place, OPTION + place))
+    script = NEW_OPTION.replace("COPY", repr(str(tmp_path)))
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    run = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200
+    )
+    assert run.returncode == 0, run.stderr
+    found = json.loads(run.stdout)
+    expected = PplxEncoder("miniature-context-v1").encode_documents([["late", "chunking"]])[0]
+    np.testing.assert_allclose(found.pop("vectors"), unit(expected.astype(float)), atol=1e-6)
+    for each in found.values():
+        assert each["values"] == ["loud", "loud", None, "loud"]
+        assert each["described"]
+        assert each["same key"] == [True, False]
+        assert each["errors"] == [
+            ["InputError", 'echo=\'shrill\' is unknown; use "soft" or "loud", or leave it out'],
+            ["InputTypeError", "there is no option 'ecko' (did you mean 'echo'?)"],
+        ]
+    assert len(found) == 4
