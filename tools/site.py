@@ -21,10 +21,9 @@ OUTSIDE = re.compile(r"\[([^\]]+)\]\((?:\.\./)*(?:(?:examples|training|benchmark
 
 def on_files(files: Files, config: Any) -> Files:
     """Add what is not written as a page of docs/."""
-    pages = {
-        name: (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")
-    }
-    pages["index.md"] = pages.pop("README.md").replace("](docs/", "](")
+    names = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")
+    pages = {name: (ROOT / name).read_text(encoding="utf-8").replace("](docs/", "](") for name in names}
+    pages["index.md"] = pages.pop("README.md")
     for name, content in {**pages, "reference.md": reference()}.items():
         files.append(File.generated(config, name, content=content))
     return files
