@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from langchain_core.documents import Document
 from langchain_core.vectorstores import VectorStore
@@ -70,6 +70,7 @@ def add_documents(
         2
     """
     if hasattr(store, "add_whole_documents"):  # it groups and embeds by itself
+        resolve_embeddings(store, embeddings)
         return store.add_whole_documents(documents, splitter=splitter, group_by=group_by, **options)
     job = _Job.of(store, documents, splitter, group_by, embeddings, batch_size, options)
     with job.block(on_miss):
@@ -89,6 +90,7 @@ async def aadd_documents(
 ) -> Any:
     """`add_documents` without blocking the event loop."""
     if hasattr(store, "aadd_whole_documents"):
+        resolve_embeddings(store, embeddings)
         return await store.aadd_whole_documents(documents, splitter=splitter, group_by=group_by, **options)
     job = await in_thread(_Job.of, store, documents, splitter, group_by, embeddings, batch_size, options)
     with job.block(on_miss):
@@ -126,6 +128,11 @@ def from_documents(
         >>> chunks = [Document("She called it a science.", metadata={"source": "ada"})]
         >>> store = from_documents(InMemoryVectorStore, chunks, PplxEmbeddings("miniature"), group_by="source")
     """
+    if hasattr(store_class, "add_whole_documents"):
+        ids = options.pop("ids", None)
+        native: Any = store_class.from_texts([], embeddings, **options)
+        native.add_whole_documents(documents, splitter=splitter, group_by=group_by, ids=ids)
+        return cast("Store", native)
     job = _Job.of(None, documents, splitter, group_by, _contextual(embeddings), batch_size, options)
     with job.block(on_miss, what=store_class.__name__):
         (first, more), *others = list(job.parts()) or [([], options)]
@@ -148,6 +155,11 @@ async def afrom_documents(
 ) -> Store:
     """`from_documents` without blocking the event loop."""
     _contextual(embeddings)
+    if hasattr(store_class, "aadd_whole_documents"):
+        ids = options.pop("ids", None)
+        native: Any = await store_class.afrom_texts([], embeddings, **options)
+        await native.aadd_whole_documents(documents, splitter=splitter, group_by=group_by, ids=ids)
+        return cast("Store", native)
     job = await in_thread(_Job.of, None, documents, splitter, group_by, embeddings, batch_size, options)
     with job.block(on_miss, what=store_class.__name__):
         (first, more), *others = list(job.parts()) or [([], options)]

@@ -5,7 +5,7 @@ Knows LangChain's adding calls and how PplxEmbeddings gives codes; must not know
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterable, Iterable, Sequence
 from typing import Any
 
 from langchain_core.documents import Document
@@ -17,6 +17,7 @@ from ..inputs import check_positive, check_texts
 from ..stores import ChunkTable, Comparison, StoredDocument
 from ..threads import in_thread
 from ..vectors import Vectors
+from .contextual import is_open
 from .embeddings import PplxEmbeddings
 from .grouping import GroupBy, check_documents, stamp_of
 from .intake import Intake, flat_chunks
@@ -84,6 +85,8 @@ class QuantizedDocuments(VectorStore):
         batch_size: int = _BATCH,
     ) -> IndexingResult:
         """`index` without blocking the event loop."""
+        if isinstance(documents, AsyncIterable):
+            documents = [document async for document in documents]
         intake = await in_thread(self._intake, documents, splitter, group_by, None, batch_size)
         batches = intake.batches()
         while (batch := await in_thread(next, batches, None)) is not None:
@@ -97,7 +100,7 @@ class QuantizedDocuments(VectorStore):
         self._embeddings._check_contextual()
         self._table.check_writable()
         given = documents.lazy_load() if hasattr(documents, "lazy_load") else documents
-        given = given if hasattr(given, "__next__") else check_documents(given)
+        given = given if hasattr(given, "__next__") and ids is None else check_documents(given)
         return Intake(
             given, splitter=splitter, group_by=group_by, ids=ids, size=check_positive("batch_size", batch_size)
         )
@@ -176,16 +179,25 @@ class QuantizedDocuments(VectorStore):
             The chunks' ids.
         """
         found = check_documents(documents)
-        if _are_whole(found, options):
+        if self._are_whole(found, options):
             return self.add_whole_documents(found, **options)
         return self.add_texts(*_flat(found), ids=_ids(found, options))
 
     async def aadd_documents(self, documents: list[Document], **options: Any) -> list[str]:
         """`add_documents` without blocking the event loop."""
         found = check_documents(documents)
-        if _are_whole(found, options):
+        if self._are_whole(found, options):
             return await self.aadd_whole_documents(found, **options)
         return await self.aadd_texts(*_flat(found), ids=_ids(found, options))
+
+    def _are_whole(self, documents: list[Document], options: dict[str, Any]) -> bool:
+        """Tell whether documents are to be taken as wholes, and refuse options that do not exist."""
+        options.pop("batch_size", None)  # which LangChain's `index` passes to every store
+        refuse({name: value for name, value in options.items() if name not in ("splitter", "group_by", "ids")})
+        if options.get("splitter") is not None or options.get("group_by") is not None:
+            return True
+        # Within a documents(...) block the chunks have their context, and whoever opened it counts them.
+        return any(map(stamp_of, documents)) and not is_open(self._embeddings)
 
     def add_texts(
         self,
@@ -229,15 +241,6 @@ class QuantizedDocuments(VectorStore):
             rows = await self._embeddings._arows(check_texts([chunk.text for chunk in chunks]))
             await in_thread(self._table.upsert, chunks, rows)
         return [chunk.id for chunk in chunks]
-
-
-def _are_whole(documents: list[Document], options: dict[str, Any]) -> bool:
-    """Tell whether documents are to be taken as wholes, and refuse options that do not exist."""
-    refuse({name: value for name, value in options.items() if name not in ("splitter", "group_by", "ids")})
-    if options.get("splitter") is not None or options.get("group_by") is not None:
-        return True
-    options.pop("splitter", None), options.pop("group_by", None)
-    return any(map(stamp_of, documents))
 
 
 def refuse(options: dict[str, Any]) -> None:

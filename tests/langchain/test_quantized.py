@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from langchain_core.documents import Document
+from langchain_core.indexing import InMemoryRecordManager
 from langchain_core.vectorstores import InMemoryVectorStore, VectorStore
 from langchain_tests.integration_tests import VectorStoreIntegrationTests
 
@@ -18,6 +19,9 @@ from pplx_embed_integrations.langchain import (
     QuantizedVectorStore,
     aadd_documents,
     add_documents,
+    afrom_documents,
+    from_documents,
+    index_documents,
     split_documents,
 )
 
@@ -260,6 +264,38 @@ def test_a_second_opening_another_model_and_another_form(
     assert len(reader.similarity_search("item 3", k=3)) == 3
     with pytest.raises(InputError, match="dtype: 'float32' there, 'bfloat16' given"):
         reader.index([whole(1)], splitter=sentences)
+
+
+async def test_from_documents_and_the_record_manager(tmp_path: Path, embeddings: PplxEmbeddings) -> None:
+    documents = [whole(n) for n in range(3)]
+    for make in (from_documents, afrom_documents):
+        made = make(QuantizedVectorStore, documents, embeddings, splitter=sentences, uri=tmp_path / make.__name__)
+        store = await made if make is afrom_documents else made
+        assert store.table.documents() == {"doc-0": 3, "doc-1": 3, "doc-2": 3}
+        assert store.index(documents, splitter=sentences)["num_skipped"] == 9
+    # LangChain's indexing API works on it as on any store, chunk by chunk.
+    store = QuantizedVectorStore(embeddings, tmp_path / "records")
+    records = InMemoryRecordManager("tests")
+    records.create_schema()
+    assert index_documents(documents, records, store, splitter=sentences, batch_size=4)["num_added"] == 9
+    documents[1] = whole(1, version=1)
+    result = index_documents(documents, records, store, splitter=sentences, batch_size=4)
+    assert (result["num_added"], result["num_skipped"], result["num_deleted"]) == (3, 6, 3)
+    expected = embeddings.encode_documents([sentences(document.page_content) for document in documents])
+    hits = store.table.get(with_vectors=True)
+    found = {(hit.metadata["pplx_document"], hit.metadata["pplx_chunk"]): hit.vector for hit in hits}
+    assert len(found) == len(hits) == 9
+    for document, matrix in zip(documents, expected, strict=True):
+        for row, codes in enumerate(matrix):
+            assert np.abs(found[document.id, row].astype(int) - codes).max() <= 1
+
+
+async def test_asynchronous_documents(counted: QuantizedVectorStore) -> None:
+    async def arriving() -> Any:
+        for number in range(3):
+            yield whole(number)
+
+    assert (await counted.aindex(arriving(), splitter=sentences))["num_added"] == 9
 
 
 async def test_from_texts(tmp_path: Path, embeddings: PplxEmbeddings) -> None:
