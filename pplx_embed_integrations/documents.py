@@ -157,7 +157,7 @@ def stable_form(value: object) -> str:
     if isinstance(value, Mapping):
         return f"{{{','.join(sorted(f'{stable_form(key)}:{stable_form(each)}' for key, each in value.items()))}}}"
     raise InputTypeError(
-        f"a {type(value).__name__} has no form that is the same in every run; use a string, a number, a date or a "
+        f"an object of type {type(value).__name__} has no form that is the same in every run; use a string, a number, a date or a "
         "tuple of them"
     )
 

@@ -21,6 +21,7 @@ Knows the tree below; must not know what raises it, nor import anything of the p
 import sys
 import warnings
 from functools import partial
+from types import FrameType
 
 __all__ = [
     "CheckpointError",
@@ -169,8 +170,24 @@ def warn(*messages: str, category: type[Warning] = ContextWarning) -> None:
         >>> [str(warning.message) for warning in seen]
         ['one chunk of three is here']
     """
+    level, _ = _outside()
+    for message in messages:
+        warnings.warn(message, category, stacklevel=level - 1)
+
+
+def calling_line() -> tuple[str, int]:
+    """Return file and number of the line that `warn` would warn at.
+
+    Example:
+        >>> isinstance(calling_line()[1], int)
+        True
+    """
+    _, frame = _outside()
+    return frame.f_code.co_filename, frame.f_lineno
+
+
+def _outside() -> tuple[int, FrameType]:
     level, frame = 1, sys._getframe(0)
     while frame.f_back and str(frame.f_globals.get("__name__")).startswith(_BETWEEN):
         level, frame = level + 1, frame.f_back
-    for message in messages:
-        warnings.warn(message, category, stacklevel=level)
+    return level, frame

@@ -208,6 +208,8 @@ class _Job:
         owner._check_contextual()
         if batch_size is not None:
             check_positive("batch_size", batch_size)
+        if hasattr(store, "vectorstore") and not hasattr(store, "add_documents"):
+            raise InputTypeError(f"{type(store).__name__} takes no documents itself; pass its .vectorstore")
         given = check_documents(documents)
         splits_itself = hasattr(store, "child_splitter")
         if splits_itself:
@@ -217,6 +219,9 @@ class _Job:
         else:
             if splitter is not None and options.get("ids") is not None:
                 raise InputError("ids= names chunks, which are not there before the splitter has run; leave it out")
+            ids = options.get("ids")
+            if isinstance(ids, list) and len(ids) != len(given):
+                raise InputError(f"ids has {len(ids)} entries for {len(given)} chunks; give one per chunk")
             chunked = chunk_documents(given, splitter=splitter, group_by=group_by)
         if splitter is not None:
             given = [chunk for document in chunked for chunk in document.chunks]

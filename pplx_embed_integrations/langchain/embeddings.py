@@ -19,7 +19,7 @@ from typing_extensions import Self, Unpack
 
 from ..biencoder import Form, PplxBiEncoder
 from ..embedder import Embedder
-from ..errors import InputError, InputTypeError, NotContextualError, warn
+from ..errors import InputError, InputTypeError, NotContextualError, calling_line, warn
 from ..inputs import check_documents, check_texts
 from ..options import BiEncoderOptions, documented, fields_of, options_of, refuse_unknown
 from ..threads import in_thread
@@ -81,7 +81,7 @@ class PplxEmbeddings(_Options, Embeddings):
 
     _biencoder: PplxBiEncoder = PrivateAttr()
     _document_cache: DocumentCache | None = PrivateAttr(default=None)
-    _told_of_flat_lists: bool = PrivateAttr(default=False)
+    _told_of_flat_lists: set[tuple[str, int]] = PrivateAttr(default_factory=set)
 
     if not TYPE_CHECKING:  # type checkers derive the arguments from the fields
 
@@ -321,9 +321,13 @@ class PplxEmbeddings(_Options, Embeddings):
         return self._biencoder.encode_texts(texts, **form)
 
     def _tell_of_flat_list(self, texts: list[str]) -> None:
-        if len(texts) < 2 or self._told_of_flat_lists or not self.contextual or is_splitting():
+        """Warn, once for each line outside LangChain that brings it about."""
+        if len(texts) < 2 or not self.contextual or is_splitting():
             return
-        self._told_of_flat_lists = True
+        line = calling_line()
+        if line in self._told_of_flat_lists:
+            return
+        self._told_of_flat_lists.add(line)
         warn(
             f"{len(texts)} texts are embedded each by itself, without the context of a document. Chunks of documents "
             "go through add_documents(store, documents, splitter=...), its siblings, or a documents(...) block; "

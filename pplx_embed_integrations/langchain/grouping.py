@@ -210,7 +210,7 @@ class Keys:
             if is_missing(value):
                 raise InputError(_lacking(chunk, position, self._group_by))
         elif callable(self._group_by):
-            value, where = self._group_by(chunk), "what group_by returns"
+            value, where = self._called(self._group_by, chunk, position), "what group_by returns"
         else:
             value, where = self._group_by[position], "the key in group_by"
         if is_missing(value):
@@ -219,6 +219,16 @@ class Keys:
             return Key(document_key(value))
         except InputTypeError as error:
             raise InputTypeError(f"{where} of document {position} cannot be a document's key: {error}") from None
+
+    @staticmethod
+    def _called(name: Callable[[Document], Hashable], chunk: Document, position: int) -> Hashable:
+        try:
+            return name(chunk)
+        except Exception as error:
+            raise InputError(
+                f"group_by cannot name document {position}: {type(error).__name__}: {error}; its metadata has "
+                f"{_names(chunk)}"
+            ) from error
 
     def _stamped(self, chunk: Document, position: int) -> Key:
         stamp = stamp_of(chunk)
@@ -245,8 +255,8 @@ def key_list(group_by: Any) -> list[Hashable]:
     """
     if not isinstance(group_by, Iterable) or isinstance(group_by, (bytes, dict, set, frozenset)):
         raise InputTypeError(
-            f"group_by is a {type(group_by).__name__}; pass a metadata key, a function of the Document, "
-            "or a list with one key per chunk"
+            "group_by must be a metadata key, a function of the Document, or a list with one key per chunk, "
+            f"not {type(group_by).__name__}"
         )
     return list(group_by)
 
@@ -262,9 +272,13 @@ def _lacking(chunk: Document, position: int, name: str) -> str:
             "chunk needs the key given as group_by"
         )
     return (
-        f"document {position} has no {name!r} in its metadata (it has: {', '.join(sorted(chunk.metadata)) or 'nothing'}"
-        "); every chunk needs the key given as group_by"
+        f"document {position} has no {name!r} in its metadata (it has: {_names(chunk)}); every chunk needs the key "
+        "given as group_by"
     )
+
+
+def _names(chunk: Document) -> str:
+    return ", ".join(sorted(map(str, chunk.metadata))) or "nothing"
 
 
 def _offer(chunks: Sequence[Document]) -> str:

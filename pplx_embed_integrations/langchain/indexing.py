@@ -15,8 +15,8 @@ from langchain_core.documents import Document
 from langchain_core.indexing import IndexingResult, RecordManager, aindex, index
 from langchain_core.vectorstores import VectorStore
 
-from ..documents import document_key
-from ..errors import StoreError
+from ..documents import document_key, is_missing
+from ..errors import InputError, StoreError
 from ..threads import in_thread
 from .contextual import OnMiss
 from .embeddings import PplxEmbeddings
@@ -261,6 +261,8 @@ def _groups(keys: Any) -> list[str]:
     several = isinstance(keys, Iterable) and not isinstance(keys, (str, bytes, tuple))
     groups = []
     for key in keys if several else [keys]:
+        if is_missing(key):
+            raise InputError(f"{key!r} names no document; nothing was deleted")
         form = document_key(key)
         groups += [form] if form == key or not isinstance(key, str) else [form, key]  # as it stands in the metadata
     return [group_of(group) for group in groups]

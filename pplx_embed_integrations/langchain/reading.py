@@ -68,10 +68,14 @@ def arrange(chunks: Sequence[Document]) -> Arrival:
         >>> arrange(chunks).orders
         [[1, 0]]
     """
-    stamps = [stamp_of(chunk) for chunk in chunks]
-    if all(stamps) and len({stamp.key for stamp in stamps if stamp}) == 1:
-        places = [stamp.position for stamp in stamps if stamp]
-        return _stamped(chunks, places)
+    stamps = [stamp for stamp in map(stamp_of, chunks) if stamp is not None]
+    if len(stamps) == len(chunks) and len({stamp.key.form for stamp in stamps}) == 1:
+        versions: dict[str, list[int]] = {}
+        for index in sorted(range(len(chunks)), key=lambda index: stamps[index].position):
+            versions.setdefault(stamps[index].key.version, []).append(index)
+        if len(versions) > 1:
+            return Arrival(list(versions.values()), "versions")
+        return _stamped(chunks, [stamp.position for stamp in stamps])
     found = [(chunk.page_content, *_place(chunk)) for chunk in chunks]
     times = math.gcd(*Counter(found).values()) if found else 1
     if times > 1:

@@ -195,7 +195,7 @@ class Run:
         self._store = store
         self._results: list[IndexingResult] = []
         self._versions: dict[str, str] = {}
-        self._refused: list[str] = []
+        self._refused: dict[str, None] = {}  # ordered, each once
         self._again = 0
         self._counted = 0
         self._warned = False
@@ -226,7 +226,7 @@ class Run:
             version = document.version
             ids = self._ids(document, version)
         except InputError as error:
-            self._refused.append(str(error))
+            self._refused[str(error)] = None
             return
         if key.form in self._versions:
             self._returned(document, same=self._versions[key.form] == version)
@@ -243,10 +243,10 @@ class Run:
             warn(f"document {name} comes more than once with the same texts, and is stored once; pass it once")
             self._again += len(document.chunks)
             return
-        self._refused.append(
+        self._refused[
             f"document {name} comes back after other documents, with other texts: only what came first is stored. Let "
             "its parts follow each other, pass list(documents), or use a key that tells the documents apart"
-        )
+        ] = None
 
     def _check_complete(self, document: ChunkedDocument) -> None:
         stamp = stamp_of(document.chunks[0]) if self._stamped else None
@@ -277,7 +277,7 @@ class Run:
         for document in documents:
             error = self._unfit([document]) if len(documents) > 1 else wrong
             if error:
-                self._refused.append(error)
+                self._refused[error] = None
                 batch.drop(document)
 
     def _unfit(self, documents: list[ChunkedDocument]) -> str:
@@ -304,11 +304,11 @@ class Run:
             for name in old.keys() & new.keys() - {self._gathering.doubts.named}:
                 if not old[name] & new[name]:
                     key = self._gathering.doubts.named
-                    self._refused.append(
+                    self._refused[
                         f"document {document.key.shown} would replace one of another {name} ({min(old[name])}, not "
                         f"{min(new[name])}); use group_by=lambda document: (document.metadata[{key!r}], "
                         f"document.metadata[{name!r}]), or delete_documents first if it has really moved"
-                    )
+                    ] = None
                     batch.drop(document)
                     break
 
@@ -419,7 +419,7 @@ class Run:
             raise InputError(
                 f"{len(self._refused)} document{'s were' if len(self._refused) > 1 else ' was'} not indexed, while all "
                 f"others are{kept}: "
-                f"{'; '.join(self._refused[:_NAMED])}{more}"
+                f"{'; '.join(list(self._refused)[:_NAMED])}{more}"
             )
 
     def result(self) -> IndexingResult:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -164,6 +165,7 @@ class Gathering:
         self._keys = None if splitter is not None and group_by is None else Keys(group_by, self._listed)
         self.doubts = Doubts(self._keys.named if self._keys is not None else None)
         self._alike: dict[str, dict[str, str]] = {}
+        self._versions: Counter[str] = Counter()
 
     def groups(self) -> Iterator[tuple[Key, list[Document], list[int]]]:
         """Yield each document's key, its parts in input order, and where they stood."""
@@ -174,17 +176,23 @@ class Gathering:
                 parts.append(document)
                 places.append(position)
             self.total = len(gathered)
+            self._versions = Counter(key.form for key in gathered)
             yield from ((key, parts, places) for key, (parts, places) in gathered.items())
             return
         key, parts, places = None, [], []
-        for position, document in enumerate(self._documents):
-            own = self._key(check_document(document, position), position)
-            if key is not None and own != key:
+        try:
+            for position, document in enumerate(self._documents):
+                own = self._key(check_document(document, position), position)
+                if key is not None and own != key:
+                    yield key, parts, places
+                    parts, places = [], []
+                key = own
+                parts.append(document)
+                places.append(position)
+        except Exception:
+            if key is not None and not self._joined and self._split is not None:  # it is whole, whatever came after
                 yield key, parts, places
-                parts, places = [], []
-            key = own
-            parts.append(document)
-            places.append(position)
+            raise
         if key is not None:
             yield key, parts, places
 
@@ -228,18 +236,20 @@ class Gathering:
             same = len({part.page_content for part in parts}) == 1
             kind = "once" if len(parts) == 1 else "copies" if same else "versions"
             arrival = Arrival([[index] for index in range(len(parts))], kind)  # type: ignore[arg-type]
-        if arrival.kind == "versions" and self._indexing:
+        times = max(self._versions[key.form], len(arrival.orders))
+        versions = arrival.kind == "versions" or self._versions[key.form] > 1
+        if versions and self._indexing:
             raise InputError(
-                f"document {key.shown} comes {len(arrival.orders)} times with different texts; pass one version only, "
-                "or a key that tells the documents apart"
+                f"document {key.shown} comes {times} times with different texts; pass one version only, or a key that "
+                "tells the documents apart"
             )
-        if arrival.kind != "once":
-            self._warn_of(key, arrival)
+        if times > 1:
+            self._versions[key.form] = 1  # one warning is enough
+            self._warn_of(key, times, versions=versions)
         return arrival
 
-    def _warn_of(self, key: Key, arrival: Arrival) -> None:
-        times = len(arrival.orders)
-        if arrival.kind == "versions":
+    def _warn_of(self, key: Key, times: int, *, versions: bool) -> None:
+        if versions:
             warn(
                 f"document {key.shown} comes {times} times with different texts, and each is read by itself; pass one "
                 "version only, or a key that tells the documents apart"
@@ -323,8 +333,8 @@ def _split_json(splitter: Any, text: str) -> list[str]:
 
 
 def _pieces(document: Document, found: Sequence[str | Document]) -> list[Document]:
-    if isinstance(found, str):
-        raise InputTypeError("the splitter gives a bare str; it must give a list of chunks")
+    if isinstance(found, str) or not isinstance(found, Iterable):
+        raise InputTypeError(f"the splitter gives a bare {type(found).__name__}; it must give a list of chunks")
     return [_piece(document, each) for each in found]
 
 

@@ -13,6 +13,7 @@ from langchain_core.stores import InMemoryStore
 from langchain_core.vectorstores import InMemoryVectorStore
 from langchain_text_splitters import RecursiveCharacterTextSplitter
 
+from pplx_embed_integrations.errors import InputTypeError
 from pplx_embed_integrations.langchain import aadd_documents, add_documents
 
 FOOTER = "This sentence ends every single one of the documents."
@@ -92,6 +93,8 @@ def test_multi_vector_retriever(embeddings, books):
     retriever.docstore.mset(list(zip(ids, books, strict=True)))
     check(embeddings, retriever.vectorstore, "doc_id", 3)
     assert retriever.invoke("boats")[0] in books
+    with pytest.raises(InputTypeError, match=r"MultiVectorRetriever takes no documents itself; pass its \.vectorstore"):
+        add_documents(retriever, children, group_by="doc_id")
 
 
 def test_a_stores_own_retriever(embeddings, books):

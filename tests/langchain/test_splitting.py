@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import warnings
 
 import numpy as np
 import pytest
@@ -157,10 +158,11 @@ def test_any_splitter(embeddings, splitter, text, pieces):
 
 def test_a_splitter_that_embeds_with_the_same_object_needs_no_warning(new_embeddings):
     embeddings = new_embeddings()
-    embeddings._told_of_flat_lists = False
     store = InMemoryVectorStore(embeddings)
     text = ". ".join(f"Sentence {n} about {what}" for n, what in enumerate(["boats", "boats", "bread", "birds"]))
-    add_documents(store, [Document(text, id="a")], splitter=SemanticChunker(embeddings))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ContextWarning)
+        add_documents(store, [Document(text, id="a")], splitter=SemanticChunker(embeddings))
     [expected] = embeddings.embed_document_chunks([[row["text"] for row in store.store.values()]])
     np.testing.assert_allclose([row["vector"] for row in store.store.values()], expected, atol=0.006)
     with pytest.warns(ContextWarning, match="each by itself"):

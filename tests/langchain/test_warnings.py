@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import pickle
+import warnings
 from concurrent.futures import ProcessPoolExecutor
 from datetime import date
 from enum import Enum
@@ -23,7 +24,7 @@ from langchain_core.vectorstores import InMemoryVectorStore
 from langchain_text_splitters import MarkdownHeaderTextSplitter, RecursiveCharacterTextSplitter
 
 from pplx_embed_integrations.errors import ContextWarning, InputError, InputTypeError
-from pplx_embed_integrations.langchain import aadd_documents, add_documents, index_documents
+from pplx_embed_integrations.langchain import aadd_documents, add_documents, index_documents, split_documents
 
 STORES = ["InMemory", "FAISS", "Chroma", "Qdrant"]
 TEXTS = {
@@ -297,17 +298,43 @@ def test_versions_never_mix(embeddings, store, records):
     assert len(indexed.store) == 4
 
 
+@pytest.mark.parametrize("way", ["stamp", "key"])
+def test_stamped_chunks_of_two_versions_are_noticed(embeddings, store, records, way):
+    versions = [TEXTS["Halcyon"], [*TEXTS["Halcyon"][:2], "It has moved to a tower."]]
+    splits = [split_documents([Document("\n".join(each), id="h")], str.splitlines) for each in versions]
+    shuffled = [splits[0][2], splits[1][0], *splits[0][:2], *splits[1][1:], splits[0][3]]
+    group_by = {"stamp": None, "key": "pplx_document"}[way]
+    with pytest.warns(ContextWarning, match="'h' comes 2 times with different texts") as caught:
+        add_documents(store, shuffled, group_by=group_by)
+    assert len(caught) == 1
+    assert len(store.store) == 7
+    with pytest.raises(InputError, match=r"1 document was not indexed.*'h' comes 2 times with different texts"):
+        index_documents(shuffled, records, InMemoryVectorStore(embeddings), group_by=group_by)
+    if way == "stamp":
+        matrices = dict(zip(map(len, versions), embeddings.embed_document_chunks(versions), strict=True))
+        for row in store.store.values():
+            expected = matrices[row["metadata"]["pplx_chunks"]][row["metadata"]["pplx_chunk"]]
+            np.testing.assert_allclose(row["vector"], expected, atol=0.006)
+
+
 # Texts that come without their document
 
 
-def test_a_flat_list_is_warned_about_once(new_embeddings):
+def test_a_flat_list_is_warned_about_once_for_each_line(new_embeddings):
     embeddings = new_embeddings()
-    embeddings._told_of_flat_lists = False
-    embeddings.embed_documents(["one text is a document"])
-    with pytest.warns(ContextWarning, match="2 texts are embedded each by itself"):
-        embeddings.embed_documents(["one", "two"])
-    embeddings.embed_documents(["one", "two"])
-    asyncio.run(embeddings.aembed_documents(["one", "two"]))
+    ways = [
+        lambda: embeddings.embed_documents(["one", "two"]),
+        lambda: InMemoryVectorStore(embeddings).add_texts(["one", "two"]),
+        lambda: asyncio.run(embeddings.aembed_documents(["one", "two"])),
+    ]
+    for way in ways:
+        with pytest.warns(ContextWarning, match="2 texts are embedded each by itself") as caught:
+            way()
+        assert [Path(each.filename).name for each in caught] == [Path(__file__).name]
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", ContextWarning)
+            way()
+            embeddings.embed_documents(["one text is a document"])
 
 
 def test_a_model_for_single_texts_takes_flat_lists(new_embeddings, replica_v1):
@@ -317,7 +344,6 @@ def test_a_model_for_single_texts_takes_flat_lists(new_embeddings, replica_v1):
 @pytest.mark.parametrize("kind", ["filter", "redundant"])
 def test_filters_that_embed_anew_say_so(new_embeddings, kind):
     embeddings = new_embeddings()
-    embeddings._told_of_flat_lists = False
     store = InMemoryVectorStore(embeddings)
     add_documents(store, chunks_of(source=lambda firm, n: firm), group_by="source")
     found = store.similarity_search("bicycles", k=4)
@@ -382,3 +408,15 @@ def test_a_forked_process_is_right_or_refuses(embeddings, new_embeddings):
         pytest.raises(InputError, match=r"same text.*process that opened"),
     ):
         pool.submit(embed_elsewhere, [chunk.page_content for chunk in two]).result(120)
+
+
+def test_a_function_that_fails_is_told_with_the_document(store):
+    with pytest.raises(
+        InputError, match=r"group_by cannot name document 0: KeyError: 'path'; its metadata has firm, n"
+    ):
+        add_documents(store, chunks_of(), group_by=lambda chunk: chunk.metadata["path"])
+
+
+def test_ids_are_counted(store):
+    with pytest.raises(InputError, match="ids has 1 entries for 12 chunks"):
+        add_documents(store, chunks_of(), group_by="firm", ids=["one"])
