@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from llama_index.core import VectorStoreIndex
 from llama_index.core.schema import BaseNode, Document, NodeRelationship, RelatedNodeInfo
@@ -23,6 +23,8 @@ from .nodes import NEIGHBOURS, batches, check_nodes, document_keys, in_reading_o
 from .turns import Turns
 
 __all__ = ["Changes"]
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -49,11 +51,11 @@ class Changes(VectorStoreIndex):
         # Copies: a vector left on the caller's node would outlive an edit of its text.
         given = [node.model_copy() for node in check_nodes(nodes)]
         held = self._held()
-        yield from _give_sources(given, held)
+        yield from self._alone(_give_sources(given, held))
         turn = yield from self._turns.take(_ids_of(given))
         try:
-            old = yield from held.nodes_of(_ids_of(given))
-            lone = yield from held.nodes([node.node_id for node in given if not node.ref_doc_id])
+            old = yield from self._alone(held.nodes_of(_ids_of(given)))
+            lone = yield from self._alone(held.nodes([node.node_id for node in given if not node.ref_doc_id]))
             if old is None:
                 yield from self._warn_of_unknown(_ids_of(given))
             yield from self._join(given, [*(old or []), *lone], held, insert_kwargs)
@@ -86,7 +88,15 @@ class Changes(VectorStoreIndex):
             )
             siblings, old = [], []
         old_ids = {node.node_id for node in [*siblings, *old] if node.node_id in new_ids or node in siblings}
-        yield from self._exchange([*siblings, *given], old_ids, grown, held, insert_kwargs, old=old)
+        yield from self._alone(self._exchange([*siblings, *given], old_ids, grown, held, insert_kwargs, old=old))
+
+    def _alone(self, flow: Flow[T]) -> Flow[T]:
+        """Run a flow while no other one runs: structures, docstores and some stores are no more than dictionaries."""
+        turn = yield from self._turns.take([self])
+        try:
+            return (yield from flow)
+        finally:
+            self._turns.give_back(turn)
 
     def _embed_together(self, nodes: list[BaseNode]) -> Flow[None]:
         if nodes:
@@ -119,28 +129,23 @@ class Changes(VectorStoreIndex):
         new = [node for node in new if node.embedding is not None]
         again = {node.node_id for node in new} & set(old_ids)
         gone = set(old_ids) - again
-        # One at a time: structures, docstores and some stores are no more than dictionaries.
-        turn = yield from self._turns.take([self])
+        if old_ids:
+            yield from held.check_removing()
+            if not held.by_node:
+                for document_id in document_ids:
+                    yield from held.remove_document(document_id)
+            elif keeps_doubles(self.vector_store):
+                yield from held.remove(again)
+        self._validate_serializable(new)
         try:
-            if old_ids:
-                yield from held.check_removing()
-                if not held.by_node:
-                    for document_id in document_ids:
-                        yield from held.remove_document(document_id)
-                elif keeps_doubles(self.vector_store):
-                    yield from held.remove(again)
-            self._validate_serializable(new)
-            try:
-                yield from self._add(new, insert_kwargs)
-            except Exception:
-                yield from self._restore([node for node in old if node.node_id in again], old, insert_kwargs)
-                raise
-            if held.by_node:
-                yield from held.remove(gone)
-            yield from held.forget(gone, in_docstore=in_docstore)
-            yield from self._write_structure()
-        finally:
-            self._turns.give_back(turn)
+            yield from self._add(new, insert_kwargs)
+        except Exception:
+            yield from self._restore([node for node in old if node.node_id in again], old, insert_kwargs)
+            raise
+        if held.by_node:
+            yield from held.remove(gone)
+        yield from held.forget(gone, in_docstore=in_docstore)
+        yield from self._write_structure()
 
     def _add(self, nodes: list[BaseNode], insert_kwargs: dict[str, Any]) -> Flow[None]:
         structure = self._index_struct
@@ -162,17 +167,19 @@ class Changes(VectorStoreIndex):
 
     def _delete_nodes(self, node_ids: list[str], delete_kwargs: dict[str, Any], *, in_docstore: bool) -> Flow[None]:
         held = self._held(delete_kwargs)
-        documents = _ids_of((yield from held.nodes(node_ids)))
+        documents = _ids_of((yield from self._alone(held.nodes(node_ids))))
         turn = yield from self._turns.take(documents)
         try:
-            yield from held.check_removing()
-            siblings = (yield from held.nodes_of(documents)) or []
+            yield from self._alone(held.check_removing())
+            siblings = (yield from self._alone(held.nodes_of(documents))) or []
             left = [node for node in siblings if node.node_id not in node_ids]
             for node in left:
                 _drop_links(node, node_ids)
             yield from self._embed_together(left)
             ids = {*node_ids, *(node.node_id for node in left)}
-            yield from self._exchange(left, ids, documents, held, {}, old=siblings, in_docstore=in_docstore)
+            yield from self._alone(
+                self._exchange(left, ids, documents, held, {}, old=siblings, in_docstore=in_docstore)
+            )
         finally:
             self._turns.give_back(turn)
 
@@ -189,45 +196,50 @@ class Changes(VectorStoreIndex):
         check_documents(documents)
         wanted = unique(documents)
         show = self._show_progress if show_progress is None else show_progress
-        unreadable = [document for document in wanted.values() if hash_of(document) is None]
-        readable = [document for document in wanted.values() if hash_of(document) is not None]
+        hashes = {key: hash_of(document) for key, document in wanted.items()}  # before an extractor changes them
+        unreadable = [wanted[key] for key, value in hashes.items() if value is None]
+        readable = [wanted[key] for key, value in hashes.items() if value is not None]
         nodes: list[BaseNode] = yield from transformed(readable, self._transformations, show_progress=show)
         held = self._held(delete_kwargs)
-        if not held.removable and (yield from held.nodes_of(wanted.keys())):
+        if not held.removable and (yield from self._alone(held.nodes_of(wanted.keys()))):
             raise InputError(held.cannot_remove)
         read = yield in_worker(self._model._read, nodes, unreadable)
         with progress_bar(read, show=show) as advance:
             for batch in batches(read, self._model.embed_batch_size):
                 chunks = [node for document in batch for node in document.nodes]
-                ids = {key: wanted[key] for key in _ids_of(chunks) if key in wanted}
+                ids = {key: hashes[key] for key in _ids_of(chunks) if key in hashes}
                 turn = yield from self._turns.take(_ids_of(chunks))
                 try:
                     if any(node.embedding is None for node in chunks):
                         yield from self._model._embed_batch(batch)
-                    yield from self._swap(chunks, ids, held, insert_kwargs or {})
+                    yield from self._alone(self._swap(chunks, ids, held, insert_kwargs or {}))
                 finally:
                     self._turns.give_back(turn)
                 advance(batch)
         filled = _ids_of(node for document in read for node in document.nodes)
-        for key, document in wanted.items():
-            if key not in filled:
-                yield from self._swap([], {key: document}, held, {})
+        for key in [key for key in wanted if key not in filled]:
+            yield from self._alone(self._swap([], {key: hashes[key]}, held, {}))
 
     def _swap(
-        self, chunks: list[BaseNode], documents: dict[str, Document], held: Held, insert_kwargs: dict[str, Any]
+        self, chunks: list[BaseNode], hashes: dict[str, str | None], held: Held, insert_kwargs: dict[str, Any]
     ) -> Flow[None]:
-        old = yield from held.nodes_of(documents.keys())
+        old = yield from held.nodes_of(hashes.keys())
         if old is None:
-            for key in documents:
+            for key in hashes:
                 yield from held.remove_document(key)
         old_ids = {node.node_id for node in old or []}
-        yield from self._exchange(chunks, old_ids, documents.keys(), held, insert_kwargs, old=old or [])
+        if old and not chunks:
+            warn(f"document {old[0].ref_doc_id!r} has no text any more: its chunks are deleted")
+        for node in chunks:
+            source = node.source_node
+            if source is not None and source.node_id in hashes:
+                source.hash = hashes[source.node_id]
+        yield from self._exchange(chunks, old_ids, hashes.keys(), held, insert_kwargs, old=old or [])
         docstore = self.docstore
-        for key, document in documents.items():
-            if old_ids and held.in_docstore:
-                yield from held.forget_document(key, keep={node.node_id for node in chunks})
+        yield from held.forget_parents(old or [])
+        for key, value in hashes.items():
             # After the vectors are stored: a hash without them would let a refresh believe that they are.
-            yield either(docstore.set_document_hash, docstore.aset_document_hash, key, document.hash)
+            yield either(docstore.set_document_hash, docstore.aset_document_hash, key, value)
 
     def _refresh(self, documents: Sequence[Document], update_kwargs: dict[str, Any]) -> Flow[list[bool]]:
         check_documents(documents)
@@ -237,41 +249,49 @@ class Changes(VectorStoreIndex):
         for key, document in wanted.items():
             known = yield either(self.docstore.get_document_hash, self.docstore.aget_document_hash, key)
             (same if known is not None and known == hash_of(document) else changed)[key] = document
-        for key in (yield from self._lost([key for key, document in same.items() if has_text(document)])):
+        for key in (yield from self._lost({key: document for key, document in same.items() if has_text(document)})):
             changed[key] = same[key]
         yield from self._replace(list(changed.values()), *options_of(update_kwargs))
         return [changed.pop(document.id_, None) is not None for document in documents]
 
-    def _lost(self, document_ids: list[str]) -> Flow[set[str]]:
-        """Find documents that the docstore remembers and the index does not hold."""
+    def _lost(self, documents: dict[str, Document]) -> Flow[set[str]]:
+        """Find documents that the docstore remembers and the index does not hold, or holds in another version."""
+        document_ids = list(documents)
         sample = document_ids[:: max(1, len(document_ids) // _SAMPLE)]
         held = self._held()
         for ids in (sample, document_ids):
-            found = yield from held.nodes_of(ids)
-            lost = set(ids) - _ids_of(found) if found is not None else set()
+            found = yield from self._alone(held.nodes_of(ids))
+            if found is None:
+                return set()
+            lost = set(ids) - _ids_of(found)
+            for source in (node.source_node for node in found):
+                if source is not None and source.hash not in (None, documents[source.node_id].hash):
+                    lost.add(source.node_id)
             if not lost:
                 return set()
         return lost
 
     def _delete(self, document_id: str, delete_kwargs: dict[str, Any], *, in_docstore: bool) -> Flow[None]:
-        held = self._held(delete_kwargs)
-        turn = yield from self._turns.take([document_id, self])
+        turn = yield from self._turns.take([document_id])
         try:
-            if not held.removable:
-                raise InputError(held.cannot_remove)
-            nodes = (yield from held.nodes_of([document_id])) or []
-            ids = {node.node_id for node in nodes}
-            if self.vector_store.stores_text or not held.by_node:
-                yield from held.remove_document(document_id)
-            else:
-                yield from held.remove(ids)
-            yield from held.forget(ids, in_docstore=False)
-            if in_docstore:
-                yield from held.forget_document(document_id)
-            yield from held.forget_hash(document_id)
-            yield from self._write_structure()
+            yield from self._alone(self._remove(document_id, self._held(delete_kwargs), in_docstore=in_docstore))
         finally:
             self._turns.give_back(turn)
+
+    def _remove(self, document_id: str, held: Held, *, in_docstore: bool) -> Flow[None]:
+        if not held.removable:
+            raise InputError(held.cannot_remove)
+        nodes = (yield from held.nodes_of([document_id])) or []
+        ids = {node.node_id for node in nodes}
+        if self.vector_store.stores_text or not held.by_node:
+            yield from held.remove_document(document_id)
+        else:
+            yield from held.remove(ids)
+        yield from held.forget(ids, in_docstore=False)
+        if in_docstore:
+            yield from held.forget_document(document_id)
+        yield from held.forget_hash(document_id)
+        yield from self._write_structure()
 
     @property
     def _model(self) -> PplxEmbedding:

@@ -117,11 +117,13 @@ def _twice(documents: Sequence[NodeDocument]) -> str | None:
 
 def _alone(nodes: Sequence[BaseNode]) -> str | None:
     named = {linked for node in nodes for linked in linked_ids(node, NodeRelationship.PREVIOUS, NodeRelationship.NEXT)}
+    pointers = Counter(node.index_id for node in nodes if isinstance(node, IndexNode))
     alone = [
         node
         for node in nodes
         if not (node.ref_doc_id or node.relationships or node.node_id in named)
-        and not isinstance(node, (Document, IndexNode))
+        and not isinstance(node, Document)
+        and not (isinstance(node, IndexNode) and pointers[node.index_id] == 1)
         and node.get_content(metadata_mode=MetadataMode.NONE)
     ]
     if not alone:

@@ -12,7 +12,7 @@ from uuid import uuid4
 
 from llama_index.core import StorageContext
 from llama_index.core.data_structs.data_structs import IndexDict
-from llama_index.core.schema import BaseNode
+from llama_index.core.schema import BaseNode, NodeRelationship
 from llama_index.core.vector_stores.types import (
     BasePydanticVectorStore,
     FilterOperator,
@@ -22,6 +22,7 @@ from llama_index.core.vector_stores.types import (
 
 from ..errors import InputError
 from .flow import Flow, either
+from .nodes import linked_ids
 
 __all__ = ["Held", "check_synchronous", "keeps_doubles", "rows"]
 
@@ -164,10 +165,20 @@ class Held:
                         self._docstore.delete_document, self._docstore.adelete_document, node_id, raise_error=False
                     )
 
-    def forget_document(self, document_id: str, *, keep: Collection[str] = ()) -> Flow[None]:
+    def forget_parents(self, nodes: Iterable[BaseNode]) -> Flow[None]:
+        """Forget in the docstore what removed nodes were cut from, if it is there."""
+        while nodes and self.in_docstore:
+            parents = {linked for node in nodes for linked in linked_ids(node, NodeRelationship.PARENT)}
+            nodes = yield from self._from_docstore(sorted(parents - self._held_by_others()))
+            for node in nodes:
+                yield either(
+                    self._docstore.delete_document, self._docstore.adelete_document, node.node_id, raise_error=False
+                )
+
+    def forget_document(self, document_id: str) -> Flow[None]:
         """Forget in the docstore all that came from a document, parents included, and that no other index has."""
         info = yield either(self._docstore.get_ref_doc_info, self._docstore.aget_ref_doc_info, document_id)
-        kept = {*self._held_by_others(), *keep}
+        kept = self._held_by_others()
         node_ids = info.node_ids if info is not None else []
         for node_id in [node_id for node_id in node_ids if node_id not in kept]:
             yield either(self._docstore.delete_document, self._docstore.adelete_document, node_id, raise_error=False)

@@ -5,25 +5,31 @@ Knows LlamaIndex's methods for indexes, which it offers in both forms; must not 
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
-from llama_index.core import StorageContext
+from llama_index.core import StorageContext, VectorStoreIndex
 from llama_index.core.callbacks import CallbackManager
 from llama_index.core.data_structs.data_structs import IndexDict
 from llama_index.core.schema import BaseNode, Document, TransformComponent
 
+from ..errors import InputError
 from .changes import Changes
 from .embedding import PplxEmbedding
 from .flow import Flow, arun, run, run_elsewhere
 from .held import check_synchronous
 from .intake import check_documents, options_of
+from .options import unknown_option
 from .settings import contextual_model, transformations_of
 from .turns import Turns
 
 __all__ = ["ContextualVectorStoreIndex"]
 
 T = TypeVar("T")
+
+_OPTIONS = [*inspect.signature(VectorStoreIndex.__init__).parameters][1:-1]
+"""What a `VectorStoreIndex` takes: it ignores everything else without a word."""
 
 
 class ContextualVectorStoreIndex(Changes):
@@ -59,6 +65,9 @@ class ContextualVectorStoreIndex(Changes):
         callback_manager: CallbackManager | None = None,
         **options: Any,
     ) -> None:
+        for name in options:
+            if name not in _OPTIONS:
+                raise InputError(unknown_option(name, _OPTIONS))
         self._turns = Turns()
         super().__init__(
             nodes=nodes,

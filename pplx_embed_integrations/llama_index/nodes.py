@@ -30,6 +30,8 @@ __all__ = [
     "set_embeddings",
 ]
 
+_LONGEST_NAME = 200
+
 #: The relationships that put nodes in an order.
 NEIGHBOURS = (NodeRelationship.PREVIOUS, NodeRelationship.NEXT)
 
@@ -51,7 +53,8 @@ class NodeDocument:
     @property
     def name(self) -> str:
         """What a message calls the document: its id, or that of its first node where it has none."""
-        return self.nodes[0].ref_doc_id or self.nodes[0].node_id
+        name = self.nodes[0].ref_doc_id or self.nodes[0].node_id
+        return name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}..."
 
     @property
     def chunks(self) -> list[str]:

@@ -171,8 +171,13 @@ class EmbeddingOptions(_Options):
         return self.model_copy(update=update, deep=deep)
 
     def __getstate__(self) -> dict[str, Any]:
-        # LlamaIndex builds the object anew from the fields when it is unpickled.
-        return {**super().__getstate__(), "__pydantic_private__": None}
+        # LlamaIndex takes what cannot be pickled out of the very object, and builds the copy anew from the fields.
+        fields = dict(self.__dict__)
+        try:
+            state = super().__getstate__()
+            return {**state, "__dict__": dict(state["__dict__"]), "__pydantic_private__": None}
+        finally:
+            self.__dict__.update(fields)
 
 
 def _check_clashes(biencoder: PplxBiEncoder, *, metadata_per_document: bool) -> None:

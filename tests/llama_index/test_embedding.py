@@ -15,7 +15,13 @@ import pytest
 from llama_index.core import MockEmbedding, Settings
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.bridge.pydantic import Field
-from llama_index.core.callbacks import CallbackManager, CBEventType, EventPayload, LlamaDebugHandler
+from llama_index.core.callbacks import (
+    CallbackManager,
+    CBEventType,
+    EventPayload,
+    LlamaDebugHandler,
+    TokenCountingHandler,
+)
 from llama_index.core.instrumentation import get_dispatcher
 from llama_index.core.instrumentation.event_handlers import BaseEventHandler
 from llama_index.core.schema import Document, MetadataMode, TextNode
@@ -212,6 +218,14 @@ def test_pickles_carry_settings_and_no_weights(make_model):
     assert again.get_query_embedding("a river") == expected
     assert again.to_dict() == embed_model.to_dict()
     assert again.token == "hf_secret"
+
+
+def test_what_cannot_be_pickled_stays_on_the_object(make_model):
+    handler = TokenCountingHandler(tokenizer=lambda text: text.split())
+    embed_model = make_model(callback_manager=CallbackManager([handler]))
+    again = pickle.loads(pickle.dumps(embed_model))
+    assert again.get_text_embedding("a river") == embed_model.get_text_embedding("a river")
+    assert handler.total_embedding_token_count == 2
 
 
 def test_what_decides_the_vectors_stays_as_it_was_made(embed_model, replica_context_v1):

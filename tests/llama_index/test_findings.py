@@ -164,6 +164,12 @@ def test_offsets_that_were_found_in_another_chunk_are_no_order():
     assert texts(nodes) == [["ok", "then ok", "ok then"]]
 
 
+def test_pointers_to_one_thing_without_a_document_are_counted():
+    pointers = [IndexNode(text=f"River {n} rises in the hills.", index_id="rivers") for n in range(3)]
+    assert any("3 of 3 nodes name no document" in message for message in said(pointers))
+    assert said([IndexNode(text=f"About {name}.", index_id=name) for name in ("rivers", "lakes")]) == []
+
+
 def test_nodes_with_nothing_are_counted(exact_model: PplxEmbedding):
     nodes = [TextNode(text=text) for text in ("one", "two")]
     with pytest.warns(ContextWarning, match="2 of 2 nodes name no document"):

@@ -3,7 +3,7 @@
 import pytest
 from llama_index.core import Document, StorageContext
 from llama_index.core.node_parser import HierarchicalNodeParser, get_leaf_nodes
-from llama_index.core.schema import NodeRelationship, RelatedNodeInfo, TextNode
+from llama_index.core.schema import NodeRelationship, RelatedNodeInfo, TextNode, TransformComponent
 from llama_index.core.storage.docstore import SimpleDocumentStore
 
 from pplx_embed_integrations import ContextWarning, InputError
@@ -11,6 +11,7 @@ from pplx_embed_integrations.llama_index import ContextualVectorStoreIndex, Pplx
 from tests.llama_index.cases import (
     SPLITTER,
     Encodes,
+    Paragraphs,
     assert_same_vectors,
     chunk_id,
     expected_vectors,
@@ -222,8 +223,52 @@ def test_a_map_over_faiss_is_refused_too_where_it_would_give_numbers_out_again(e
 
 def test_an_emptied_document_is_gone(exact_model, documents, tmp_path):
     index, store = build(documents, exact_model, "chroma", tmp_path)
-    index.update_ref_doc(Document(id_="report-1", text=""))
+    with pytest.warns(ContextWarning, match="'report-1' has no text any more"):
+        index.update_ref_doc(Document(id_="report-1", text=""))
     assert_same_vectors(store.read([]), expected_vectors(exact_model, [documents[0], documents[2]]))
+
+
+def test_indexes_that_share_a_docstore_leave_each_other_alone(exact_model, documents):
+    docstore = SimpleDocumentStore()
+    one, other = (
+        contextual_index(
+            documents,
+            embed_model=exact_model,
+            splitter=Paragraphs(),
+            storage_context=StorageContext.from_defaults(docstore=docstore),
+        )
+        for _ in range(2)
+    )
+    new = edited(documents[1])
+    assert other.refresh_ref_docs([new]) == [True]
+    assert len(one.as_retriever(similarity_top_k=40).retrieve("river")) == 33
+    # The docstore remembers the version that the other index holds.
+    assert one.refresh_ref_docs([documents[0], new]) == [False, True]
+    assert one.refresh_ref_docs([documents[0], new]) == [False, False]
+    texts = [found.text for found in one.as_retriever(similarity_top_k=40).retrieve("river")]
+    assert len(texts) == 33
+    assert sum(text.startswith("Another part") for text in texts) == 1
+
+
+def test_what_an_extractor_writes_into_a_document_is_no_change_of_it(exact_model):
+    class Tag(TransformComponent):
+        def __call__(self, nodes, **kwargs):
+            for node in nodes:
+                node.metadata["tag"] = "river"
+            return nodes
+
+    index = contextual_index(hard_documents(2), embed_model=exact_model, transformations=[Tag(), SPLITTER])
+    assert index.refresh_ref_docs(hard_documents(2)) == [False, False]
+
+
+def test_parents_of_what_is_replaced_go_from_the_docstore(exact_model):
+    parser = HierarchicalNodeParser.from_defaults(chunk_sizes=[128, 64], chunk_overlap=0)
+    nodes = parser([Document(id_="a", text="A river rises in the hills. " * 30), Document(id_="b", text="Short.")])
+    storage = StorageContext.from_defaults()
+    storage.docstore.add_documents(nodes)
+    index = ContextualVectorStoreIndex(nodes=get_leaf_nodes(nodes), embed_model=exact_model, storage_context=storage)
+    index.update_ref_doc(Document(id_="a", text="It is dry."))
+    assert sorted({node.text for node in storage.docstore.docs.values()}) == ["It is dry.", "Short."]
 
 
 def test_vectors_that_come_ready_into_a_known_document_are_warned_about(exact_model, documents):

@@ -37,7 +37,25 @@ async def test_parts_that_arrive_at_once_give_what_one_call_gives(kind, exact_mo
     assert_same_vectors(store.read([]), expected_vectors(exact_model, documents))
 
 
-@pytest.mark.parametrize("kind", ["default", "chroma"])
+@pytest.mark.parametrize("kind", ["default", "qdrant", "chroma"])
+def test_inserts_and_deletions_in_threads_neither_clash_nor_wait_for_each_other(kind, exact_model, tmp_path):
+    documents = hard_documents(4)
+    store = make_store(kind, tmp_path)
+    index = contextual_index(documents[:1], embed_model=exact_model, vector_store=store.vector_store, splitter=SPLITTER)
+
+    def work(number):
+        if number % 4 == 3:
+            index.delete_ref_doc("report-0")
+        else:
+            index.insert(documents[number % 4])
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(16), timeout=120))
+    index.insert(documents[0])
+    assert_same_vectors(store.read([]), expected_vectors(exact_model, documents[:3]))
+
+
+@pytest.mark.parametrize("kind", ["default", "qdrant", "chroma"])
 def test_threads_and_their_event_loops_do_too(kind, exact_model: PplxEmbedding, tmp_path):
     documents = hard_documents(2)
     store = make_store(kind, tmp_path)
