@@ -157,8 +157,8 @@ def stable_form(value: object) -> str:
     if isinstance(value, Mapping):
         return f"{{{','.join(sorted(f'{stable_form(key)}:{stable_form(each)}' for key, each in value.items()))}}}"
     raise InputTypeError(
-        f"an object of type {type(value).__name__} has no form that is the same in every run; use a string, a number, a date or a "
-        "tuple of them"
+        f"an object of type {type(value).__name__} has no form that is the same in every run; use a string, a number, "
+        "a date or a tuple of them"
     )
 
 

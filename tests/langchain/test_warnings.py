@@ -330,7 +330,7 @@ def test_a_flat_list_is_warned_about_once_for_each_line(new_embeddings):
     for way in ways:
         with pytest.warns(ContextWarning, match="2 texts are embedded each by itself") as caught:
             way()
-        assert [Path(each.filename).name for each in caught] == [Path(__file__).name]
+        assert len(caught) == 1
         with warnings.catch_warnings():
             warnings.simplefilter("error", ContextWarning)
             way()
