@@ -14,13 +14,12 @@ from llama_index.core.callbacks import CallbackManager
 from llama_index.core.data_structs.data_structs import IndexDict
 from llama_index.core.schema import BaseNode, Document, TransformComponent
 
-from ..errors import InputError
+from ..options import refuse_unknown
 from .changes import Changes
 from .embedding import PplxEmbedding
 from .flow import Flow, arun, run, run_elsewhere
 from .held import check_synchronous
 from .intake import check_documents, options_of
-from .options import unknown_option
 from .settings import contextual_model, transformations_of
 from .turns import Turns
 
@@ -65,9 +64,7 @@ class ContextualVectorStoreIndex(Changes):
         callback_manager: CallbackManager | None = None,
         **options: Any,
     ) -> None:
-        for name in options:
-            if name not in _OPTIONS:
-                raise InputError(unknown_option(name, _OPTIONS))
+        refuse_unknown(options, _OPTIONS)
         self._turns = Turns()
         super().__init__(
             nodes=nodes,

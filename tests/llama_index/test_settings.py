@@ -139,7 +139,7 @@ def test_what_is_given_wrongly_is_refused(embed_model):
         contextual_index(documents, embed_model=embed_model, transformations=SPLITTER)
     with pytest.raises(InputTypeError, match="transformation 1 must be a LlamaIndex transformation, not str"):
         contextual_index(documents, embed_model=embed_model, transformations=[SPLITTER, "embed"])
-    with pytest.raises(InputError, match=r"there is no option 'insert_batch' \(did you mean 'insert_batch_size'"):
+    with pytest.raises(InputTypeError, match=r"there is no option 'insert_batch' \(did you mean 'insert_batch_size'"):
         contextual_index(documents, embed_model=embed_model, insert_batch=40)
 
 
