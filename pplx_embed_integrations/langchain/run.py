@@ -386,7 +386,7 @@ class Run:
         yield attempt
         if len(refused) == len(batch.documents):
             raise error
-        self._refused += refused
+        self._refused |= dict.fromkeys(refused)
 
     def add(self, result: IndexingResult) -> None:
         """Count what LangChain has done."""
