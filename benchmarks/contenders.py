@@ -15,7 +15,6 @@ from transformers.masking_utils import create_causal_mask
 
 from pplx_embed_integrations import PplxBiEncoder
 from pplx_embed_integrations.backbone.qwen3.export import PplxQwen3Model, as_transformers
-from pplx_embed_integrations.backbone.qwen3.joining import separate
 from pplx_embed_integrations.backbone.qwen3.network import load_network
 from pplx_embed_integrations.backbone.qwen3.sentence_transformer import compose
 
@@ -103,7 +102,7 @@ class Published(_Plain):
     def __init__(self, shape: Shape, device: str, *, dtype: str) -> None:
         folder = checkpoint(shape)
         network = load_network(folder, dtype=dtype, device=torch.device(device))
-        separate(network)
+        network.separate()
         model = as_transformers(network, folder, contextual=False)
         model.__class__ = PublishedModel
         model.config.is_causal = True  # as published: it is the mask function that opens the mask

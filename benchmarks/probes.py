@@ -163,7 +163,7 @@ def attention_on_card(*lengths: str) -> dict[str, dict[str, float]]:
     import torch
 
     from pplx_embed_integrations.backbone.qwen3.attention import packed_attention
-    from pplx_embed_integrations.backbone.qwen3.layout import PackedLayout
+    from pplx_embed_integrations.backbone.qwen3.varlen import PackedLayout
 
     from .measure import interleaved, medians
 
@@ -212,7 +212,7 @@ def attention(length: str, dtype: str, threads: str) -> dict[str, float]:
     import torch
 
     from pplx_embed_integrations.backbone.qwen3.attention import packed_attention
-    from pplx_embed_integrations.backbone.qwen3.layout import PackedLayout
+    from pplx_embed_integrations.backbone.qwen3.varlen import PackedLayout
 
     from .measure import interleaved, medians
 

@@ -22,6 +22,7 @@ from typing_extensions import dataclass_transform
 
 from .errors import InputError, InputTypeError
 from .inputs import check_positive, check_text
+from .registry import BACKENDS, BackendName
 
 __all__ = [
     "BiEncoderOptions",
@@ -174,6 +175,12 @@ def _check_devices(devices: object) -> tuple[str, ...]:
     return tuple(devices)
 
 
+def _check_backend(backend: object) -> str:
+    if backend not in tuple(BACKENDS):  # one that is registered at run time is in no Literal
+        raise InputError(f"backend={backend!r} is unknown; use {_either(tuple(BACKENDS))}, or leave it out")
+    return str(backend)
+
+
 def _check_dtype(dtype: object) -> str:
     name = str(dtype).removeprefix("torch.")
     if name in ("float16", "half", "fp16"):
@@ -289,9 +296,10 @@ class SideOptions(HubOptions):
         page="performance.md#faster-on-a-cpu",
     )
     # The arithmetic of backends differs by more than the order of additions: cosines of 0.998 were measured.
-    backend: Literal["torch", "openvino"] = option(
+    backend: BackendName = option(
         '`"torch"`, or `"openvino"`: faster on a CPU, needs the extra of that name',
         default="torch",
+        check=_check_backend,
         changes_vectors=True,
         page="performance.md#faster-on-a-cpu",
     )

@@ -19,7 +19,7 @@ from ..inputs import check_documents, check_positive, check_texts, refuse_chunks
 from ..options import EncoderOptions, HubOptions, SideOptions, documented, values_of
 from ..threads import in_own_thread
 from ..vectors import Quantization, Vectors
-from .backends.torch import Loading
+from .backends.base import Loading
 from .hub import checkpoint_folder, config_folder
 from .identity import Origin, arithmetic
 from .loaded import LoadedCheckpoint
@@ -377,7 +377,7 @@ class PplxEncoder(EncoderOptions):
 
     def _ready(self) -> LoadedCheckpoint | None:
         loaded = self._loaded
-        if loaded is None or loaded.engine.closed:
+        if loaded is None or loaded.backend.closed:
             return None
         loaded.check_process()
         return loaded
@@ -449,7 +449,7 @@ class PplxEncoder(EncoderOptions):
                 with result:
                     loaded.scheduler.run(result.counted(tokenize(loaded)), result.receive)
             except KeyboardInterrupt:
-                loaded.engine.interrupt()
+                loaded.backend.interrupt()
                 raise
         return result.vectors
 

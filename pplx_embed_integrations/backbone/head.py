@@ -1,6 +1,6 @@
 """The linear layer that some families have between the mean of a chunk's tokens and its vector.
 
-Knows its tensors and a product; must not know networks, engines or what becomes of the result.
+Knows its tensors and a product; must not know networks, backends or what becomes of the result.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import numpy as np
 
 from ..checkpoints import positive, read_config
 from ..families import Head
-from .scheduler import Pooled
+from .backends.base import Pooled
 from .tensors import read_tensors
 
 __all__ = ["LinearHead"]

@@ -19,11 +19,8 @@ from ..embedder import Role
 from ..errors import InputError
 from ..families import PPLX_EMBED
 from ..inputs import chunk_name, document_name, too_long
-from .backends.torch import Engine, Loading
-from .backends.workers import WorkerPool
+from .backends.base import Loading
 from .devices import resolve_device
-from .qwen3.joining import separate
-from .qwen3.network import Network
 from .sequences import TokenSequence, document_sequences, text_sequence
 from .weights import Weights, acquire, release, withdraw
 
@@ -78,12 +75,12 @@ class LoadedCheckpoint:
         self._load = partial(Weights, checkpoint, loading, device=device, devices=devices, batch_tokens=batch_tokens)
         place = device if loading.backend == "openvino" or devices is not None else str(resolve_device(device))
         self._use(acquire((key, loading, place, devices, batch_tokens), self._load, self))
-        self._slice = max(65_536, _BATCHES * _CHARACTERS * self.scheduler.budget * self.engine.parallel)
-        self._changes: tuple[str, int] | None = None
+        self._slice = max(65_536, _BATCHES * _CHARACTERS * self.scheduler.budget * self.backend.parallel)
+        self._trained: tuple[str, PplxQwen3Model, int] | None = None
 
     def _use(self, weights: Weights) -> None:
         self._weights = weights
-        self.tokenizer, self.engine, self.scheduler = weights.tokenizer, weights.engine, weights.scheduler
+        self.tokenizer, self.backend, self.scheduler = weights.tokenizer, weights.backend, weights.scheduler
         self.check_process = weights.check_process
 
     def close(self) -> None:
@@ -169,42 +166,26 @@ class LoadedCheckpoint:
         What a trainer may change is nobody else's: where other encoders use these weights, they are loaded once more.
 
         Raises:
-            InputError: It is in other processes, its weights are rounded, or it is OpenVINO's.
+            InputError: It is in other processes, its weights are rounded, or it is not torch's.
         """
         if self.loading.family != PPLX_EMBED:
             raise InputError(f"{self.loading.family.name} has no form as a SentenceTransformer here; use encode")
-        if self.loading.weights is not None:
-            raise InputError(
-                f"with weights={self.loading.weights!r} the weights are rounded, of no use to a trainer or in a file; "
-                "leave weights out to have a SentenceTransformer"
-            )
-        if isinstance(self.engine, WorkerPool):
-            raise InputError("with devices= the weights are in other processes; use device= to have them in this one")
-        if not isinstance(self.engine, Engine):
-            raise InputError('with backend="openvino" there is no torch model; leave backend out to have one')
-        from .qwen3.export import as_transformers  # transformers alone takes seconds to import
-
+        self.backend.check_trainable()
         if not withdraw(self._weights):
             weights = self._load()
             weights.users.add(self)
             self.close()
             self._use(weights)
-        engine = self.engine
-        assert isinstance(engine, Engine)
-        model = engine.model
-        if isinstance(model, Network):
-            separate(model)
-            model = as_transformers(model, self.loading.folder, contextual=self.loading.contextual)
-            engine.model = model
-            self._changes = uuid.uuid4().hex, _versions(model)
+        model = self.backend.transformers_model()
+        self._trained = uuid.uuid4().hex, model, _versions(model)
         return model
 
     def changes(self) -> str | None:
         """Name the state of weights that a trainer has changed in memory; None where they are the checkpoint's."""
-        if self._changes is None or not isinstance(self.engine, Engine):
+        if self._trained is None:
             return None
-        name, before = self._changes
-        now = _versions(self.engine.model)
+        name, model, before = self._trained
+        now = _versions(model)
         return None if now == before else f"{name}-{now}"
 
 

@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from ..embedder import OutputForm
 from ..vectors import Quantizer, Vectors, quantize, vector_dtype
-from .scheduler import Pooled
+from .backends.base import Pooled
 from .sequences import TokenSequence
 
 if TYPE_CHECKING:

@@ -14,20 +14,18 @@ from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from itertools import chain
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
 from ..errors import EncodingError
 from ..threads import in_thread, start_thread
+from .backends.base import Pooled, WorkerLostError
 from .devices import release_memory
 from .sequences import TokenSequence, plan_batches
 
-__all__ = ["Pooled", "Receive", "Run", "Scheduler", "WorkerLostError"]
+__all__ = ["Receive", "Run", "Scheduler"]
 
 logger = logging.getLogger(__name__)
 
-Pooled = npt.NDArray[np.float32]
 Run = Callable[[list[TokenSequence]], Pooled]
 """Runs a batch and returns a row for each span of each sequence, in order."""
 Receive = Callable[[list[TokenSequence], Pooled], None]
@@ -40,10 +38,6 @@ _AHEAD = 2
 have to wait for room before it learnt that no other is to come."""
 _ATTEMPTS = 3
 """How many workers may be lost over the batch of one call before the call fails."""
-
-
-class WorkerLostError(EncodingError):
-    """What computed a batch is gone, perhaps through no fault of the batch: it is worth another attempt."""
 
 
 class _Job:

@@ -13,7 +13,7 @@ from weakref import WeakSet, WeakValueDictionary
 from ..checkpoints import CheckpointSpec
 from ..errors import CheckpointError, EncodingError
 from ..threads import in_own_thread
-from .backends.torch import Loading, start_engine
+from .backends.base import Backend, Loading, start_backend
 from .backends.workers import WorkerPool
 from .head import LinearHead
 from .scheduler import Scheduler
@@ -23,7 +23,7 @@ __all__ = ["Weights", "acquire", "release", "withdraw"]
 
 
 class Weights:
-    """Tokenizer, engine and scheduler of a checkpoint.
+    """Tokenizer, backend and scheduler of a checkpoint.
 
     Args:
         checkpoint: What it should be.
@@ -52,17 +52,17 @@ class Weights:
         self._process = os.getpid()
         self.tokenizer = TextTokenizer(loading.folder, contextual=loading.contextual, family=loading.family)
         # In a thread that ends, so that the OpenMP threads which loading needs do not stay (see `Scheduler`).
-        self.engine = (
-            in_own_thread(start_engine, loading, device).result() if devices is None else WorkerPool(loading, devices)
+        self.backend: Backend = (
+            in_own_thread(start_backend, loading, device).result() if devices is None else WorkerPool(loading, devices)
         )
         layer = loading.family.head
         head = None if layer is None else LinearHead(loading.folder, layer)
-        _check_width(checkpoint, head.width if head else self.engine.width)
-        run = self.engine.run
+        _check_width(checkpoint, head.width if head else self.backend.width)
+        run = self.backend.run
         self.scheduler = Scheduler(
             run if head is None else lambda sequences: head(run(sequences)),
-            budget=batch_tokens or self.engine.batch_tokens,
-            parallel=self.engine.parallel,
+            budget=batch_tokens or self.backend.batch_tokens,
+            parallel=self.backend.parallel,
         )
 
     def check_process(self) -> None:
@@ -96,7 +96,7 @@ def acquire(key: Hashable, load: Callable[[], Weights], user: object) -> Weights
     with gate:
         with _lock:
             found = _known.get(key)
-            if found is not None and not found.engine.closed:
+            if found is not None and not found.backend.closed:
                 found.users.add(user)
                 return found
         loaded = load()
@@ -113,7 +113,7 @@ def release(weights: Weights, user: object) -> None:
         if len(weights.users):
             return
         _forget(weights)
-    weights.engine.close()
+    weights.backend.close()
 
 
 def withdraw(weights: Weights) -> bool:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pplx_embed_integrations import PplxEncoder
 from pplx_embed_integrations.backbone.qwen3 import attention
 from pplx_embed_integrations.backbone.qwen3.attention import choose_kernel, packed_attention
-from pplx_embed_integrations.backbone.qwen3.layout import PackedLayout
+from pplx_embed_integrations.backbone.qwen3.varlen import PackedLayout
 from pplx_embed_integrations.errors import InputError
 
 CPU = torch.device("cpu")
@@ -156,7 +156,7 @@ def test_memory_grows_with_the_length_not_with_its_square(kernel) -> None:
     program = f"""
 import resource, torch
 from pplx_embed_integrations.backbone.qwen3.attention import packed_attention
-from pplx_embed_integrations.backbone.qwen3.layout import PackedLayout
+from pplx_embed_integrations.backbone.qwen3.varlen import PackedLayout
 torch.set_num_threads(1)
 q = torch.randn(1, 4, 4096, 16)
 k = torch.randn(1, 2, 4096, 16)

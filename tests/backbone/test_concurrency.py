@@ -18,8 +18,8 @@ import torch
 
 from pplx_embed_integrations import PplxBiEncoder, PplxEncoder
 from pplx_embed_integrations.backbone import results
+from pplx_embed_integrations.backbone.backends.base import Pooled
 from pplx_embed_integrations.backbone.loaded import LoadedCheckpoint
-from pplx_embed_integrations.backbone.scheduler import Pooled
 from pplx_embed_integrations.backbone.sequences import TokenSequence
 from pplx_embed_integrations.errors import EncodingError, InputError
 

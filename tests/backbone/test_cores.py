@@ -12,8 +12,9 @@ from threadpoolctl import threadpool_info
 
 from pplx_embed_integrations.backbone.backends import cores as module
 from pplx_embed_integrations.backbone.backends import torch as engine_module
+from pplx_embed_integrations.backbone.backends.base import Loading
 from pplx_embed_integrations.backbone.backends.cores import Cores, available_cores, busy_elsewhere, openmp_threads
-from pplx_embed_integrations.backbone.backends.torch import Engine, Loading
+from pplx_embed_integrations.backbone.backends.torch import TorchBackend
 from pplx_embed_integrations.backbone.sequences import TokenSequence
 
 
@@ -83,9 +84,9 @@ def test_threads_end_with_their_object() -> None:
 
 
 def test_a_system_without_threads_is_said(monkeypatch: pytest.MonkeyPatch, replica_v1: Path) -> None:
-    engine = Engine(Loading(replica_v1, contextual=False, dtype="float32"), "cpu")
+    engine = TorchBackend(Loading(replica_v1, contextual=False, dtype="float32"), "cpu")
     expected = engine.run([sequence(90)])
-    engine = Engine(Loading(replica_v1, contextual=False, dtype="float32"), "cpu")
+    engine = TorchBackend(Loading(replica_v1, contextual=False, dtype="float32"), "cpu")
 
     def refuse(self: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
@@ -159,15 +160,15 @@ def test_a_query_takes_the_threads_that_its_work_is_worth(
 ) -> None:
     monkeypatch.setattr(engine_module, "available_cores", lambda: 2)
     monkeypatch.setattr(engine_module, "busy_elsewhere", lambda: busy)
-    engine = Engine(Loading(replica_v1, contextual=False, dtype="float32"), "cpu")
+    engine = TorchBackend(Loading(replica_v1, contextual=False, dtype="float32"), "cpu")
     assert engine.size == "small"
     engine.size = size  # type: ignore[assignment]
     seen: list[int] = []
-    forward = engine.model.forward_packed
+    forward = engine_module.packed_forward
     monkeypatch.setattr(
-        engine.model,
-        "forward_packed",
-        lambda ids, **options: seen.append(torch.get_num_threads()) or forward(ids, **options),
+        engine_module,
+        "packed_forward",
+        lambda *given, **options: seen.append(torch.get_num_threads()) or forward(*given, **options),
     )
     engine.run([sequence(12)])
     assert seen == [threads]

@@ -22,7 +22,7 @@ from pplx_embed_integrations.backbone.pooling import span_means
 from pplx_embed_integrations.backbone.qwen3 import forward, network, varlen
 from pplx_embed_integrations.backbone.qwen3.attention import choose_kernel, packed_attention
 from pplx_embed_integrations.backbone.qwen3.fused import fused_kernels
-from pplx_embed_integrations.backbone.qwen3.layout import PackedLayout
+from pplx_embed_integrations.backbone.qwen3.varlen import PackedLayout
 from pplx_embed_integrations.errors import EncodingError, InputError
 from pplx_embed_integrations.vectors import quantize
 
@@ -157,7 +157,7 @@ def test_without_fused_kernels_the_vectors_are_the_same(
     got = np.concatenate(made.encode_documents(expected_context_v1.inputs, quantization=None))
     np.testing.assert_allclose(got, expected_context_v1.pooled, atol=SAME if dtype == "float32" else NEAR)
     assert made._loaded is not None
-    assert made._loaded.engine.model.layers[0].self_attn.joined is None  # type: ignore[union-attr]
+    assert made._loaded.backend.model.layers[0].self_attn.joined is None  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -224,7 +224,7 @@ def test_loading_holds_one_copy(dtype: str) -> None:
     made = encoder("miniature-context-v1", dtype).load()
     size = torch.cuda.memory_allocated() - before
     assert made._loaded is not None
-    model = made._loaded.engine.model  # type: ignore[union-attr]
+    model = made._loaded.backend.model  # type: ignore[union-attr]
     assert size < 1.1 * sum(parameter.nbytes for parameter in model.parameters())
     assert torch.cuda.max_memory_allocated() - before < 1.3 * size
 
@@ -256,7 +256,7 @@ def test_memory_that_runs_out_halves_the_budget(replica_v1: Path, caplog: pytest
     np.testing.assert_allclose(got, expected, atol=SAME)
     assert "the device ran out of memory; going on with" in caplog.text
     assert made._loaded is not None
-    assert made._loaded.scheduler.budget < made._loaded.engine.batch_tokens
+    assert made._loaded.scheduler.budget < made._loaded.backend.batch_tokens
 
 
 @pytest.mark.usefixtures("clean")
@@ -314,7 +314,7 @@ def test_int8_weights_and_openvino_are_for_cpus(replica_v1: Path) -> None:
 def test_the_best_device_is_the_card(replica_v1: Path) -> None:
     made = PplxEncoder(replica_v1).load()
     assert made._loaded is not None
-    assert made._loaded.engine.model.device == CUDA  # type: ignore[union-attr]
+    assert made._loaded.backend.model.device == CUDA  # type: ignore[union-attr]
     with pytest.raises(InputError, match=r"device='cuda:99' is not there; this machine has \d+ CUDA devices"):
         PplxEncoder(replica_v1, device="cuda:99").load()
 
@@ -325,7 +325,7 @@ def test_two_workers_on_one_card(replica_context_v1: Path, expected_context_v1: 
     got = np.concatenate(made.encode_documents(expected_context_v1.inputs, quantization=None))
     np.testing.assert_allclose(got, expected_context_v1.pooled, atol=SAME)
     assert made._loaded is not None
-    pool = made._loaded.engine
+    pool = made._loaded.backend
     assert isinstance(pool, WorkerPool)
     process = pool._workers[0]._process
     assert process is not None

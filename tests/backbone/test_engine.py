@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from pplx_embed_integrations.backbone.backends import torch as module
-from pplx_embed_integrations.backbone.backends.torch import Engine, Loading
+from pplx_embed_integrations.backbone.backends.base import Loading
+from pplx_embed_integrations.backbone.backends.torch import TorchBackend
 from pplx_embed_integrations.backbone.devices import resolve_dtype
 from pplx_embed_integrations.backbone.sequences import TokenSequence
 
@@ -27,10 +28,10 @@ def two_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.fixture
-def engine(replica_context_v1: Path, monkeypatch: pytest.MonkeyPatch) -> Engine:
+def engine(replica_context_v1: Path, monkeypatch: pytest.MonkeyPatch) -> TorchBackend:
     monkeypatch.setattr(module, "_IN_CACHE", 0)
     monkeypatch.setattr(module, "_ALONE_FROM", {"small": 8, "large": 16})
-    return Engine(Loading(replica_context_v1, contextual=True, dtype="float32"), "cpu")
+    return TorchBackend(Loading(replica_context_v1, contextual=True, dtype="float32"), "cpu")
 
 
 def documents(*lengths: int, seed: int = 0) -> list[TokenSequence]:
@@ -42,20 +43,20 @@ def documents(*lengths: int, seed: int = 0) -> list[TokenSequence]:
     ]
 
 
-def observe(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> list[tuple[threading.Thread, int, int]]:
+def observe(engine: TorchBackend, monkeypatch: pytest.MonkeyPatch) -> list[tuple[threading.Thread, int, int]]:
     """Note each forward pass: its thread, how many threads OpenMP has for it, and its sequences."""
     passes: list[tuple[threading.Thread, int, int]] = []
-    forward = engine.model.forward_packed
+    forward = module.packed_forward
 
-    def noting(ids: list[torch.Tensor], **options: object) -> torch.Tensor:
+    def noting(model: Any, ids: list[torch.Tensor], **options: object) -> torch.Tensor:
         passes.append((threading.current_thread(), torch.get_num_threads(), len(ids)))
-        return forward(ids, **options)  # type: ignore[arg-type]
+        return forward(model, ids, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(engine.model, "forward_packed", noting)
+    monkeypatch.setattr(module, "packed_forward", noting)
     return passes
 
 
-def test_each_core_computes_sequences_of_its_own(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_core_computes_sequences_of_its_own(engine: TorchBackend, monkeypatch: pytest.MonkeyPatch) -> None:
     batch = documents(30, 9, 12, 25, 17, 7, 30)
     alone = np.concatenate([engine.run([each]) for each in batch])
     passes = observe(engine, monkeypatch)
@@ -74,7 +75,7 @@ def test_each_core_computes_sequences_of_its_own(engine: Engine, monkeypatch: py
 
 @pytest.mark.parametrize("lengths", [(30,), (5, 5), (25, 3, 3)], ids=["one", "few tokens", "uneven"])
 def test_what_cannot_be_shared_out_is_computed_together(
-    lengths: tuple[int, ...], engine: Engine, monkeypatch: pytest.MonkeyPatch
+    lengths: tuple[int, ...], engine: TorchBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     passes = observe(engine, monkeypatch)
     engine.run(documents(*lengths))
@@ -90,7 +91,7 @@ def test_a_long_sequence_is_divided_among_the_cores(
         pytest.skip("this processor emulates bfloat16")
     monkeypatch.setattr(module, "_IN_CACHE", 0)
     monkeypatch.setattr(module, "_ALONE_FROM", {"small": 8, "large": 16})
-    engine = Engine(Loading(replica_context_v1, contextual=True, dtype=dtype, attention=kernel), "cpu")
+    engine = TorchBackend(Loading(replica_context_v1, contextual=True, dtype=dtype, attention=kernel), "cpu")
     batch = documents(401, 30, 32, 333, 9)
     threads: set[str] = set()
     part_forward = module.part_forward
@@ -114,7 +115,7 @@ def test_a_long_sequence_is_divided_among_the_cores(
     np.testing.assert_allclose(together, alone, atol=tolerance)
 
 
-def test_more_threads_than_cores_are_no_more_parts(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_threads_than_cores_are_no_more_parts(engine: TorchBackend, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "available_cores", lambda: 3)
     torch.set_num_threads(8)
     [sequence] = documents(100)
@@ -123,13 +124,15 @@ def test_more_threads_than_cores_are_no_more_parts(engine: Engine, monkeypatch: 
     np.testing.assert_allclose(divided, engine.run([sequence]), atol=1e-5)
 
 
-def test_an_error_in_one_part_ends_the_others(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_in_one_part_ends_the_others(engine: TorchBackend, monkeypatch: pytest.MonkeyPatch) -> None:
     part_forward = module.part_forward
 
     def failing(model: Any, ids: torch.Tensor, part: slice, meeting: Any, **options: Any) -> torch.Tensor:
         if part.start > 0:
             layers = model.layers
-            broken = SimpleNamespace(**{name: getattr(model, name) for name in ("rotary_emb", "embed_tokens", "norm")})
+            broken = SimpleNamespace(
+                **{name: getattr(model, name) for name in ("rotary_emb", "embed_tokens", "norm", "dtype")}
+            )
             broken.layers = [layers[0], None]
             model = broken
         return part_forward(model, ids, part, meeting, **options)
@@ -143,27 +146,27 @@ def test_an_error_in_one_part_ends_the_others(engine: Engine, monkeypatch: pytes
 
 
 def test_an_error_on_one_core_is_raised_when_the_others_are_done(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch
+    engine: TorchBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batch = documents(30, 30)
     passes = observe(engine, monkeypatch)
-    noting = engine.model.forward_packed
+    noting = module.packed_forward
     broken = batch[0].ids[0]
 
-    def failing(ids: list[torch.Tensor], **options: object) -> torch.Tensor:
+    def failing(model: Any, ids: list[torch.Tensor], **options: object) -> torch.Tensor:
         if int(ids[0][0]) == broken:
             raise MemoryError("out of memory")
-        return noting(ids, **options)  # type: ignore[arg-type]
+        return noting(model, ids, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(engine.model, "forward_packed", failing)
+    monkeypatch.setattr(module, "packed_forward", failing)
     with pytest.raises(MemoryError):
         engine.run(batch)
     assert len(passes) == 1
-    monkeypatch.setattr(engine.model, "forward_packed", noting)
+    monkeypatch.setattr(module, "packed_forward", noting)
     assert engine.run(batch).shape == (4, engine.width)
 
 
-def test_a_single_thread_computes_all_at_once(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_single_thread_computes_all_at_once(engine: TorchBackend, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.set_num_threads(1)
     passes = observe(engine, monkeypatch)
     engine.run(documents(30, 30, 30, 30))

@@ -46,7 +46,7 @@ folder, dtype, target = sys.argv[1:]
 encoder = PplxEncoder(folder, dtype=dtype, device="cpu")
 texts = ["late chunking", "a", "a somewhat longer text about embeddings " * 3]
 together = torch.from_numpy(encoder.encode(texts, quantization=None))
-assert encoder._loaded.engine.model.layers[0].self_attn.joined is not None
+assert encoder._loaded.backend.model.layers[0].self_attn.joined is not None
 model = encoder.sentence_transformer[0].model
 shared = [p for p in model.parameters() if p.untyped_storage().nbytes() != p.nbytes]
 assert not shared, "a trainer's and a file's weights lie in memory of their own"

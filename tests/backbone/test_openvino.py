@@ -13,8 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pplx_embed_integrations import PplxBiEncoder, PplxEncoder
-from pplx_embed_integrations.backbone.backends.openvino import OpenVinoEngine
-from pplx_embed_integrations.backbone.backends.torch import Engine, Loading
+from pplx_embed_integrations.backbone.backends.base import Loading
+from pplx_embed_integrations.backbone.backends.openvino import OpenVinoBackend
+from pplx_embed_integrations.backbone.backends.torch import TorchBackend
 from pplx_embed_integrations.backbone.sequences import text_sequence
 from pplx_embed_integrations.errors import CheckpointError, EncodingError, InputError, MissingDependencyError
 from pplx_embed_integrations.vectors import cosine_similarity
@@ -50,14 +51,14 @@ def test_one_token_first_and_longer_texts_later(replica_v1: Path, encoder_v1: Pp
 
 
 @pytest.fixture(scope="module")
-def engines(replica_v1: Path) -> tuple[Engine, OpenVinoEngine]:
+def engines(replica_v1: Path) -> tuple[TorchBackend, OpenVinoBackend]:
     loading = Loading(replica_v1, contextual=False, dtype="float32")
-    return Engine(loading, "cpu"), OpenVinoEngine(loading, None)
+    return TorchBackend(loading, "cpu"), OpenVinoBackend(loading, None)
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(lengths=st.lists(st.integers(1, 140), min_size=1, max_size=6), seed=st.integers(0, 1000))
-def test_any_lengths_in_any_order(engines: tuple[Engine, OpenVinoEngine], lengths: list[int], seed: int) -> None:
+def test_any_lengths_in_any_order(engines: tuple[TorchBackend, OpenVinoBackend], lengths: list[int], seed: int) -> None:
     rng = np.random.default_rng(seed)
     sequences = [text_sequence(rng.integers(0, 1000, length), row=row) for row, length in enumerate(lengths)]
     torch_engine, engine = engines
@@ -89,7 +90,7 @@ def test_what_it_cannot_do_is_said(replica_v1: Path, encoder: PplxEncoder) -> No
     with pytest.raises(InputError, match=r"runs on the CPU alone|is not there|cannot be used"):
         PplxEncoder(replica_v1, backend="openvino", device="cuda").encode(["a"])
     with pytest.raises(CheckpointError, match=r"config\.json"):
-        OpenVinoEngine(Loading(replica_v1.parent / "nowhere", contextual=False, dtype="float32"), None)
+        OpenVinoBackend(Loading(replica_v1.parent / "nowhere", contextual=False, dtype="float32"), None)
 
 
 def test_workers_run_it_too(replica_v1: Path, encoder: PplxEncoder) -> None:
@@ -101,15 +102,15 @@ def test_workers_run_it_too(replica_v1: Path, encoder: PplxEncoder) -> None:
 
 
 def test_vectors_that_depend_on_what_ran_before_are_refused(replica_v1: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    honest, calls = OpenVinoEngine._hidden, []
+    honest, calls = OpenVinoBackend._hidden, []
 
-    def drifting(self: OpenVinoEngine, ids: Any, length: int) -> Any:
+    def drifting(self: OpenVinoBackend, ids: Any, length: int) -> Any:
         calls.append(length)
         return honest(self, ids, length) + len(calls)
 
-    monkeypatch.setattr(OpenVinoEngine, "_hidden", drifting)
+    monkeypatch.setattr(OpenVinoBackend, "_hidden", drifting)
     with pytest.raises(EncodingError, match="other vectors for the same text"):
-        OpenVinoEngine(Loading(replica_v1, contextual=False, dtype="float32"), None)
+        OpenVinoBackend(Loading(replica_v1, contextual=False, dtype="float32"), None)
 
 
 def test_without_openvino_the_command_is_said(replica_v1: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,9 +21,9 @@ import pytest
 import torch
 
 from pplx_embed_integrations import PplxBiEncoder, PplxEncoder
+from pplx_embed_integrations.backbone.backends.base import Pooled
 from pplx_embed_integrations.backbone.backends.worker import _answer
 from pplx_embed_integrations.backbone.backends.workers import WorkerPool
-from pplx_embed_integrations.backbone.scheduler import Pooled
 from pplx_embed_integrations.backbone.sequences import TokenSequence, text_sequence
 from pplx_embed_integrations.errors import EncodingError, InputError, InputTypeError, PplxEmbedError
 
@@ -38,8 +38,8 @@ TEXTS = [f"text {i} " * (1 + i % 9) for i in range(200)]
 def pool_of(encoder: PplxEncoder) -> WorkerPool:
     loaded = encoder.load()._loaded
     assert loaded is not None
-    assert isinstance(loaded.engine, WorkerPool)
-    return loaded.engine
+    assert isinstance(loaded.backend, WorkerPool)
+    return loaded.backend
 
 
 def pids(encoder: PplxEncoder) -> list[int]:
@@ -288,7 +288,7 @@ from pplx_embed_integrations import PplxEncoder
 encoder = PplxEncoder({folder!r}, dtype="float32", devices=["cpu"])  # no guard around what starts workers
 
 def stuck():
-    workers = [worker._process.pid for worker in encoder.load()._loaded.engine._workers if worker._process]
+    workers = [worker._process.pid for worker in encoder.load()._loaded.backend._workers if worker._process]
     for pid in workers:
         os.kill(pid, signal.SIGSTOP)
     threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
@@ -338,7 +338,7 @@ if sys.argv[1] == "loading":
     launch, _Worker.launch = _Worker.launch, halt_and_interrupt
     encoder.load()
 else:
-    print(encoder.load()._loaded.engine._workers[0]._process.pid, flush=True)
+    print(encoder.load()._loaded.backend._workers[0]._process.pid, flush=True)
     interrupt()
     asyncio.run(encoder.aencode(["word " * 50] * 100_000))
 """
@@ -359,7 +359,7 @@ KILLED = """
 from pplx_embed_integrations import PplxEncoder
 
 encoder = PplxEncoder({folder!r}, dtype="float32", devices=["cpu"]).load()
-print(encoder._loaded.engine._workers[0]._process.pid, flush=True)
+print(encoder._loaded.backend._workers[0]._process.pid, flush=True)
 while True:
     encoder.encode(["word " * 15_000])
 """

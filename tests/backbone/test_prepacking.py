@@ -97,10 +97,10 @@ def test_a_model_without_prepacked_layers_gives_the_same(replica_v1, monkeypatch
     texts = ["late chunking", "a somewhat longer text about embeddings"]
     expected = PplxEncoder(replica_v1, dtype="float32", device="cpu").encode(texts, quantization=None)
     monkeypatch.setattr(network, "can_prepack", lambda device, dtype: False)
-    plain = PplxEncoder(replica_v1, dtype="float32", device="cpu")
+    plain = PplxEncoder(replica_v1, dtype="float32", device="cpu", batch_tokens=4000)  # no weights in common
     found = plain.encode(texts, quantization=None)
     assert plain._loaded is not None
-    assert not any(isinstance(module, PrepackedLinear) for module in plain._loaded.engine.model.modules())
+    assert not any(isinstance(module, PrepackedLinear) for module in plain._loaded.backend.model.modules())
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
@@ -117,7 +117,7 @@ def test_the_sentence_transformer_shares_weights_and_can_be_trained(replica_v1) 
     texts = ["late chunking", "a somewhat longer text about embeddings", "x"]
     before = encoder.encode(texts, quantization=None)
     assert encoder._loaded is not None
-    assert any(isinstance(module, PrepackedLinear) for module in encoder._loaded.engine.model.modules())
+    assert any(isinstance(module, PrepackedLinear) for module in encoder._loaded.backend.model.modules())
     model = encoder.sentence_transformer
     assert not any(isinstance(module, PrepackedLinear) for module in model.modules())
     np.testing.assert_allclose(encoder.encode(texts, quantization=None), before, atol=1e-6)

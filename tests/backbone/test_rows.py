@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from pplx_embed_integrations.backbone.backends.torch import Engine, Loading
+from pplx_embed_integrations.backbone.backends.base import Loading
+from pplx_embed_integrations.backbone.backends.torch import TorchBackend
 from pplx_embed_integrations.backbone.qwen3 import prepacking
 from pplx_embed_integrations.backbone.qwen3.prepacking import PrepackedLinear, can_prepack
 from pplx_embed_integrations.backbone.qwen3.rows import padded_length, row_blocks
@@ -51,7 +52,7 @@ def test_a_model_multiplies_few_shapes_whatever_it_reads(replica_v1: Path, monke
         return forward(self, hidden, **then)
 
     monkeypatch.setattr(prepacking.PrepackedLinear, "forward", noting)
-    engine = Engine(Loading(replica_v1, contextual=False, dtype="float32"), "cpu")
+    engine = TorchBackend(Loading(replica_v1, contextual=False, dtype="float32"), "cpu")
     for length in range(1, 700, 3):
         engine.run([sequence(length)])
     engine.run([sequence(length) for length in range(10, 60)])
@@ -62,7 +63,7 @@ def test_a_model_multiplies_few_shapes_whatever_it_reads(replica_v1: Path, monke
 def test_the_rows_that_are_added_change_nothing(
     length: int, replica_context_v1: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = Engine(Loading(replica_context_v1, contextual=True, dtype="float32"), "cpu")
+    engine = TorchBackend(Loading(replica_context_v1, contextual=True, dtype="float32"), "cpu")
     blocks = engine.run([sequence(length)])
     monkeypatch.setattr("pplx_embed_integrations.backbone.qwen3.forward.row_blocks", lambda rows: (rows,))
     np.testing.assert_allclose(blocks, engine.run([sequence(length)]), atol=1e-5)
@@ -74,7 +75,8 @@ def test_memory_does_not_grow_with_the_lengths_that_were_met(replica_v1: Path) -
     script = f"""
 import numpy as np
 from pathlib import Path
-from pplx_embed_integrations.backbone.backends.torch import Engine, Loading
+from pplx_embed_integrations.backbone.backends.base import Loading
+from pplx_embed_integrations.backbone.backends.torch import TorchBackend
 from pplx_embed_integrations.backbone.sequences import TokenSequence
 
 def run(length):
@@ -83,7 +85,7 @@ def run(length):
 def megabytes():
     return int(open("/proc/self/statm").read().split()[1]) * 4096 / 1e6
 
-engine = Engine(Loading(Path({str(replica_v1)!r}), contextual=False, dtype="float32"), "cpu")
+engine = TorchBackend(Loading(Path({str(replica_v1)!r}), contextual=False, dtype="float32"), "cpu")
 for length in (1, 8, 31, 64, 500, 511):
     run(length)
 before = megabytes()

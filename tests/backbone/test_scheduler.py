@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from pplx_embed_integrations.backbone.scheduler import Pooled, Scheduler, WorkerLostError
+from pplx_embed_integrations.backbone.backends.base import Pooled, WorkerLostError
+from pplx_embed_integrations.backbone.scheduler import Scheduler
 from pplx_embed_integrations.backbone.sequences import TokenSequence, text_sequence
 from pplx_embed_integrations.errors import EncodingError
 from pplx_embed_integrations.threads import in_thread

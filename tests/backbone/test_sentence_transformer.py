@@ -109,7 +109,7 @@ def test_the_weights_are_shared(replica_v1: Path) -> None:
     before = encoder.encode(TEXTS, quantization=None)
     model = encoder.sentence_transformer[0].model
     assert encoder._loaded is not None
-    assert encoder._loaded.engine.model is model
+    assert encoder._loaded.backend.model is model
     np.testing.assert_allclose(encoder.encode(TEXTS, quantization=None), before, atol=1e-5)
     assert {name for name, _ in model.named_parameters()} == set(load_file(replica_v1 / "model.safetensors"))
     for name, tensor in load_file(replica_v1 / "model.safetensors").items():

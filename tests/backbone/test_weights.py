@@ -31,13 +31,13 @@ def folder(replica_context_v1: Path, tmp_path: Path) -> Path:
 def loads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The folders that were loaded."""
     folders: list[Path] = []
-    start = weights.start_engine
+    start = weights.start_backend
 
     def counted(loading: Any, device: str | None) -> Any:
         folders.append(loading.folder)
         return start(loading, device)
 
-    monkeypatch.setattr(weights, "start_engine", counted)
+    monkeypatch.setattr(weights, "start_backend", counted)
     return folders
 
 
@@ -95,8 +95,8 @@ def test_weights_go_with_the_last_who_uses_them(folder: Path, loads: list[Path])
 
 def test_closing_one_leaves_the_others_their_workers(folder: Path) -> None:
     one, other = PplxEncoder(folder, devices=["cpu"]).load(), PplxEncoder(folder, devices=["cpu"]).load()
-    engine = other._load().engine
-    assert one._load().engine is engine
+    engine = other._load().backend
+    assert one._load().backend is engine
     one.close()
     assert other.encode(["a"]).shape == (1, 32)
     other.close()

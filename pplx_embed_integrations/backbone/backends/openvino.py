@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,14 +20,11 @@ from ...threads import in_own_thread
 from ..devices import default_batch_tokens, resolve_device, resolve_dtype
 from ..pooling import span_means
 from ..qwen3.network import NetworkConfig, empty_network, rotary_frequencies, tensor_shapes
-from ..scheduler import Pooled
 from ..sequences import TokenSequence
 from ..tensors import read_tensors
+from .base import Backend, Loading, Pooled
 
-if TYPE_CHECKING:
-    from .torch import Loading
-
-__all__ = ["OpenVinoEngine"]
+__all__ = ["OpenVinoBackend"]
 
 Array = npt.NDArray[Any]
 _GROUP = "128"
@@ -35,8 +32,8 @@ _GROUP = "128"
 _FEW = 20
 
 
-class OpenVinoEngine:
-    """A model compiled by OpenVINO for this process's CPU; computes what an `Engine` computes.
+class OpenVinoBackend(Backend):
+    """A model compiled by OpenVINO for this process's CPU; computes what `TorchBackend` does.
 
     Sequences of one length share a call; there is no padding, and no mask.
 
@@ -50,9 +47,6 @@ class OpenVinoEngine:
         InputError: Another device is asked for.
         MissingDependencyError: OpenVINO is not installed.
     """
-
-    parallel = 1
-    closed = False
 
     def __init__(self, loading: Loading, device: str | None) -> None:
         place = resolve_device(device or "cpu")
@@ -106,11 +100,13 @@ class OpenVinoEngine:
                 "OpenVINO gives other vectors for the same text; leave backend out, or try another version"
             )
 
-    def interrupt(self) -> None:
-        """Do nothing: what is being computed in this process cannot be stopped."""
+    def check_trainable(self) -> None:
+        """Refuse: there is a graph of OpenVINO's and no torch model.
 
-    def close(self) -> None:
-        """Do nothing: the weights go with the last reference to them."""
+        Raises:
+            InputError: Always.
+        """
+        raise InputError('with backend="openvino" there is no torch model; leave backend out to have one')
 
 
 class _Graph:

@@ -6,30 +6,27 @@ Knows how a model is loaded and run; must not know texts, calls or other process
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate, pairwise
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
 import torch
 
-from ...families import PPLX_EMBED, Family
+from ...errors import InputError
 from ..devices import default_batch_tokens, resolve_device
 from ..pooling import span_means
 from ..qwen3.attention import check_kernel
-from ..qwen3.forward import Meeting, part_forward
+from ..qwen3.forward import Meeting, packed_forward, part_forward
 from ..qwen3.network import Network, NetworkConfig, load_network
-from ..scheduler import Pooled
 from ..sequences import TokenSequence, share_out
+from .base import Backend, Loading, Pooled
 from .cores import Cores, available_cores, busy_elsewhere, openmp_threads
 
 if TYPE_CHECKING:
     from ..qwen3.export import PplxQwen3Model
-    from .openvino import OpenVinoEngine
 
-__all__ = ["Engine", "Loading", "start_engine"]
+__all__ = ["TorchBackend"]
 
 logger = logging.getLogger(__name__)
 
@@ -46,30 +43,7 @@ _ALONE_FROM = {"small": 24, "large": 256}
 where they are in the cache, the threads' meeting each other does."""
 
 
-@dataclass(frozen=True)
-class Loading:
-    """How a model is loaded, whichever process and device it goes to; picklable, and without secrets.
-
-    Attributes:
-        folder: The checkpoint's files.
-        contextual: Whether it embeds chunks in context.
-        dtype: `"auto"`, `"float32"` or `"bfloat16"`.
-        weights: `"int8"`, or None for the dtype's own.
-        backend: `"torch"` or `"openvino"`.
-        attention: A kernel's name, or None for the fastest.
-        family: What the family of the checkpoint does before and after.
-    """
-
-    folder: Path
-    contextual: bool
-    dtype: str
-    weights: str | None = None
-    backend: str = "torch"
-    attention: str | None = None
-    family: Family = PPLX_EMBED
-
-
-class Engine:
+class TorchBackend(Backend):
     """A model that is loaded, with what a batch should measure on its device.
 
     Args:
@@ -81,12 +55,8 @@ class Engine:
         InputError: The machine has no such device, or cannot compute with such weights or such a kernel.
     """
 
-    parallel = 1
-    """Batches it computes at a time."""
-    closed = False
-    """Whether nothing can be computed any more."""
-
     def __init__(self, loading: Loading, device: str | None) -> None:
+        self._loading = loading
         place = resolve_device(device)
         if place.type == "cpu":
             torch.empty(_LARGEST_RECYCLED, dtype=torch.uint8)
@@ -175,7 +145,7 @@ class Engine:
         # Gathered from several calls they are in no order, and equal lengths share a kernel call.
         order = sorted(range(len(sequences)), key=lambda index: len(sequences[index]))
         ids = [torch.from_numpy(sequences[index].ids) for index in order]
-        hidden = self.model.forward_packed(ids, kernel=self.attention)
+        hidden = packed_forward(self.model, ids, kernel=self.attention)
         offsets = dict(zip(order, accumulate((len(sequences[index]) for index in order), initial=0), strict=False))
         spans = [
             (offsets[index] + start, offsets[index] + end)
@@ -184,11 +154,31 @@ class Engine:
         ]
         return span_means(hidden, spans).cpu().numpy()
 
-    def interrupt(self) -> None:
-        """Do nothing: what is being computed in this process cannot be stopped."""
+    def check_trainable(self) -> None:
+        """Refuse weights that are rounded.
 
-    def close(self) -> None:
-        """Do nothing: the weights go with the last reference to them."""
+        Raises:
+            InputError: They are.
+        """
+        if self._loading.weights is not None:
+            raise InputError(
+                f"with weights={self._loading.weights!r} the weights are rounded, of no use to a trainer or in a file; "
+                "leave weights out to have a SentenceTransformer"
+            )
+
+    def transformers_model(self) -> PplxQwen3Model:
+        """Return the model as transformers' own, with which everything is computed from then on.
+
+        Raises:
+            InputError: The weights are rounded.
+        """
+        self.check_trainable()
+        if isinstance(self.model, Network):
+            from ..qwen3.export import as_transformers  # transformers alone takes seconds to import
+
+            self.model.separate()
+            self.model = as_transformers(self.model, self._loading.folder, contextual=self._loading.contextual)
+        return self.model
 
 
 def _weight_bytes(model: Network | PplxQwen3Model, weights: str | None) -> int:
@@ -197,18 +187,3 @@ def _weight_bytes(model: Network | PplxQwen3Model, weights: str | None) -> int:
     heads = config.head_dim * (config.num_attention_heads + config.num_key_value_heads)
     rows = config.num_hidden_layers * (2 * heads + 3 * config.intermediate_size)
     return rows * config.hidden_size * (1 if weights == "int8" else model.dtype.itemsize)
-
-
-def start_engine(loading: Loading, device: str | None) -> Engine | OpenVinoEngine:
-    """Load a model into this process, for the backend that is asked for.
-
-    Raises:
-        CheckpointError: The files are damaged or incomplete.
-        InputError: The machine has no such device, or cannot compute with such weights.
-        MissingDependencyError: The backend is not installed.
-    """
-    if loading.backend == "torch":
-        return Engine(loading, device)
-    from .openvino import OpenVinoEngine
-
-    return OpenVinoEngine(loading, device)

@@ -1,6 +1,6 @@
 """What a worker process of a pool does: load one model, then turn batches into rows until its parent is gone.
 
-Knows the two pipes to its parent; must not know texts, calls or other workers. Started by `pool`, never by hand.
+Knows the two pipes to its parent; must not know texts, calls or other workers. Started by `workers`, never by hand.
 
 Messages are pickles, one behind the other. In: an `Order`, then lists of token sequences. Out: a `Ready`, then a matrix
 for each list; in place of either an exception, after which a worker that has no model yet ends.
@@ -15,16 +15,13 @@ import sys
 import threading
 from dataclasses import dataclass
 from queue import SimpleQueue
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 import torch
 
 from ...errors import EncodingError, PplxEmbedError
 from ..devices import release_memory
-from .torch import Engine, Loading, start_engine
-
-if TYPE_CHECKING:
-    from .openvino import OpenVinoEngine
+from .base import Backend, Loading, start_backend
 
 __all__ = ["Order", "Ready", "main", "receive", "send"]
 
@@ -75,22 +72,22 @@ def main(incoming: int, outgoing: int) -> None:
     order: Order = queue.get()
     torch.set_num_threads(order.threads)
     try:
-        engine = start_engine(order.loading, order.device)
+        backend = start_backend(order.loading, order.device)
     except PplxEmbedError as error:
         return send(answers, error)
     except Exception as error:  # noqa: BLE001  (the parent says it to the caller)
         return send(answers, EncodingError(f"the model could not be loaded on {order.device}: {_describe(error)}"))
-    send(answers, Ready(engine.width, engine.batch_tokens))
+    send(answers, Ready(backend.width, backend.batch_tokens))
     while True:
-        answer = _answer(engine, queue.get())
+        answer = _answer(backend, queue.get())
         if isinstance(answer, Exception):
             release_memory()  # the parent tries less at a time where memory ran out
         send(answers, answer)
 
 
-def _answer(engine: Engine | OpenVinoEngine, sequences: Any) -> object:
+def _answer(backend: Backend, sequences: Any) -> object:
     try:
-        return engine.run(sequences)
+        return backend.run(sequences)
     except Exception as error:  # noqa: BLE001  (the parent says it to the caller)
         try:
             pickle.loads(pickle.dumps(error))

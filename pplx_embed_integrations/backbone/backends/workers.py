@@ -7,44 +7,31 @@ from __future__ import annotations
 
 import logging
 import os
-import pickle
-import signal
-import subprocess
-import sys
 import threading
 import weakref
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
-from multiprocessing.spawn import get_executable
 from typing import Any
 
 import torch
 
-from ...errors import EncodingError, PplxEmbedError
-from ..scheduler import Pooled, WorkerLostError
+from ...errors import EncodingError, InputError, PplxEmbedError
 from ..sequences import TokenSequence
-from .torch import Loading
+from .base import Backend, Loading, Pooled, WorkerLostError
+from .process import BROKEN, Process
 from .worker import Order, Ready, receive, send
 
 __all__ = ["WorkerPool"]
 
 logger = logging.getLogger(__name__)
 
-_LINES = 20
-"""Of what a worker says last, the lines that are told with its death."""
 _DEATHS = 3
 """Deaths in a row after which a worker is replaced no more."""
 
-# Finds modules where this process finds them and runs nothing of the user's, whose script may lack a `__main__` guard.
-_MAIN = (
-    "import signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); sys.path[:] = sys.argv[3:]; "
-    "from pplx_embed_integrations.backbone.backends.worker import main; main(*map(int, sys.argv[1:3]))"
-)
 
-
-class WorkerPool:
-    """Worker processes that stand in for an `Engine`, each computing a batch at a time.
+class WorkerPool(Backend):
+    """Worker processes that make up a backend, each computing a batch at a time.
 
     They hold the weights for as long as the pool lives. One that dies is replaced, and what it was computing is for
     the scheduler to try again; one that dies again and again is given up while there are others.
@@ -62,7 +49,6 @@ class WorkerPool:
     def __init__(self, loading: Loading, devices: Sequence[str]) -> None:
         threads = max(1, torch.get_num_threads() // len(devices))
         workers = [_Worker(Order(loading, device, threads)) for device in devices]
-        self.parallel = len(workers)
         self._workers = workers
         self._serving = set(workers)
         self._idle = deque(workers)
@@ -78,6 +64,11 @@ class WorkerPool:
             raise
         self.width = ready[0].width
         self.batch_tokens = min(each.batch_tokens for each in ready)
+
+    @property
+    def parallel(self) -> int:
+        """Batches at a time: a worker computes one."""
+        return len(self._workers)
 
     def run(self, sequences: list[TokenSequence]) -> Pooled:
         """Have the next free worker compute a batch; several threads may.
@@ -96,6 +87,14 @@ class WorkerPool:
         finally:
             self._give_back(worker)
         return pooled
+
+    def check_trainable(self) -> None:
+        """Refuse: the weights are not here.
+
+        Raises:
+            InputError: Always.
+        """
+        raise InputError("with devices= the weights are in other processes; use device= to have them in this one")
 
     def interrupt(self) -> None:
         """End what the workers are computing; they start anew when there is something to do."""
@@ -170,7 +169,7 @@ class _Worker:
         self._order = order
         self._over = False
         self._ready: Ready | None = None
-        self._process: _Process | None = None
+        self._process: Process | None = None
         self._lock = threading.Lock()
 
     def launch(self) -> None:
@@ -180,7 +179,7 @@ class _Worker:
                 return
             self.stopped = False
             try:
-                self._process = _Process()
+                self._process = Process()
             except OSError as error:
                 raise EncodingError(
                     f"no worker process can be started ({error}); use device= in place of devices="
@@ -236,7 +235,7 @@ class _Worker:
             if process is None:
                 raise EOFError
             send(process.messages, message)
-        except _BROKEN as error:
+        except BROKEN as error:
             raise self._lost() from error
 
     def _hear(self) -> Any:
@@ -245,7 +244,7 @@ class _Worker:
             if process is None:
                 raise EOFError
             answer = receive(process.answers)
-        except _BROKEN as error:
+        except BROKEN as error:
             raise self._lost() from error
         if isinstance(answer, Exception):
             raise answer
@@ -257,7 +256,7 @@ class _Worker:
         process, self._process, self._ready = self._process, None, None
         if process is None or self.stopped:
             return WorkerLostError(f"the worker on {self.device} was ended while {doing}")
-        code = _exit_code(process.reap())
+        code = process.reap()
         logger.warning("the worker on %s died with exit code %s while %s", self.device, code, doing)
         return WorkerLostError(
             f"the worker on {self.device} died with exit code {code} while {doing}, and so did those that replaced it; "
@@ -265,96 +264,6 @@ class _Worker:
             f"device={self.device!r} in place of devices= computes in this process and may show the cause"
             + (f". It said:\n{said}" if (said := process.said()) else "")
         )
-
-
-_BROKEN = (EOFError, OSError, ValueError, pickle.UnpicklingError)
-"""What reading and writing raise at a pipe whose other end is gone, or that has been closed meanwhile."""
-
-
-class _Process:
-    """An interpreter that runs `worker.main`, pipes of its own to it, and what it says.
-
-    The pipes are none of the standard ones, to which anything that runs when an interpreter starts may write.
-    """
-
-    def __init__(self) -> None:
-        theirs_in, ours_out = os.pipe()
-        ours_in, theirs_out = os.pipe()
-        try:
-            self._popen = _start(theirs_in, theirs_out)
-        except BaseException:
-            os.close(ours_out)
-            os.close(ours_in)
-            raise
-        finally:
-            os.close(theirs_in)
-            os.close(theirs_out)
-        self.pid = self._popen.pid
-        self.messages, self.answers = os.fdopen(ours_out, "wb"), os.fdopen(ours_in, "rb")
-        self._tail = deque[str](maxlen=_LINES)
-        self._listener = threading.Thread(target=self._listen, name="pplx-embed-worker-says", daemon=True)
-        self._listener.start()
-
-    @property
-    def ended(self) -> bool:
-        """Whether it runs no more."""
-        return self._popen.poll() is not None
-
-    def kill(self) -> None:
-        """End it."""
-        self._popen.kill()
-
-    def reap(self) -> int:
-        """Wait for a process that is ending, close its pipes and return its exit code; may be called again."""
-        try:
-            self._popen.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            self._popen.kill()
-        for pipe in (self.messages, self.answers):
-            with suppress(OSError):  # what was not written yet
-                pipe.close()
-        return self._popen.wait()
-
-    def said(self) -> str:
-        """Return the last lines it wrote to standard output or error, after its end."""
-        self._listener.join(timeout=1)
-        return "\n".join(self._tail)
-
-    def _listen(self) -> None:
-        """Pass on what it writes, as if it had written to this process's standard error, and remember the end."""
-        assert self._popen.stdout is not None
-        with self._popen.stdout as pipe:
-            for line in pipe:
-                with suppress(OSError):  # a parent without standard error
-                    os.write(2, line)
-                self._tail.append(line.decode(errors="replace").rstrip())
-
-
-def _start(messages: int, answers: int) -> subprocess.Popen[bytes]:
-    """Start a worker that inherits two pipes."""
-    numbers: list[int] = [messages, answers]
-    options: dict[str, Any] = {"pass_fds": numbers}
-    if sys.platform == "win32":
-        import msvcrt
-
-        numbers = [msvcrt.get_osfhandle(each) for each in numbers]
-        for number in numbers:
-            os.set_handle_inheritable(number, True)
-        options = {"startupinfo": subprocess.STARTUPINFO(lpAttributeList={"handle_list": numbers})}
-    return subprocess.Popen(
-        [get_executable(), "-c", _MAIN, *map(str, numbers), *map(str, sys.path)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,  # a Ctrl-C at the terminal is for this process alone
-        **options,
-    )
-
-
-def _exit_code(code: int) -> str:
-    with suppress(ValueError):
-        return f"{code} ({signal.Signals(-code).name})"
-    return str(code)
 
 
 def _end_workers(workers: list[_Worker], owner: int) -> None:

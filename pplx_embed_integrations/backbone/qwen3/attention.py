@@ -14,9 +14,8 @@ import torch
 from torch.nn import functional
 
 from ...errors import InputError
-from .layout import PackedLayout
 from .rows import padded_length
-from .varlen import has_varlen, varlen_attention
+from .varlen import PackedLayout, has_varlen, varlen_attention
 
 __all__ = ["Kernel", "check_kernel", "choose_kernel", "packed_attention", "part_attention"]
 

@@ -16,8 +16,6 @@ from transformers.models.qwen3.modeling_qwen3 import Qwen3Attention
 from ...checkpoints import read_config
 from ...errors import CheckpointError
 from ...families import PPLX_EMBED
-from .attention import Kernel
-from .forward import packed_forward
 from .network import Network
 
 __all__ = ["PplxQwen3Config", "PplxQwen3ContextualModel", "PplxQwen3Model", "as_transformers", "register"]
@@ -64,10 +62,6 @@ class PplxQwen3Model(Qwen3Model):
         if type(model) is PplxQwen3Model and PPLX_EMBED.contextual(model.config.to_dict()):
             model.__class__ = PplxQwen3ContextualModel
         return model
-
-    def forward_packed(self, sequences: list[torch.Tensor], *, kernel: Kernel | None = None) -> torch.Tensor:
-        """Run sequences one behind the other; see `forward.packed_forward`."""
-        return packed_forward(self, sequences, kernel=kernel)
 
 
 class PplxQwen3ContextualModel(PplxQwen3Model):

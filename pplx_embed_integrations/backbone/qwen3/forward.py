@@ -13,7 +13,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any, cast
+from types import ModuleType
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -22,15 +23,11 @@ from torch.nn import functional
 from .attention import Kernel, packed_attention, part_attention
 from .fused import fused_kernels
 from .int8_weights import Int8Linear
-from .layout import PackedLayout
 from .prepacking import PrepackedLinear
 from .rows import row_blocks
+from .varlen import PackedLayout
 
-if TYPE_CHECKING:
-    from .export import PplxQwen3Model
-    from .network import Network
-
-__all__ = ["Meeting", "packed_forward", "part_forward"]
+__all__ = ["Meeting", "Weights", "packed_forward", "part_forward"]
 
 _FLOATS_AT_ONCE = 2**17
 """Floats in a block on a CPU, for each thread: half a megabyte stays in a core's cache between two operations."""
@@ -43,16 +40,33 @@ Mix = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, float], torch.Tensor]
 """The same to `[tokens, heads · head_dim]`."""
 
 
-def packed_forward(
-    model: Network | PplxQwen3Model, sequences: Sequence[torch.Tensor], *, kernel: Kernel | None = None
-) -> torch.Tensor:
+class Weights(Protocol):
+    """What holds a network's weights, in modules that are named as in transformers' Qwen3."""
+
+    config: Any
+    embed_tokens: Any
+    layers: Any
+    norm: Any
+    rotary_emb: Any
+
+    @property
+    def device(self) -> torch.device:
+        """Where they are."""
+        ...
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What is computed in."""
+        ...
+
+
+def packed_forward(model: Weights, sequences: Sequence[torch.Tensor], *, kernel: Kernel | None = None) -> torch.Tensor:
     """Run sequences one behind the other, without padding or mask; each token attends to all of its own sequence.
 
     Hooks on layers are not called, and there are no gradients.
 
     Args:
-        model: The weights, in modules named as in transformers' Qwen3; its linear layers may be torch's own, prepacked,
-            int8, or what a trainer has put in their place.
+        model: The weights; linear layers may be torch's own, prepacked, int8, or what a trainer has put in their place.
         sequences: Token ids, `[tokens]` integers each; on the CPU all move to the device together. Attention is
             fastest where sequences of one length are neighbours.
         kernel: How attention is computed; by default the fastest way for each sequence.
@@ -82,7 +96,7 @@ class Meeting:
         parts: Threads.
     """
 
-    def __init__(self, model: Network | PplxQwen3Model, tokens: int, parts: int) -> None:
+    def __init__(self, model: Weights, tokens: int, parts: int) -> None:
         heads, width = cast("tuple[int, int]", (model.config.num_key_value_heads, model.config.head_dim))
         self._room = torch.empty(2, 2, 1, heads, tokens, width, dtype=model.dtype)
         self._barrier = threading.Barrier(parts)
@@ -106,7 +120,7 @@ class Meeting:
 
 
 def part_forward(
-    model: Network | PplxQwen3Model, ids: torch.Tensor, part: slice, meeting: Meeting, *, kernel: Kernel | None = None
+    model: Weights, ids: torch.Tensor, part: slice, meeting: Meeting, *, kernel: Kernel | None = None
 ) -> torch.Tensor:
     """Run a part of one sequence, while other threads run the others; they wait for each other once a layer.
 
@@ -136,9 +150,7 @@ def part_forward(
         raise
 
 
-def _forward(
-    model: Network | PplxQwen3Model, ids: torch.Tensor, positions: torch.Tensor, attend: Attend
-) -> torch.Tensor:
+def _forward(model: Weights, ids: torch.Tensor, positions: torch.Tensor, attend: Attend) -> torch.Tensor:
     tokens = len(ids)
     sizes = row_blocks(tokens) if ids.device.type == "cpu" else (tokens,)
     more = sum(sizes) - tokens  # rows of no sequence: they go through all but attention, and meet nobody
@@ -148,6 +160,7 @@ def _forward(
         mixed = attend(query, key, value, scaling).flatten(1)
         return functional.pad(mixed, (0, 0, 0, more)) if more else mixed
 
+    kernels = fused_kernels(ids.device, model.dtype)
     # Triton's kernels run on the thread's current device, whatever their operands are on.
     with torch.cuda.device(ids.device) if ids.is_cuda else nullcontext():
         frequencies = cast("torch.Tensor", model.rotary_emb.inv_freq).float()
@@ -155,21 +168,28 @@ def _forward(
         rotation = angles.cos(), angles.sin()
         hidden: torch.Tensor = model.embed_tokens(functional.pad(ids, (0, more)))
         for layer in model.layers:
-            hidden = _layer(layer, hidden, rotation, mix, sizes)
+            hidden = _layer(layer, hidden, rotation, mix, sizes, kernels)
         return _rms_norm(hidden[:tokens], model.norm)
 
 
-def _layer(layer: Any, hidden: torch.Tensor, rotation: Rotation, mix: Mix, sizes: tuple[int, ...]) -> torch.Tensor:
+def _layer(
+    layer: Any,
+    hidden: torch.Tensor,
+    rotation: Rotation,
+    mix: Mix,
+    sizes: tuple[int, ...],
+    kernels: ModuleType | None,
+) -> torch.Tensor:
     attention, mlp = layer.self_attn, layer.mlp
     normed = _rms_norm(hidden, layer.input_layernorm)
-    query, key, value = _queries_keys_values(attention, normed, rotation, sizes)
+    query, key, value = _queries_keys_values(attention, normed, rotation, sizes, kernels)
     del normed
     mixed = mix(query, key, value, attention.scaling)
     del query, key, value
     for block, rows in zip(hidden.split(sizes), mixed.split(sizes), strict=True):
         between = _linear(attention.o_proj, rows, plus=block)
         normed = _rms_norm(between, layer.post_attention_layernorm)
-        after = _linear(mlp.down_proj, _gated(mlp, normed), plus=between)
+        after = _linear(mlp.down_proj, _gated(mlp, normed, kernels), plus=between)
         if len(sizes) == 1:
             return after
         block.copy_(after)
@@ -177,31 +197,37 @@ def _layer(layer: Any, hidden: torch.Tensor, rotation: Rotation, mix: Mix, sizes
 
 
 def _queries_keys_values(
-    attention: Any, normed: torch.Tensor, rotation: Rotation, sizes: tuple[int, ...]
+    attention: Any, normed: torch.Tensor, rotation: Rotation, sizes: tuple[int, ...], kernels: ModuleType | None
 ) -> tuple[torch.Tensor, ...]:
     """Return what attention is computed of, `[1, heads, tokens, head_dim]` each."""
     shape = (len(normed), -1, attention.head_dim)
     joined = getattr(attention, "joined", None)
-    if joined is None:
+    if joined is None or kernels is None:
         layers = attention.q_proj, attention.k_proj, attention.v_proj
         products = [[layer(block) for layer in layers] for block in normed.split(sizes)]
         sides = products[0] if len(sizes) == 1 else [torch.cat(parts) for parts in zip(*products, strict=True)]
         del products
         query, key, value = (side.view(shape) for side in sides)
         query, key = (
-            _norm_and_rotate(heads, norm, rotation)
+            _norm_and_rotate(heads, norm, rotation, kernels)
             for heads, norm in ((query, attention.q_norm), (key, attention.k_norm))
         )
         return query, key, value.transpose(0, 1)[None]
     heads = functional.linear(normed, joined).view(shape)
     keys = attention.k_proj.out_features // attention.head_dim
-    _turn(heads[:, :-keys], (attention.q_norm, attention.k_norm), rotation, first=heads.shape[1] - 2 * keys)
+    kernels.norm_and_rotate(
+        heads[:, :-keys],
+        *rotation,
+        attention.q_norm.weight,
+        attention.k_norm.weight,
+        epsilon=attention.q_norm.variance_epsilon,
+        first=heads.shape[1] - 2 * keys,
+    )
     return tuple(side.transpose(0, 1)[None] for side in heads.tensor_split((-2 * keys, -keys), dim=1))
 
 
-def _gated(mlp: Any, normed: torch.Tensor) -> torch.Tensor:
+def _gated(mlp: Any, normed: torch.Tensor, kernels: ModuleType | None) -> torch.Tensor:
     """Return what a feed-forward network's last product is given: silu(gate) · up."""
-    kernels = fused_kernels(normed.device, normed.dtype)
     if kernels is None:
         return _linear(mlp.up_proj, normed, times=_linear(mlp.gate_proj, normed, silu=True))
     joined = getattr(mlp, "joined", None)
@@ -254,11 +280,11 @@ def _rms_norm(hidden: torch.Tensor, norm: Any) -> torch.Tensor:
     return normed
 
 
-def _norm_and_rotate(heads: torch.Tensor, norm: Any, rotation: Rotation) -> torch.Tensor:
+def _norm_and_rotate(heads: torch.Tensor, norm: Any, rotation: Rotation, kernels: ModuleType | None) -> torch.Tensor:
     """Norm each head and turn it by its token's angles: `[tokens, heads, d]` to `[1, heads, tokens, d]`."""
     tokens, count, width = heads.shape
-    if fused_kernels(heads.device, heads.dtype) is not None:
-        _turn(heads, (norm, norm), rotation, first=count)
+    if kernels is not None:
+        kernels.norm_and_rotate(heads, *rotation, norm.weight, norm.weight, epsilon=norm.variance_epsilon, first=count)
         return heads.transpose(0, 1)[None]
     # In memory as the kernels like it: head by head on a CPU, token by token elsewhere.
     if heads.device.type == "cpu":
@@ -272,14 +298,6 @@ def _norm_and_rotate(heads: torch.Tensor, norm: Any, rotation: Rotation) -> torc
         target[..., : width // 2] = (first * cos).addcmul_(second, sin, value=-1)
         target[..., width // 2 :] = (second * cos).addcmul_(first, sin)
     return turned.transpose(0, 1)[None]
-
-
-def _turn(heads: torch.Tensor, norms: tuple[Any, Any], rotation: Rotation, *, first: int) -> None:
-    """Do what `_norm_and_rotate` does in place on a GPU; the `first` heads have one norm, the others another."""
-    kernels = fused_kernels(heads.device, heads.dtype)
-    assert kernels is not None
-    weights = (norm.weight for norm in norms)
-    kernels.norm_and_rotate(heads, *rotation, *weights, epsilon=norms[0].variance_epsilon, first=first)
 
 
 def _unit(rows: torch.Tensor, epsilon: float) -> torch.Tensor:

@@ -1,7 +1,7 @@
 """Qwen3's weights in torch's own modules, and how they are loaded from a folder.
 
 Knows which `config.json` is understood, under what names the weights lie in the files, and in what they are held; must
-not know texts, frameworks or transformers, whose import takes longer than loading a model: `modeling` hands the weights
+not know texts, frameworks or transformers, whose import takes longer than loading a model: `export` hands the weights
 over to it where it is wanted.
 """
 
@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import torch
 
@@ -19,12 +20,9 @@ from ...checkpoints import positive, read_config
 from ...errors import CheckpointError
 from ..devices import resolve_dtype
 from ..tensors import read_tensors
-from .attention import Kernel
-from .forward import packed_forward
 from .fused import fused_kernels
 from .int8_weights import Int8Linear, TokenCodes, check_int8_weights
-from .joining import join
-from .prepacking import PrepackedLinear, can_prepack
+from .prepacking import PrepackedLinear, can_prepack, unpack
 
 __all__ = ["Network", "NetworkConfig", "empty_network", "load_network", "rotary_frequencies", "tensor_shapes"]
 
@@ -188,9 +186,32 @@ class Network(torch.nn.Module):
         """What is computed in."""
         return self.embed_tokens.weight.dtype
 
-    def forward_packed(self, sequences: list[torch.Tensor], *, kernel: Kernel | None = None) -> torch.Tensor:
-        """Run sequences one behind the other; see `forward.packed_forward`."""
-        return packed_forward(self, sequences, kernel=kernel)
+    def join(self) -> None:
+        """Lay weights that multiply the same below each other, so that a GPU multiplies once; layers hold views."""
+        for layer in self.layers:
+            attention, mlp = cast("_Attention", layer.self_attn), cast("_FeedForward", layer.mlp)
+            attention.joined = _joined([attention.q_proj, attention.k_proj, attention.v_proj])
+            mlp.joined = _joined([mlp.gate_proj, mlp.up_proj])
+
+    def separate(self) -> None:
+        """Undo what makes computing faster: give each layer a weight of its own, to be trained, saved and moved."""
+        unpack(self)
+        for layer in self.layers:
+            for owner in (cast("_Attention", layer.self_attn), cast("_FeedForward", layer.mlp)):
+                if owner.joined is None:
+                    continue
+                owner.joined = None
+                for linear in owner.children():
+                    weight = cast("torch.Tensor", linear.weight)
+                    if weight.untyped_storage().nbytes() > weight.nbytes:  # a view of the joined one
+                        linear.weight = torch.nn.Parameter(weight.clone(), requires_grad=False)
+
+
+def _joined(linears: list[torch.nn.Linear]) -> torch.Tensor:
+    joined = torch.cat([linear.weight for linear in linears])
+    for linear, weight in zip(linears, joined.split([linear.out_features for linear in linears]), strict=True):
+        linear.weight = torch.nn.Parameter(weight, requires_grad=False)
+    return joined
 
 
 def rotary_frequencies(config: NetworkConfig) -> torch.Tensor:
@@ -245,7 +266,7 @@ def load_network(
     network.train(False)
     network.requires_grad_(False)
     if fused_kernels(network.device, number_type) is not None:
-        join(network)
+        network.join()
     return network
 
 

@@ -1,4 +1,4 @@
-"""Attention over all sequences of a packed batch in one call, on a CUDA card.
+"""Where the sequences of a packed batch lie, and attention over all of them in one call, on a CUDA card.
 
 Knows torch's kernels for it, and tries those that torch does not promise; must not know when which is the fastest.
 """
@@ -7,19 +7,43 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
+from itertools import accumulate
 from typing import Any, cast
 
 import torch
 
-from .layout import PackedLayout
-
-__all__ = ["has_varlen", "varlen_attention"]
+__all__ = ["PackedLayout", "has_varlen", "varlen_attention"]
 
 logger = logging.getLogger(__name__)
 
-_Varlen = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, PackedLayout, float], torch.Tensor]
+_Varlen = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, "PackedLayout", float], torch.Tensor]
+
+
+class PackedLayout:
+    """Where each sequence of a packed batch begins and ends.
+
+    Args:
+        lengths: Tokens of each sequence, in order.
+        device: Where the batch lies.
+
+    Example:
+        >>> PackedLayout([2, 2, 3], device=torch.device("cpu")).runs
+        [(2, 2), (3, 1)]
+    """
+
+    def __init__(self, lengths: Sequence[int], *, device: torch.device) -> None:
+        self.longest = max(lengths)
+        self.alone = len(lengths) == 1
+        self.borders = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32).to(device, non_blocking=True)
+        self.runs: list[tuple[int, int]] = []
+        """Neighbours of one length, `(length, count)`: they share a call."""
+        for length in lengths:
+            if self.runs and self.runs[-1][0] == length:
+                self.runs[-1] = (length, self.runs[-1][1] + 1)
+            else:
+                self.runs.append((length, 1))
 
 
 @cache
