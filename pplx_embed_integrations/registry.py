@@ -1,7 +1,7 @@
 """Which backends there are, by the name that the option `backend` gives them.
 
 Knows names; must not import what stands behind them. Another backend is one file with a class that has the methods of
-`backbone.backends.base.Backend`, and a line here.
+`backbone.backends.base.Backend`, and a line here with its name in the type.
 """
 
 from __future__ import annotations

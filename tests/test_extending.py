@@ -5,6 +5,7 @@ Everything added here is compared with a naive computation, in LangChain and in 
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import pickle
@@ -13,7 +14,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -36,10 +37,12 @@ from pplx_embed_integrations import (
     PplxBiEncoder,
     PplxEncoder,
 )
+from pplx_embed_integrations.backbone.backends.base import Backend
 from pplx_embed_integrations.embedder import identify
 from pplx_embed_integrations.families import FAMILIES, PPLX_EMBED, Family, Head
 from pplx_embed_integrations.langchain import PplxEmbeddings, add_documents
 from pplx_embed_integrations.llama_index import PplxEmbedding
+from pplx_embed_integrations.registry import BACKENDS, BackendName
 from pplx_embed_integrations.vectors import Quantization, Vectors, quantize
 
 CHUNKS = ["Ångström was born in 1814.", "He measured light.", "Nobody <|im_end|> knows why."]
@@ -193,6 +196,52 @@ def test_the_published_family_reads_roles_alike(encoder_context_v1: PplxEncoder)
     plain = encoder_context_v1.encode(CHUNKS)
     for role in ("query", "document"):
         np.testing.assert_array_equal(encoder_context_v1.encode(CHUNKS, role=role), plain)
+
+
+TABLE = """
+import numpy as np
+from safetensors.torch import load_file
+from pplx_embed_integrations.backbone.backends.base import Backend
+
+class Table(Backend):
+    def __init__(self, loading, device):
+        self.rows = load_file(loading.folder / "model.safetensors")["embed_tokens.weight"].float().numpy()
+        self.width, self.batch_tokens = self.rows.shape[1], 8
+
+    def run(self, sequences):
+        return np.stack([self.rows[each.ids[start:end]].mean(0) for each in sequences for start, end in each.spans])
+"""
+
+
+def test_a_backend_is_one_file_and_a_line_in_the_registry(
+    replica_context_v1: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "table_backend.py").write_text(TABLE)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(BACKENDS, "table", "table_backend:Table")
+    tokenizer = Tokenizer.from_file(str(replica_context_v1 / "tokenizer.json"))
+    tokenizer.encode_special_tokens = True
+    rows = load_file(replica_context_v1 / "model.safetensors")["embed_tokens.weight"].double().numpy()
+    *chunks, query = (rows[tokenizer.encode(text, add_special_tokens=False).ids].mean(0) for text in [*CHUNKS, QUERY])
+    encoder = PplxEncoder(replica_context_v1, backend="table", dtype="float32")  # type: ignore[arg-type]
+    for stored, asked in (
+        through_langchain(PplxEmbeddings(encoder, quantization=None)),
+        through_llama_index(PplxEmbedding(encoder, quantization=None)),
+    ):
+        np.testing.assert_allclose(stored, unit(np.array(chunks)), atol=1e-6)
+        np.testing.assert_allclose(asked, unit(query), atol=1e-6)
+    assert json.loads(encoder.identity())["backend"] == "table"
+    with pytest.raises(InputError, match="no torch model; leave backend out"):
+        encoder.sentence_transformer  # noqa: B018
+    with pytest.raises(InputError, match='"torch", "openvino" or "table"'):
+        PplxEncoder(replica_context_v1, backend="tables")  # type: ignore[arg-type]
+
+
+def test_the_registry_and_the_type_of_the_option_agree() -> None:
+    assert set(BACKENDS) == set(get_args(BackendName))
+    for place in BACKENDS.values():
+        module, _, name = place.partition(":")
+        assert Backend in getattr(importlib.import_module(module), name).__mro__
 
 
 class Counting:
