@@ -456,7 +456,8 @@ def fields_of(schema: type, field: Callable[..., Any]) -> dict[str, Any]:
     """
     return {
         name: (
-            each.kind,
+            # What has a check of its own has passed it: a backend may be registered that is in no Literal.
+            Any if each.check is not None and each.choices else each.kind,
             field(
                 default=each.default, description=each.description, exclude=each.secret or None, repr=not each.secret
             ),

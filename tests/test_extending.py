@@ -224,9 +224,12 @@ def test_a_backend_is_one_file_and_a_line_in_the_registry(
     rows = load_file(replica_context_v1 / "model.safetensors")["embed_tokens.weight"].double().numpy()
     *chunks, query = (rows[tokenizer.encode(text, add_special_tokens=False).ids].mean(0) for text in [*CHUNKS, QUERY])
     encoder = PplxEncoder(replica_context_v1, backend="table", dtype="float32")  # type: ignore[arg-type]
+    form: dict[str, Any] = {"quantization": None, "dtype": "float32"}
     for stored, asked in (
         through_langchain(PplxEmbeddings(encoder, quantization=None)),
+        through_langchain(PplxEmbeddings(replica_context_v1, backend="table", **form)),
         through_llama_index(PplxEmbedding(encoder, quantization=None)),
+        through_llama_index(PplxEmbedding(replica_context_v1, backend="table", **form)),
     ):
         np.testing.assert_allclose(stored, unit(np.array(chunks)), atol=1e-6)
         np.testing.assert_allclose(asked, unit(query), atol=1e-6)
