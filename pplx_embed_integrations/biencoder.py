@@ -15,8 +15,9 @@ from .checkpoints import CheckpointSpec, resolve, resolve_pair
 from .embedder import Embedder, as_embedder, in_form
 from .errors import CheckpointError, InputError
 from .inputs import check_positive, check_text
-from .options import BiEncoderOptions, HubOptions, PairOptions, SideOptions, documented, options_of, values_of
+from .options import BiEncoderOptions, HubOptions, PairOptions, SideOptions
 from .query_cache import QueryCache
+from .schema import documented, options_of, values_of
 from .threads import in_thread
 from .vectors import Quantization, Vectors, check_dimensions, to_lists
 
@@ -35,6 +36,7 @@ class Form(TypedDict, total=False):
     dimensions: int | None
     quantization: Quantization | None
     normalize: bool
+    show_progress: bool
 
 
 @documented(BiEncoderOptions)
@@ -207,8 +209,8 @@ class PplxBiEncoder(BiEncoderOptions):
 
         Args:
             text: The query.
-            **form: `dimensions`, `quantization` or `normalize`, in place of the object's. `normalize` is False here
-                unless given.
+            **form: `dimensions`, `quantization`, `normalize` or `show_progress`, in place of the object's.
+                `normalize` is False here unless given.
 
         Raises:
             InputError: The text is empty or too long.
@@ -222,7 +224,7 @@ class PplxBiEncoder(BiEncoderOptions):
 
     def encode_texts(self, texts: Sequence[str], **form: Unpack[Form]) -> Vectors:
         """Embed texts with the document side, each by itself: `[n, dimension]`; see `encode_query`."""
-        return self.document.encode(texts, role="document", **self._form(form), show_progress=self.show_progress)
+        return self.document.encode(texts, role="document", **self._form(form, show_progress=self.show_progress))
 
     def encode_documents(
         self, documents: Sequence[Sequence[str]], *, names: Sequence[str] | None = None, **form: Unpack[Form]
@@ -237,8 +239,8 @@ class PplxBiEncoder(BiEncoderOptions):
         Raises:
             NotContextualError: The document side was not trained for this.
         """
-        form = self._form(form)
-        return self.document.encode_documents(documents, names=names, **form, show_progress=self.show_progress)
+        form = self._form(form, show_progress=self.show_progress)
+        return self.document.encode_documents(documents, names=names, **form)
 
     async def aencode_query(self, text: str, **form: Unpack[Form]) -> Vectors:
         """`encode_query` without blocking the event loop."""
@@ -252,15 +254,15 @@ class PplxBiEncoder(BiEncoderOptions):
     async def aencode_texts(self, texts: Sequence[str], **form: Unpack[Form]) -> Vectors:
         """`encode_texts` without blocking the event loop."""
         embedder = await self._aembedder(self._document)
-        return await embedder.aencode(texts, role="document", **self._form(form), show_progress=self.show_progress)
+        return await embedder.aencode(texts, role="document", **self._form(form, show_progress=self.show_progress))
 
     async def aencode_documents(
         self, documents: Sequence[Sequence[str]], *, names: Sequence[str] | None = None, **form: Unpack[Form]
     ) -> list[Vectors]:
         """`encode_documents` without blocking the event loop."""
-        form = self._form(form)
+        form = self._form(form, show_progress=self.show_progress)
         embedder = await self._aembedder(self._document)
-        return await embedder.aencode_documents(documents, names=names, **form, show_progress=self.show_progress)
+        return await embedder.aencode_documents(documents, names=names, **form)
 
     def embed_query(self, text: str) -> list[float]:
         """Embed a query: `dimension` Python floats."""
@@ -303,8 +305,9 @@ class PplxBiEncoder(BiEncoderOptions):
         matrices = await self.aencode_documents(documents, **self._float_form())
         return await in_thread(lambda: [self._floats(matrix) for matrix in matrices])
 
-    def _form(self, form: Form) -> Form:
-        return {"dimensions": self.dimension, "quantization": self.quantization, **form}
+    def _form(self, form: Form, *, show_progress: bool = False) -> Form:
+        wanted: Form = {"dimensions": self.dimension, "quantization": self.quantization, "show_progress": show_progress}
+        return {**wanted, **form}
 
     def _float_form(self) -> Form:
         self.check_floats()

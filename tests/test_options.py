@@ -13,7 +13,8 @@ from pplx_embed_integrations.errors import InputError, InputTypeError
 from pplx_embed_integrations.langchain import PplxEmbeddings
 from pplx_embed_integrations.llama_index import PplxEmbedding
 from pplx_embed_integrations.llama_index.options import NodeOptions
-from pplx_embed_integrations.options import BiEncoderOptions, EncoderOptions, PairOptions, SideOptions, options_of
+from pplx_embed_integrations.options import BiEncoderOptions, EncoderOptions, PairOptions, SideOptions
+from pplx_embed_integrations.schema import options_of
 from tools.options import refreshed
 
 DOCS = Path(__file__).parents[1] / "docs"

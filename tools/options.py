@@ -11,8 +11,20 @@ import sys
 from pathlib import Path
 
 from pplx_embed_integrations.llama_index.options import NodeOptions
-from pplx_embed_integrations.options import BiEncoderOptions, Option, options_of
+from pplx_embed_integrations.options import BiEncoderOptions
+from pplx_embed_integrations.schema import Option, options_of
 
+_MORE = {
+    "backend": "performance.md#faster-on-a-cpu",
+    "devices": "performance.md#several-devices",
+    "dimensions": "dimensions-and-quantization.md",
+    "metadata_mode": "contextual-llama-index.md#metadata",
+    "metadata_per_document": "contextual-llama-index.md#metadata",
+    "quantization": "dimensions-and-quantization.md",
+    "query_cache": "performance.md#queries-under-load",
+    "weights": "performance.md#faster-on-a-cpu",
+}
+"""Where the documentation says more."""
 _TABLE = re.compile(r"(<!-- options: (\w+) -->\n).*?(<!-- end of options -->)", re.DOTALL)
 
 
@@ -29,7 +41,7 @@ def table(name: str) -> str:
 
 
 def _row(name: str, option: Option) -> str:
-    more = f"; [more]({option.page})" if option.page else ""
+    more = f"; [more]({_MORE[name]})" if name in _MORE else ""
     decisive = "yes" if option.changes_vectors else ""
     return f"| `{name}` | {option.shown_default} | {decisive} | {option.description}{more} |"
 

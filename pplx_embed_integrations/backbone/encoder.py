@@ -16,7 +16,8 @@ from ..checkpoints import CheckpointSpec, resolve
 from ..embedder import OutputForm, Role, check_contextual, check_role, identify
 from ..errors import InputError
 from ..inputs import check_documents, check_positive, check_texts, refuse_chunks
-from ..options import EncoderOptions, HubOptions, SideOptions, documented, values_of
+from ..options import EncoderOptions, HubOptions, SideOptions
+from ..schema import documented, values_of
 from ..threads import in_own_thread
 from ..vectors import Quantization, Vectors
 from .backends.base import Loading

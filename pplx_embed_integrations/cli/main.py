@@ -16,7 +16,8 @@ from typing import Any, TextIO
 
 from .. import __version__
 from ..errors import PplxEmbedError
-from ..options import BiEncoderOptions, options_of
+from ..options import BiEncoderOptions
+from ..schema import options_of
 from .interruption import INTERRUPTED, end_now, end_soon_after_ctrl_c
 from .terminal import guarded, shown
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,10 +19,10 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, creat
 from typing_extensions import Self, Unpack
 
 from ..biencoder import Form, PplxBiEncoder
-from ..embedder import Embedder
 from ..errors import InputError, InputTypeError, NotContextualError, calling_line, warn
 from ..inputs import check_documents, check_texts
-from ..options import BiEncoderOptions, documented, fields_of, options_of, refuse_unknown
+from ..options import BiEncoderOptions
+from ..schema import documented, fields_of, options_of, refuse_unknown
 from ..threads import in_thread
 from ..vectors import Vectors, to_lists, vector_dtype
 from .cache import DocumentCache
@@ -338,38 +339,20 @@ class PplxEmbeddings(_Options, Embeddings):
     def _floats(self, codes: Vectors) -> list[list[float]]:
         return to_lists(codes, normalize=self.normalize)
 
-    def _encode_together(self, documents: list[list[str]]) -> list[Vectors]:
-        encode = self._biencoder.encode_documents
+    def _encode_together(self, documents: list[list[str]], **form: Unpack[Form]) -> list[Vectors]:
+        encode = partial(self._biencoder.encode_documents, **form)
         return self._document_cache.encode(documents, encode) if self._document_cache else encode(documents)
 
-    async def _aencode_together(self, documents: list[list[str]]) -> list[Vectors]:
-        encode = self._biencoder.aencode_documents
+    async def _aencode_together(self, documents: list[list[str]], **form: Unpack[Form]) -> list[Vectors]:
+        encode = partial(self._biencoder.aencode_documents, **form)
         return await (self._document_cache.aencode(documents, encode) if self._document_cache else encode(documents))
 
-    # Without a bar: whoever asks draws one for all that it does.
+    # For callers that draw a bar of their own.
     def _encode_quietly(self, documents: list[list[str]]) -> list[Vectors]:
-        if not self.show_progress:
-            return self._encode_together(documents)
-        form, encode = self._native_form(), self._biencoder.document.encode_documents
-
-        def quiet(documents: list[list[str]]) -> list[Vectors]:
-            return encode(documents, **form)
-
-        return self._document_cache.encode(documents, quiet) if self._document_cache else quiet(documents)
+        return self._encode_together(documents, show_progress=False)
 
     async def _aencode_quietly(self, documents: list[list[str]]) -> list[Vectors]:
-        if not self.show_progress:
-            return await self._aencode_together(documents)
-        encoder: Embedder = await in_thread(getattr, self._biencoder, "document")  # the first one imports torch
-        form, encode = self._native_form(), encoder.aencode_documents
-
-        async def quiet(documents: list[list[str]]) -> list[Vectors]:
-            return await encode(documents, **form)
-
-        return await (self._document_cache.aencode(documents, quiet) if self._document_cache else quiet(documents))
-
-    def _native_form(self) -> Form:
-        return {"dimensions": self._biencoder.dimension, "quantization": self.quantization}
+        return await self._aencode_together(documents, show_progress=False)
 
     # Alone a text is a document of one chunk, and is cached as such.
     def _encode_alone(self, texts: list[str]) -> Vectors:

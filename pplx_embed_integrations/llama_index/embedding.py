@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 from ..biencoder import PplxBiEncoder
 from ..errors import warn
 from ..inputs import check_text, check_texts
-from ..options import documented
+from ..schema import documented
 from ..vectors import Vectors
 from .findings import FLAT, findings
 from .flow import Flow, arun, either, in_worker, run

@@ -14,7 +14,7 @@ from llama_index.core.callbacks import CallbackManager
 from llama_index.core.data_structs.data_structs import IndexDict
 from llama_index.core.schema import BaseNode, Document, TransformComponent
 
-from ..options import refuse_unknown
+from ..schema import refuse_unknown
 from .changes import Changes
 from .embedding import PplxEmbedding
 from .flow import Flow, arun, run, run_elsewhere

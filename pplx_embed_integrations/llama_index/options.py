@@ -19,7 +19,8 @@ from ..checkpoints import hub_id, list_checkpoints, resolve
 from ..embedder import Embedder, as_embedder
 from ..errors import InputError
 from ..inputs import check_positive
-from ..options import BiEncoderOptions, Model, PairOptions, fields_of, option, options_of, refuse_unknown
+from ..options import BiEncoderOptions, Model, PairOptions
+from ..schema import decisive, fields_of, option, options_of, refuse_unknown
 from .keys import located, spelled_out
 
 if TYPE_CHECKING:
@@ -52,27 +53,15 @@ def metadata_mode_of(value: MetadataMode | str) -> MetadataMode:
 class NodeOptions(PairOptions):
     """A pair by its name, and how nodes are read."""
 
-    model_name: Model = option(
-        _MODEL.description, default=_MODEL.default, kw_only=False, check=_MODEL.check, changes_vectors=True
+    model_name: Model = decisive(_MODEL.description, default=_MODEL.default, kw_only=False, check=_MODEL.check)
+    metadata_mode: MetadataMode | str = decisive(
+        "Which metadata of a node is embedded", default=MetadataMode.EMBED, absent='`"embed"`', check=metadata_mode_of
     )
-    metadata_mode: MetadataMode | str = option(
-        "Which metadata is embedded with a node's text when nodes are given",
-        default=MetadataMode.EMBED,
-        absent='`"embed"`',
-        check=metadata_mode_of,
-        changes_vectors=True,
-        page="contextual-llama-index.md#metadata",
-    )
-    metadata_per_document: bool = option(
-        "Put metadata that all chunks of a document share before the document once, as a chunk whose vector is "
-        "dropped, instead of in front of each chunk: every chunk has read it and none is averaged with it",
-        default=False,
-        changes_vectors=True,
-        page="contextual-llama-index.md#metadata",
+    metadata_per_document: bool = decisive(
+        "Read metadata that all chunks of a document share once, before the first of them, not with each", default=False
     )
     embed_batch_size: int = option(
-        "Texts a call hands to the encoder, at most 2048. The encoder packs them to a token budget by itself, so this "
-        "sets only how often progress and events are reported; LlamaIndex's own default of 10 would starve it",
+        "Texts between two reports of progress, at most 2048; the encoder packs them to a token budget by itself",
         default=256,
         check=partial(check_positive, "embed_batch_size", largest=2048),
     )
