@@ -382,9 +382,7 @@ async def test_an_embedder_works_asynchronously() -> None:
 
 
 OPTION = """
-    echo: Literal["soft", "loud"] | None = option(
-        "How the walls answer", default=None, absent="not at all", changes_vectors=True
-    )
+    echo: Literal["soft", "loud"] | None = decisive("How the walls answer", default=None, absent="not at all")
 """
 NEW_OPTION = """
 import json, pickle
@@ -392,7 +390,6 @@ import pplx_embed_integrations
 from pplx_embed_integrations import PplxEncoder, PplxBiEncoder
 from pplx_embed_integrations.langchain import PplxEmbeddings
 from pplx_embed_integrations.llama_index import PplxEmbedding
-from pplx_embed_integrations.options import BiEncoderOptions, options_of
 
 found = {}
 for make in (PplxEncoder, PplxBiEncoder, PplxEmbeddings, PplxEmbedding):
@@ -425,7 +422,7 @@ def test_an_option_is_one_entry(tmp_path: Path) -> None:
     copy = tmp_path / package.name
     shutil.copytree(package, copy, ignore=shutil.ignore_patterns("__pycache__"))
     source = (copy / "options.py").read_text()
-    place = "\n    truncate: bool = option("
+    place = "\n    truncate: bool = decisive("
     assert source.count(place) == 1
     (copy / "options.py").write_text(source.replace(place, OPTION + place))
     script = NEW_OPTION.replace("COPY", repr(str(tmp_path)))
