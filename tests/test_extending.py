@@ -443,3 +443,16 @@ def test_an_option_is_one_entry(tmp_path: Path) -> None:
             ["InputTypeError", "there is no option 'ecko' (did you mean 'echo'?)"],
         ]
     assert len(found) == 4
+
+
+def test_the_map_has_every_room() -> None:
+    package = Path(pplx_embed_integrations.__file__).parent
+    rooms = [path for folder in (package, package / "backbone") for path in folder.iterdir()]
+    page = (Path(__file__).parents[1] / "docs" / "architecture.md").read_text(encoding="utf-8")
+    named = page.partition("## The map")[2].partition("## Layers")[0]
+    missing = [
+        path.name
+        for path in rooms
+        if path.name not in ("__pycache__", "py.typed") and f"{path.name}{'/' * path.is_dir()}" not in named
+    ]
+    assert not missing
