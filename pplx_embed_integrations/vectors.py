@@ -5,9 +5,7 @@ Knows the formulas of the published quantisers and numpy; must not know models, 
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -220,30 +218,17 @@ def to_lists(codes: Vectors, *, normalize: bool = False) -> list[list[float]]:
     # Index a table by the code's byte: 0..127, then -128..-1.
     values = np.arange(256, dtype=np.uint8).view(np.int8).astype(np.float32)
     rows = np.ascontiguousarray(codes).view(np.uint8)
-    with _no_cycle_collection():
-        if not normalize:
-            table = values.astype(object)
-            return [table[row].tolist() for row in rows]
-        lists: list[list[float]] = []
-        for start in range(0, len(codes), _ROWS_AT_ONCE):
-            norms = _norms(codes[start : start + _ROWS_AT_ONCE], range(start, len(codes)))
-            # Divided in float32 as everywhere; float objects are made fastest from float64.
-            tables = (values / norms[:, None]).astype(np.float64)
-            block = rows[start : start + _ROWS_AT_ONCE].astype(np.intp)
-            lists += [table.astype(object).take(row).tolist() for table, row in zip(tables, block, strict=True)]
-        return lists
-
-
-@contextmanager
-def _no_cycle_collection() -> Iterator[None]:
-    """Keep Python from looking for cycles, again and again, in ever more lists of numbers: half of the time."""
-    enabled = gc.isenabled()
-    try:
-        gc.disable()
-        yield
-    finally:
-        if enabled:
-            gc.enable()
+    if not normalize:
+        table = values.astype(object)
+        return [table[row].tolist() for row in rows]
+    lists: list[list[float]] = []
+    for start in range(0, len(codes), _ROWS_AT_ONCE):
+        norms = _norms(codes[start : start + _ROWS_AT_ONCE], range(start, len(codes)))
+        # Divided in float32 as everywhere; float objects are made fastest from float64.
+        tables = (values / norms[:, None]).astype(np.float64)
+        block = rows[start : start + _ROWS_AT_ONCE].astype(np.intp)
+        lists += [table.astype(object).take(row).tolist() for table, row in zip(tables, block, strict=True)]
+    return lists
 
 
 def pack_bits(signs: npt.ArrayLike) -> npt.NDArray[np.uint8]:

@@ -52,13 +52,13 @@ def noted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     from pplx_embed_integrations.backbone.loaded import LoadedCheckpoint
 
     seen: list[str] = []
-    instalments = LoadedCheckpoint.text_instalments
+    slices = LoadedCheckpoint.text_slices
 
     def note(loaded: LoadedCheckpoint, texts: list[str], **role: Any) -> Any:
         seen.extend(texts)
-        return instalments(loaded, texts, **role)
+        return slices(loaded, texts, **role)
 
-    monkeypatch.setattr(LoadedCheckpoint, "text_instalments", note)
+    monkeypatch.setattr(LoadedCheckpoint, "text_slices", note)
     return seen
 
 

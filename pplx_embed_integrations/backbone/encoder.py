@@ -324,7 +324,7 @@ class PplxEncoder(EncoderOptions):
         """
         form = OutputForm.of(self, quantization, dimensions, normalize)
         checked = self._check_documents(documents, names)
-        tokenize = partial(LoadedCheckpoint.document_instalments, documents=checked, names=names)
+        tokenize = partial(LoadedCheckpoint.document_slices, documents=checked, names=names)
         result = Result(
             sum(map(len, checked)), form, quantizer=self.checkpoint.family.quantizer, show_progress=show_progress
         )
@@ -370,7 +370,7 @@ class PplxEncoder(EncoderOptions):
         """
         form = OutputForm.of(self, quantization, dimensions, normalize)
         checked = self._check_documents(documents, names)
-        tokenize = partial(LoadedCheckpoint.document_instalments, documents=checked, names=names)
+        tokenize = partial(LoadedCheckpoint.document_slices, documents=checked, names=names)
         result = Result(
             sum(map(len, checked)), form, quantizer=self.checkpoint.family.quantizer, show_progress=show_progress
         )
@@ -441,7 +441,7 @@ class PplxEncoder(EncoderOptions):
             raise InputError(f'{family.name} reads queries and documents differently; use role="query" or "document"')
         checked = check_texts(texts)
         result = Result(len(checked), form, quantizer=family.quantizer, show_progress=show_progress)
-        return partial(LoadedCheckpoint.text_instalments, texts=checked, role=role), result
+        return partial(LoadedCheckpoint.text_slices, texts=checked, role=role), result
 
     def _run(self, tokenize: _Tokenize, result: Result) -> Vectors:
         if len(result.vectors):

@@ -87,7 +87,7 @@ class LoadedCheckpoint:
         """Use the weights no more; with their last user they go."""
         release(self._weights, self)
 
-    def text_instalments(self, texts: list[str], *, role: Role | None = None) -> Iterator[list[TokenSequence]]:
+    def text_slices(self, texts: list[str], *, role: Role | None = None) -> Iterator[list[TokenSequence]]:
         """Tokenise texts, a sequence each, in slices of many batches, each when it is asked for.
 
         Raises:
@@ -96,7 +96,7 @@ class LoadedCheckpoint:
         for start, end in _slices(map(len, texts), self._slice):
             yield self.text_sequences(texts[start:end], role=role, first=start)
 
-    def document_instalments(
+    def document_slices(
         self, documents: list[list[str]], names: Sequence[str] | None = None
     ) -> Iterator[list[TokenSequence]]:
         """Tokenise documents in slices of many batches, each when it is asked for; see `document_sequences`.

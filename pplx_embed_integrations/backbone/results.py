@@ -54,14 +54,14 @@ class Result:
                 self._bar.close()
                 self._bar = None
 
-    def counted(self, instalments: Iterable[list[TokenSequence]]) -> Iterator[list[TokenSequence]]:
+    def counted(self, slices: Iterable[list[TokenSequence]]) -> Iterator[list[TokenSequence]]:
         """Pass a call's sequences on and tell the bar of them.
 
         What is not tokenised yet is taken to be as long as what is, so the bar's total, and with it the time it says
-        remains, is an estimate that the last instalment makes exact.
+        remains, is an estimate that the last slice makes exact.
         """
         tokens = rows = 0
-        for sequences in instalments:
+        for sequences in slices:
             tokens += sum(map(len, sequences))
             rows += sum(len(sequence.rows) for sequence in sequences)
             if rows and self._show_progress:

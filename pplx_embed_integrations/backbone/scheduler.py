@@ -30,11 +30,11 @@ Run = Callable[[list[TokenSequence]], Pooled]
 """Runs a batch and returns a row for each span of each sequence, in order."""
 Receive = Callable[[list[TokenSequence], Pooled], None]
 """Takes what `Run` gave for some of a call's sequences; with several batches at a time, from several threads."""
-Instalments = Iterable[list[TokenSequence]]
+Slices = Iterable[list[TokenSequence]]
 """A call's sequences as they become ready: the first are computed while the last are still being made."""
 
 _AHEAD = 2
-"""Instalments of a call that wait to be cut into batches, at most; with one, a call of a single instalment would
+"""Slices of a call that wait to be cut into batches, at most; with one, a call of a single slice would
 have to wait for room before it learnt that no other is to come."""
 _ATTEMPTS = 3
 """How many workers may be lost over the batch of one call before the call fails."""
@@ -51,18 +51,18 @@ class _Job:
         self._fresh: list[TokenSequence] = []
         self._batches: deque[list[TokenSequence]] = deque()
         self._budget = 0
-        self._instalments = 0
+        self._slices = 0
         self._hungry: Future[None] | None = None
 
     def add(self, sequences: list[TokenSequence]) -> None:
         """Take sequences in; what has come in is cut into batches together when the ones before are used up."""
         self._fresh += sequences
-        self._instalments += 1
+        self._slices += 1
 
     def room(self) -> Future[None]:
         """Return what is done when more sequences are wanted: few wait to be cut into batches, or all is over.
 
-        So no more than a few instalments are held at a time, and the next is made while others are computed.
+        So no more than a few slices are held at a time, and the next is made while others are computed.
         """
         room = self._hungry = Future[None]()
         self.call_for_more()
@@ -70,7 +70,7 @@ class _Job:
 
     def call_for_more(self) -> None:
         """Tell the one who waits for room, if there is some."""
-        if self._hungry is not None and (self._instalments < _AHEAD or self.future.done()):
+        if self._hungry is not None and (self._slices < _AHEAD or self.future.done()):
             hungry, self._hungry = self._hungry, None
             with suppress(InvalidStateError):  # its task was cancelled
                 hungry.set_result(None)
@@ -85,7 +85,7 @@ class _Job:
             plan = plan_batches([len(sequence) for sequence in self._fresh], budget=budget)
             self._batches.extend([self._fresh[index] for index in batch] for batch in plan)
             self._fresh = []
-            self._instalments = 0
+            self._slices = 0
             self.call_for_more()
         return sum(map(len, self._batches[0])) if self._batches else 0
 
@@ -137,31 +137,31 @@ class Scheduler:
         self._lock = threading.Lock()
         self._driving = 0
 
-    def run(self, instalments: Instalments, receive: Receive) -> None:
+    def run(self, slices: Slices, receive: Receive) -> None:
         """Run a call's sequences and hand each batch's rows to `receive`; returns when all have been received.
 
-        The instalments are drawn in the calling thread while others compute; what they raise ends the call.
+        The slices are drawn in the calling thread while others compute; what they raise ends the call.
 
         Raises:
             EncodingError: Memory ran out with a single sequence in the batch, or worker after worker was lost.
         """
         job = self._open(receive)
         try:
-            feed = iter(instalments)
+            feed = iter(slices)
             while self._feed(job, feed):
                 self._room(job).result()
             job.future.result()
         finally:
             self._drop(job)
 
-    async def arun(self, instalments: Instalments, receive: Receive) -> None:
+    async def arun(self, slices: Slices, receive: Receive) -> None:
         """Like `run`, without blocking the event loop; cancelling the task leaves other calls alone.
 
-        A thread is needed for as long as an instalment is drawn, and none to wait for the next.
+        A thread is needed for as long as a slice is drawn, and none to wait for the next.
         """
         job = self._open(receive)
         try:
-            feed = iter(instalments)
+            feed = iter(slices)
             while await in_thread(self._feed, job, feed):
                 await asyncio.wrap_future(self._room(job))
             await asyncio.wrap_future(job.future)
@@ -178,9 +178,9 @@ class Scheduler:
         with self._lock:
             return job.room()
 
-    def _feed(self, job: _Job, instalments: Iterator[list[TokenSequence]]) -> bool:
-        """Draw the next instalment; return whether there may be another."""
-        sequences = None if job.future.done() else next(instalments, None)  # done: it failed, or was cancelled
+    def _feed(self, job: _Job, slices: Iterator[list[TokenSequence]]) -> bool:
+        """Draw the next slice; return whether there may be another."""
+        sequences = None if job.future.done() else next(slices, None)  # done: it failed, or was cancelled
         with self._lock:
             if sequences is None:
                 job.complete = True

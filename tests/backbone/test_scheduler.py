@@ -348,35 +348,35 @@ def test_a_lane_without_work_takes_no_sequences() -> None:
     assert call.error is None
 
 
-def test_the_first_instalment_is_computed_while_the_second_is_made() -> None:
+def test_the_first_slice_is_computed_while_the_second_is_made() -> None:
     model = Model()
     call = Call(Scheduler(model, budget=10), 4, 9, 5, 3)
 
-    def instalments() -> Iterator[Batch]:
+    def slices() -> Iterator[Batch]:
         yield call.sequences[:2]
         assert model.started.wait(30)
         yield []
         yield call.sequences[2:]
 
-    call.scheduler.run(instalments(), call.receive)
+    call.scheduler.run(slices(), call.receive)
     assert call.right()
     assert model.batches[:2] == [[(1, 9)], [(1, 4)]]
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
-def test_an_instalment_that_cannot_be_made_ends_the_call(asynchronous: bool) -> None:
+def test_a_slice_that_cannot_be_made_ends_the_call(asynchronous: bool) -> None:
     model = Model()
     scheduler = Scheduler(model, budget=10)
     call = Call(scheduler, *[10] * 20)
 
-    def instalments() -> Iterator[Batch]:
+    def slices() -> Iterator[Batch]:
         yield call.sequences
         assert model.started.wait(30)
         raise ValueError("text 20 is bad")
 
     run = (lambda *given: asyncio.run(scheduler.arun(*given))) if asynchronous else scheduler.run
     with pytest.raises(ValueError, match="text 20 is bad"):
-        run(instalments(), call.receive)
+        run(slices(), call.receive)
     again = Call(scheduler, 3, token=2)
     again.run()
     assert again.right()
@@ -384,17 +384,17 @@ def test_an_instalment_that_cannot_be_made_ends_the_call(asynchronous: bool) -> 
     assert not scheduler._jobs
 
 
-async def test_no_more_instalments_are_made_for_a_cancelled_task() -> None:
+async def test_no_more_slices_are_made_for_a_cancelled_task() -> None:
     made: list[int] = []
     scheduler = Scheduler(Model(), budget=10)
 
-    def instalments() -> Iterator[Batch]:
+    def slices() -> Iterator[Batch]:
         for number in range(10_000):
             made.append(number)
             threading.Event().wait(0.001)
             yield sequences(3)
 
-    task = asyncio.create_task(scheduler.arun(instalments(), lambda batch, pooled: None))
+    task = asyncio.create_task(scheduler.arun(slices(), lambda batch, pooled: None))
     while len(made) < 5:
         await asyncio.sleep(0.01)
     task.cancel()
@@ -406,21 +406,21 @@ async def test_no_more_instalments_are_made_for_a_cancelled_task() -> None:
     assert len(made) == stopped_at < 10_000
 
 
-def test_instalments_that_wait_are_cut_into_batches_together() -> None:
+def test_slices_that_wait_are_cut_into_batches_together() -> None:
     model = Model()
     call = Call(Scheduler(model, budget=10), 10, *[2, 7] * 10)
 
-    def instalments() -> Iterator[Batch]:
+    def slices() -> Iterator[Batch]:
         model.go.clear()
         yield call.sequences[:1]
         assert model.started.wait(30)
         yield call.sequences[1:11]
         yield call.sequences[11:]
 
-    thread = threading.Thread(target=call.scheduler.run, args=(instalments(), call.receive))
+    thread = threading.Thread(target=call.scheduler.run, args=(slices(), call.receive))
     thread.start()
     for _ in range(3000):
-        if model.started.is_set() and call.scheduler._jobs[0]._instalments == 2:
+        if model.started.is_set() and call.scheduler._jobs[0]._slices == 2:
             break
         threading.Event().wait(0.01)
     model.go.set()
@@ -436,7 +436,7 @@ def test_a_long_call_is_never_far_ahead_of_what_is_computed(asynchronous: bool) 
     made: list[int] = []
     ahead: list[int] = []
 
-    def instalments() -> Iterator[Batch]:
+    def slices() -> Iterator[Batch]:
         for number in range(200):
             made.append(number)
             ahead.append(number - len(model.batches))
@@ -446,9 +446,9 @@ def test_a_long_call_is_never_far_ahead_of_what_is_computed(asynchronous: bool) 
         assert pooled.tolist() == [[1.0, 10.0]]
 
     if asynchronous:
-        asyncio.run(scheduler.arun(instalments(), receive))
+        asyncio.run(scheduler.arun(slices(), receive))
     else:
-        scheduler.run(instalments(), receive)
+        scheduler.run(slices(), receive)
     assert made == [*range(200)]
     assert len(model.batches) == 200
     assert max(ahead) <= 3
@@ -459,11 +459,11 @@ async def test_no_thread_waits_for_room_in_an_asynchronous_call() -> None:
     scheduler = Scheduler(model, budget=10)
     model.go.clear()
 
-    def instalments() -> Iterator[Batch]:
+    def slices() -> Iterator[Batch]:
         for number in range(9):
             yield [text_sequence([1] * 10, row=number)]
 
-    calls = [asyncio.create_task(scheduler.arun(instalments(), lambda batch, pooled: None)) for _ in range(50)]
+    calls = [asyncio.create_task(scheduler.arun(slices(), lambda batch, pooled: None)) for _ in range(50)]
     while not all(job._hungry for job in scheduler._jobs) or len(scheduler._jobs) < 50:
         await asyncio.sleep(0.01)
     assert await in_thread(sum, [40, 2]) == 42  # the few threads are free
@@ -477,12 +477,12 @@ async def test_no_thread_waits_for_room_in_an_asynchronous_call() -> None:
 def test_an_error_reaches_a_call_that_waits_for_room() -> None:
     model = Model(fail=lambda batch: ValueError("broken"))
 
-    def instalments() -> Iterator[Batch]:
+    def slices() -> Iterator[Batch]:
         while True:
             yield [text_sequence([1] * 10, row=0)]
 
     with pytest.raises(ValueError, match="broken"):
-        Scheduler(model, budget=10).run(instalments(), lambda batch, pooled: None)
+        Scheduler(model, budget=10).run(slices(), lambda batch, pooled: None)
 
 
 def test_two_batches_run_side_by_side_and_a_query_still_waits_for_one() -> None:
