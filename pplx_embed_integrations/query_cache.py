@@ -53,6 +53,6 @@ class QueryCache:
                 self._vectors.popitem(last=False)
 
     def clear(self) -> None:
-        """Let go of every vector."""
+        """Drop every vector."""
         with self._lock:
             self._vectors.clear()

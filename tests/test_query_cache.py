@@ -1,4 +1,4 @@
-"""Query vectors that are kept: what a hit saves, what is let go, and that nobody can spoil them for others."""
+"""Query vectors that are kept: what a hit saves, what is dropped, and that nobody can spoil them for others."""
 
 import asyncio
 import pickle

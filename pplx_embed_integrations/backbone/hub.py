@@ -98,7 +98,7 @@ def commit_of(
     """Return the commit by which a checkpoint on the hub is identified; loads nothing.
 
     A pinned checkpoint needs no network. Of a branch the hub is asked, by one request without a body, or the cache
-    where the hub cannot be reached. Branches move: whoever identifies and then loads should load the commit.
+    where the hub cannot be reached. Branches move: after identifying, load that commit.
 
     Args:
         spec: The checkpoint, not a local one.

@@ -208,7 +208,7 @@ _UNEVEN = 1.15
 def share_out(lengths: Sequence[int], workers: int, *, at_least: int) -> list[list[int]]:
     """Divide sequences among workers that take about equally long.
 
-    The longest goes first, to whoever has least (Graham 1969, "Bounds on multiprocessing timing anomalies").
+    The longest goes first, to the worker that has least (Graham 1969, "Bounds on multiprocessing timing anomalies").
 
     Args:
         lengths: Tokens of each sequence.

@@ -79,7 +79,7 @@ class Scope:
             self._texts.setdefault(text, []).append(index)
 
     def close(self) -> None:
-        """Let go of every text and vector."""
+        """Drop every text and vector."""
         with self._lock:
             self.closed = True
             self._documents, self._matrices, self._objects, self._texts = [], {}, {}, {}

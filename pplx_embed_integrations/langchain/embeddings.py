@@ -167,7 +167,7 @@ class PplxEmbeddings(_Options, Embeddings):
         """Within this block `embed_documents` gives each of these chunks the context of its document.
 
         Add exactly these documents to any vector store inside the block. Each document is embedded once, when the
-        first of its chunks is asked for; at the end everything is let go. The block holds for the running thread or
+        first of its chunks is asked for; at the end everything is dropped. The block holds for the running thread or
         task and what inherits its context, and may be nested.
 
         Args:

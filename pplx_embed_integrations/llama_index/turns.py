@@ -25,7 +25,7 @@ class _Turn(NamedTuple):
 
 
 class Turns:
-    """A queue for each key; whoever asks for several keys gets them together, so that nobody waits in a circle.
+    """A queue for each key; a caller that asks for several keys gets them together, so that nobody waits in a circle.
 
     Example:
         >>> from pplx_embed_integrations.llama_index.flow import run

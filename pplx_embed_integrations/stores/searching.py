@@ -79,7 +79,7 @@ def _nearest(
     """Read the nearest rows by Hamming distance: at least `wanted` of them, and none left out that ties with another.
 
     Distances are small integers, so many rows tie, and which of them a limit keeps is chance. So more are asked for
-    than wanted, and those as far away as the last one go: whoever is nearer is surely there.
+    than wanted, and those as far away as the last one go: all that are nearer are there.
     """
     bits = signs(query[None])[0]
     limit = wanted + max(wanted // 2, 64)

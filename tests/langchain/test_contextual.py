@@ -1,4 +1,4 @@
-"""The documents(...) block: grouping, order, resolution, threads, tasks and what it lets go of."""
+"""The documents(...) block: grouping, order, resolution, threads, tasks and what it releases."""
 
 from __future__ import annotations
 

@@ -224,7 +224,7 @@ class _Worker:
         with self._lock:
             self.stopped = True
             self._over = self._over or over
-            process = self._process  # the thread that uses it may let go of it meanwhile
+            process = self._process  # the thread that uses it may drop it meanwhile
             if process is not None:
                 process.kill()
                 process.reap()
