@@ -196,7 +196,7 @@ class QuantizedDocuments(VectorStore):
         refuse({name: value for name, value in options.items() if name not in ("splitter", "group_by", "ids")})
         if options.get("splitter") is not None or options.get("group_by") is not None:
             return True
-        # Within a documents(...) block the chunks have their context, and whoever opened it counts them.
+        # Within a documents(...) block the chunks have their context, and the block counts them.
         return any(map(stamp_of, documents)) and not is_open(self._embeddings)
 
     def add_texts(
