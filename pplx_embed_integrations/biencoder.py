@@ -53,7 +53,7 @@ class PplxBiEncoder(BiEncoderOptions):
     that does not block the event loop.
 
     Args:
-        {options}
+        **options: By name; every one is in the tables of options on the pages of both frameworks.
 
     Raises:
         CheckpointError: A name is unknown, or the two sides cannot be compared.

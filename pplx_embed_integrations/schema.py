@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import re
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -205,7 +206,7 @@ def fields_of(schema: type, field: Callable[..., Any]) -> dict[str, Any]:
 
 
 def documented(schema: type) -> Callable[[_Made], _Made]:
-    """Write the options into the docstring of a class, in place of the line `{options}`.
+    """Write the options into the docstring of a class, in place of the line `**options: ...`.
 
     Args:
         schema: The class that declares them.
@@ -217,7 +218,8 @@ def documented(schema: type) -> Callable[[_Made], _Made]:
         lines.append(textwrap.fill(text, 116, initial_indent=" " * 8, subsequent_indent=" " * 12))
 
     def write(made: _Made) -> _Made:
-        made.__doc__ = (made.__doc__ or "").replace("        {options}", "\n".join(lines))  # none with python -OO
+        doc = made.__doc__ or ""  # none with python -OO
+        made.__doc__ = re.sub(r" +\*\*options: .*", lambda _: "\n".join(lines), doc, count=1)
         return made
 
     return write

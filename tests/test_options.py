@@ -90,7 +90,7 @@ def test_help_and_editors_see_every_option(kind: type) -> None:
     for name, option in options.items():
         assert parameters[name].default == option.default, name
         assert f"        {name}: {option.description.split()[0]}" in kind.__doc__, name
-    assert "{options}" not in kind.__doc__
+    assert "**options" not in kind.__doc__
 
 
 def test_schemas_of_the_adapters_describe_every_option() -> None:

@@ -45,7 +45,7 @@ class PplxEncoder(EncoderOptions):
     Pickles carry the settings, never the weights.
 
     Args:
-        {options}
+        **options: By name; every one is in the tables of options on the pages of both frameworks.
 
     Raises:
         CheckpointError: There is no such checkpoint.

@@ -55,7 +55,7 @@ class PplxEmbeddings(_Options, Embeddings):
     carry the options, neither weights nor the cache.
 
     Attributes:
-        {options}
+        **options: By name; every one is in the tables of options on the pages of both frameworks.
         cache: A `ByteStore` in which document vectors are kept; a document found there is not embedded again.
 
     Raises:

@@ -62,7 +62,7 @@ class PplxEmbedding(EmbeddingOptions):
     the weights. Every option that changes a vector is part of `to_dict()`, hence of an ingestion cache's key.
 
     Args:
-        {options}
+        **options: By name; every one is in the tables of options on the pages of both frameworks.
         callback_manager: LlamaIndex's callbacks.
         num_workers: Accepted for LlamaIndex's sake; the encoder gathers concurrent calls whatever it says.
         embeddings_cache: LlamaIndex's cache of vectors by text. It cannot tell a document's chunk from the same text
