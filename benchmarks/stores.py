@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -76,7 +77,7 @@ class Ours:
             numbers = range(start, start + len(codes), 10)
             documents = [StoredDocument(f"d{n}", [Chunk(str(n + row), "") for row in range(10)]) for n in numbers]
             table.replace(documents, list(codes.reshape(-1, 10, DIMENSIONS)))
-        table.compact()
+        table.compact(keep_versions=timedelta(milliseconds=1))
 
     def open(self, folder: Path) -> Search:
         from pplx_embed_integrations.stores import ChunkTable
