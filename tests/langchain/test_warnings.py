@@ -183,7 +183,9 @@ def order(embeddings, texts: list[str], chunks: list[Document]) -> None:
 
 
 @pytest.mark.parametrize(
-    "page", [lambda p: p, str, float, lambda p: f"p. {p}", lambda p: ["iii", "iv"][p], lambda p: None], ids=repr
+    "page",
+    [lambda p: p, str, float, lambda p: f"p. {p}", lambda p: ["iii", "iv"][p], lambda p: None],
+    ids=["number", "numeric string", "float", "label", "roman", "none"],
 )
 @pytest.mark.parametrize("starts", [[[2, 60], [0, 40]], [[0, 60], [0, 60]]], ids=["odd", "equal"])
 def test_pages_in_order_stay_in_order(embeddings, page, starts):
