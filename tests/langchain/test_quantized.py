@@ -149,7 +149,6 @@ def test_chunks_with_a_stamp_or_a_key(counted: QuantizedVectorStore) -> None:
 
 def test_flat_texts_stand_for_themselves(tmp_path: Path, new_embeddings: Make) -> None:
     store = QuantizedVectorStore(new_embeddings(), tmp_path / "store")
-    store.embeddings._told_of_flat_lists = False
     with pytest.warns(ContextWarning, match="each by itself"):
         ids = store.add_texts(["one text", "another text"], [{"n": 1}, {"n": 2}])
     expected = store.embeddings.encode_texts(["one text", "another text"])
