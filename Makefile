@@ -22,7 +22,7 @@ demo: $(VENV)/.installed ## index these docs with LangChain and LlamaIndex, and 
 	@$(BIN)/pplx-embed demo
 
 test: $(VENV)/.installed-test ## run the tests
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal $(ARGS)
 
 check: $(VENV)/.installed-lint ## lint, format, types, layering
 	$(BIN)/ruff check
