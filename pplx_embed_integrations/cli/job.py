@@ -208,7 +208,9 @@ class Job:
         from ..backbone.sequences import plan_windows
 
         lengths = [part.tokens for part in parts]
-        for window in plan_windows(lengths, max_tokens=self._embeddings.biencoder.document.checkpoint.max_tokens):
+        document = self._embeddings.biencoder.document
+        longest = document.max_tokens or document.checkpoint.max_tokens
+        for window in plan_windows(lengths, max_tokens=longest):
             yield window.start, window.end, window.owned
 
     def _documents(self, file: TextFile, parts: list[Chunk]) -> list[Document]:

@@ -64,14 +64,17 @@ def transformations_of(
         if not isinstance(transformations, Sequence):
             raise InputTypeError(f"transformations must be a list, not {type(transformations).__name__}")
         return [_checked(one, f"transformation {at}") for at, one in enumerate(transformations)]
-    if Settings._transformations is not None:
-        return list(Settings.transformations)
-    chosen = Settings._node_parser
-    if chosen is None:
-        return [SentenceSplitter(chunk_size=DEFAULT_CHUNK_SIZE, chunk_overlap=0)]
-    if getattr(chosen, "chunk_overlap", None) == SENTENCE_CHUNK_OVERLAP:
-        return [chosen.model_copy(update={"chunk_overlap": 0})]
-    return [chosen]
+    # Private, as the properties make what is missing.
+    if Settings._transformations is not None:  # a plain VectorStoreIndex puts the default splitter there
+        return [_without_default_overlap(each) for each in Settings._transformations]
+    if Settings._node_parser is not None:
+        return [_without_default_overlap(Settings._node_parser)]
+    return [SentenceSplitter(chunk_size=DEFAULT_CHUNK_SIZE, chunk_overlap=0)]
+
+
+def _without_default_overlap(component: TransformComponent) -> TransformComponent:
+    chosen = getattr(component, "chunk_overlap", None) != SENTENCE_CHUNK_OVERLAP
+    return component if chosen else component.model_copy(update={"chunk_overlap": 0})
 
 
 def _checked(component: object, name: str) -> TransformComponent:

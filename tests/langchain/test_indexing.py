@@ -206,7 +206,7 @@ def test_langchains_own_options_pass_through(embeddings, records):
 
 
 def test_a_file_whose_pages_may_be_missing_is_left_as_it_is(embeddings, records):
-    pages = [Document(text, metadata={"source": "a"}) for text in corpus(1)[0]]
+    pages = [Document(text, metadata={"source": "a"}) for text in corpus(2)[0]]
 
     def load():
         yield from pages[:3]

@@ -3,13 +3,14 @@
 import re
 
 import pytest
-from llama_index.core import Document, Settings, StorageContext, VectorStoreIndex
+from llama_index.core import Document, MockEmbedding, Settings, StorageContext, VectorStoreIndex
 from llama_index.core.callbacks import CallbackManager, TokenCountingHandler
 from llama_index.core.extractors import BaseExtractor
 from llama_index.core.node_parser import MarkdownNodeParser, SentenceSplitter, TokenTextSplitter
 
 from pplx_embed_integrations import ContextWarning, InputError, InputTypeError
 from pplx_embed_integrations.llama_index import PplxEmbedding, acontextual_index, contextual_index
+from pplx_embed_integrations.llama_index.settings import transformations_of
 from tests.llama_index.cases import SPLITTER, assert_same_vectors, expected_vectors, hard_documents
 
 TEXT = " ".join(f"Sentence number {number} of a long text." for number in range(100))
@@ -159,3 +160,10 @@ def test_a_model_can_be_taken_apart_and_made_again(remake, make_model):
     again = remake(model)
     assert again.to_dict() == model.to_dict()
     assert again.get_query_embedding("a river") == model.get_query_embedding("a river")
+
+
+def test_the_splitter_that_a_plain_index_leaves_in_settings_is_nobodys_choice(settings):
+    VectorStoreIndex(nodes=[], embed_model=MockEmbedding(embed_dim=4))
+    assert [splitter.chunk_overlap for splitter in settings.transformations] == [200]
+    assert [splitter.chunk_overlap for splitter in transformations_of(None)] == [0]
+    assert [splitter.chunk_overlap for splitter in settings.transformations] == [200]
