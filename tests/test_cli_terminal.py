@@ -71,7 +71,7 @@ def run(command: str, **environment: str) -> "subprocess.CompletedProcess[bytes]
 def test_odd_terminals_get_an_answer(environment: dict[str, str], tmp_path: Path) -> None:
     script = (
         "import os, sys; from pplx_embed_integrations.cli import main\n"
-        "typed = [os.fsdecode(word.encode()) for word in ('Fluß 川', '/nowhere/Œ川\\x1b[31m')]  # as a shell hands them over\n"
+        "typed = [os.fsdecode(word.encode()) for word in ('Fluß 川', '/nowhere/Œ川\\x1b[31m')]  # as from a shell\n"
         "print(main(['search', typed[0], '--store', typed[1]]), main(['models']))\n"
         "try: main(['index', '--help'])\n"
         "except SystemExit as end: sys.exit(end.code)"
