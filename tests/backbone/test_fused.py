@@ -16,6 +16,7 @@ from pplx_embed_integrations.backbone.qwen3.fused import fused_kernels
 PRELUDE = """
 import sys
 import torch
+torch.set_num_threads(1)  # the interpreter is not made for threads
 from pplx_embed_integrations import PplxEncoder
 from pplx_embed_integrations.backbone.qwen3 import forward, fused, network, triton as triton_kernels
 """
