@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         NotContextualError,
         PplxEmbedError,
         PrecisionWarning,
+        ServerError,
         StoreError,
     )
     from .fake import FakeEmbedder
@@ -51,6 +52,7 @@ __all__ = [
     "PplxEmbedError",
     "PplxEncoder",
     "PrecisionWarning",
+    "ServerError",
     "StoreError",
     "__version__",
     "list_checkpoints",

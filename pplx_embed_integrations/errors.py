@@ -12,6 +12,7 @@ Knows the tree below; must not know what raises it, nor import anything of the p
     ├── DownloadError           (OSError)       the hub, the repository or the revision cannot be reached
     ├── MissingDependencyError  (ImportError)   an optional package is not installed
     ├── EncodingError           (RuntimeError)  the model ran, and what it gave cannot be a vector
+    ├── ServerError             (OSError)       a server that embeds cannot be reached, fails, or refuses
     └── StoreError              (OSError)       a store of vectors cannot be read or written, or refuses a document
 
     ContextWarning              (UserWarning)   vectors are right, but carry less context than they could
@@ -34,6 +35,7 @@ __all__ = [
     "NotContextualError",
     "PplxEmbedError",
     "PrecisionWarning",
+    "ServerError",
     "StoreError",
 ]
 
@@ -121,6 +123,15 @@ class EncodingError(PplxEmbedError, RuntimeError):
 
     Example:
         >>> issubclass(EncodingError, RuntimeError)
+        True
+    """
+
+
+class ServerError(PplxEmbedError, OSError):
+    """A server that embeds cannot be reached, fails again and again, or refuses; what was stored before stays.
+
+    Example:
+        >>> issubclass(ServerError, OSError)
         True
     """
 

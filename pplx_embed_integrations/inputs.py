@@ -5,6 +5,7 @@ Knows the types and limits of arguments; must not know models or frameworks.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from numbers import Integral
 from typing import Any
@@ -19,6 +20,7 @@ __all__ = [
     "check_texts",
     "chunk_name",
     "document_name",
+    "most_tokens",
     "not_unicode",
     "refuse",
     "refuse_chunks",
@@ -196,17 +198,27 @@ def not_unicode(text: str) -> str | None:
     return None
 
 
-def too_long(tokens: int, max_tokens: int) -> str:
+def too_long(tokens: int, max_tokens: int, *, truncatable: bool = True) -> str:
     """Return what an error says of a text that has too many tokens.
 
     Example:
-        >>> too_long(9, 8).partition(";")[0]
-        'has 9 tokens and the limit is 8'
+        >>> too_long(9, 8, truncatable=False)
+        'has 9 tokens and the limit is 8; split it'
     """
-    return (
-        f"has {tokens} tokens and the limit is {max_tokens}; split it, or pass truncate=True to embed its beginning "
-        "only"
-    )
+    remedy = ", or pass truncate=True to embed its beginning only" if truncatable else ""
+    return f"has {tokens} tokens and the limit is {max_tokens}; split it{remedy}"
+
+
+def most_tokens(text: str) -> int:
+    """Return a number that a text's tokens, of byte-level BPE, do not exceed: its bytes, once they are normalised.
+
+    Example:
+        >>> most_tokens("Zürich")
+        7
+    """
+    if text.isascii():
+        return len(text)
+    return len(unicodedata.normalize("NFC", text).encode("utf-8"))
 
 
 def _items(values: object, wanted: str) -> list[Any]:

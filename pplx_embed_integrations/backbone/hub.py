@@ -14,7 +14,7 @@ from ..checkpoints import CheckpointSpec, is_commit
 from ..errors import CheckpointError, DownloadError
 from ..files import INDEX, weight_names
 
-__all__ = ["checkpoint_folder", "commit_of", "config_folder"]
+__all__ = ["cached_tokenizer", "checkpoint_folder", "commit_of", "config_folder"]
 
 logger = logging.getLogger(__name__)
 
@@ -114,6 +114,20 @@ def commit_of(
         raise CheckpointError(f"the local folder {spec.source!r} has no commit")
     hub = _Hub(spec.source, cache_folder, local_files_only=local_files_only, token=token)
     return hub.commit(spec.revision or "main")
+
+
+def cached_tokenizer(spec: CheckpointSpec) -> Path | None:
+    """Return the folder with a checkpoint's tokenizer where it is on this machine; asks nobody.
+
+    Args:
+        spec: The checkpoint.
+    """
+    if spec.local:
+        return Path(spec.source)
+    from huggingface_hub import try_to_load_from_cache
+
+    path = try_to_load_from_cache(spec.source, _TOKENIZER, revision=spec.revision)
+    return Path(path).parent if isinstance(path, str) else None
 
 
 class _Hub:

@@ -6,7 +6,6 @@ Knows the tokenizers library and where a checkpoint names its separator; must no
 from __future__ import annotations
 
 import json
-import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from ..embedder import Role
 from ..errors import CheckpointError, InputError
 from ..families import PPLX_EMBED, Family
 from ..files import read_json, unreadable
-from ..inputs import EMPTY, not_unicode, too_long
+from ..inputs import EMPTY, most_tokens, not_unicode, too_long
 
 __all__ = ["TextTokenizer"]
 
@@ -131,7 +130,7 @@ class TextTokenizer:
                 yield position, EMPTY
             elif why := not_unicode(text):
                 yield position, why
-            elif not (self._bytes_bound_tokens and (max_tokens is None or _most_tokens(text) <= max_tokens)):
+            elif not (self._bytes_bound_tokens and (max_tokens is None or most_tokens(text) <= max_tokens)):
                 pending.append(position)
                 characters += len(text)
                 if characters > _CHARACTERS_AT_ONCE:
@@ -160,13 +159,6 @@ def _byte_level(tokenizer: dict[str, Any]) -> bool:
         and any(step.get("type") == "ByteLevel" and not step.get("add_prefix_space") for step in steps)
         and all(step.get("behavior", "Isolated") != "Removed" for step in steps)
     )
-
-
-def _most_tokens(text: str) -> int:
-    """Return a number that the tokens of a text do not exceed: its bytes, once they are normalised."""
-    if text.isascii():
-        return len(text)
-    return len(unicodedata.normalize("NFC", text).encode("utf-8"))
 
 
 def _separator(folder: Path) -> str | None:
