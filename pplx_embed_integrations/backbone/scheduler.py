@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -34,8 +35,7 @@ Slices = Iterable[list[TokenSequence]]
 """A call's sequences as they become ready: the first are computed while the last are still being made."""
 
 _AHEAD = 2
-"""Slices of a call that wait to be cut into batches, at most; with one, a call of a single slice would
-have to wait for room before it learnt that no other is to come."""
+"""Slices of a call that wait to be cut into batches, at most."""
 _ATTEMPTS = 3
 """How many workers may be lost over the batch of one call before the call fails."""
 
@@ -48,64 +48,43 @@ class _Job:
         self.future: Future[None] = Future()
         self.complete = False
         self.running = 0
-        self._fresh: list[TokenSequence] = []
+        self.slices = 0
+        self.room: Future[None] | None = None
+        self.fresh: list[TokenSequence] = []
         self._batches: deque[list[TokenSequence]] = deque()
         self._budget = 0
-        self._slices = 0
-        self._hungry: Future[None] | None = None
 
-    def add(self, sequences: list[TokenSequence]) -> None:
-        """Take sequences in; what has come in is cut into batches together when the ones before are used up."""
-        self._fresh += sequences
-        self._slices += 1
-
-    def room(self) -> Future[None]:
-        """Return what is done when more sequences are wanted: few wait to be cut into batches, or all is over.
-
-        So no more than a few slices are held at a time, and the next is made while others are computed.
-        """
-        room = self._hungry = Future[None]()
-        self.call_for_more()
-        return room
-
-    def call_for_more(self) -> None:
-        """Tell the one who waits for room, if there is some."""
-        if self._hungry is not None and (self._slices < _AHEAD or self.future.done()):
-            hungry, self._hungry = self._hungry, None
-            with suppress(InvalidStateError):  # its task was cancelled
-                hungry.set_result(None)
-
-    def next_size(self, budget: int) -> int:
-        """Return the tokens of the next batch, 0 where there is none, planned for this budget."""
+    def take(self, room: float, budget: int) -> list[TokenSequence]:
+        """Take the next batch, planned for this budget, if it has at most so many tokens; else nothing."""
         if budget != self._budget:
-            self._fresh = [*chain.from_iterable(self._batches), *self._fresh]
+            self.fresh = [*chain.from_iterable(self._batches), *self.fresh]
             self._batches.clear()
             self._budget = budget
-        if not self._batches and self._fresh:
-            plan = plan_batches([len(sequence) for sequence in self._fresh], budget=budget)
-            self._batches.extend([self._fresh[index] for index in batch] for batch in plan)
-            self._fresh = []
-            self._slices = 0
+        if not self._batches and self.fresh:
+            plan = plan_batches([len(sequence) for sequence in self.fresh], budget=budget)
+            self._batches.extend([self.fresh[index] for index in batch] for batch in plan)
+            self.fresh = []
+            self.slices = 0
             self.call_for_more()
-        return sum(map(len, self._batches[0])) if self._batches else 0
-
-    def take(self) -> list[TokenSequence]:
+        if not self._batches or sum(map(len, self._batches[0])) > room:
+            return []
         self.running += 1
         return self._batches.popleft()
 
-    def settle(self) -> None:
-        """Finish if nothing is left to come, to do or to wait for."""
-        if self.complete and not (self._fresh or self._batches or self.running):
-            self.finish()
+    def call_for_more(self) -> None:
+        """Tell the one who waits to add a slice, if somebody does."""
+        if self.room is not None:
+            with suppress(InvalidStateError):  # its task was cancelled
+                self.room.set_result(None)
+            self.room = None
 
-    def finish(self, error: BaseException | None = None) -> None:
-        try:
-            if error is None:
-                self.future.set_result(None)
-            else:
+    def settle(self, error: BaseException | None = None) -> None:
+        """Finish, after an error or if nothing is left to come, to do or to wait for."""
+        with suppress(InvalidStateError):  # its caller has cancelled it meanwhile, or it has failed already
+            if error is not None:
                 self.future.set_exception(error)
-        except InvalidStateError:
-            pass  # its caller has cancelled it meanwhile, or it has failed already
+            elif self.complete and not (self.fresh or self._batches or self.running):
+                self.future.set_result(None)
 
 
 _Parts = list[tuple[_Job, list[TokenSequence]]]
@@ -145,12 +124,10 @@ class Scheduler:
         Raises:
             EncodingError: Memory ran out with a single sequence in the batch, or worker after worker was lost.
         """
-        job = self._open(receive)
+        job = _Job(receive)
         try:
-            feed = iter(slices)
-            while self._feed(job, feed):
-                self._room(job).result()
-            job.future.result()
+            for step in self._feed(job, iter(slices)):
+                step.result()
         finally:
             self._drop(job)
 
@@ -159,107 +136,103 @@ class Scheduler:
 
         A thread is needed for as long as a slice is drawn, and none to wait for the next.
         """
-        job = self._open(receive)
+        job = _Job(receive)
         try:
-            feed = iter(slices)
-            while await in_thread(self._feed, job, feed):
-                await asyncio.wrap_future(self._room(job))
-            await asyncio.wrap_future(job.future)
+            steps = self._feed(job, iter(slices))
+            while (step := await in_thread(next, steps, None)) is not None:
+                await asyncio.wrap_future(step)
         finally:
             self._drop(job)
 
-    def _open(self, receive: Receive) -> _Job:
-        job = _Job(receive)
+    def _feed(self, job: _Job, slices: Iterator[list[TokenSequence]]) -> Iterator[Future[None]]:
+        """Draw slices; yield what is to be waited for before going on: room for more of them, and at last the end.
+
+        So no more than a few slices are held at a time, and the next is made while others are computed.
+        """
         with self._lock:
             self._jobs.append(job)
-        return job
-
-    def _room(self, job: _Job) -> Future[None]:
+        while not job.future.done() and (sequences := next(slices, None)) is not None:  # done: failed, or cancelled
+            with self._lock:
+                job.fresh += sequences
+                job.slices += 1
+                room: Future[None] | None = None
+                if job.slices >= _AHEAD and not job.future.done():
+                    room = job.room = Future()
+                idle, self._driving = self.parallel - self._driving, self.parallel
+            for _ in range(idle):
+                start_thread(self._drive)
+            if room is not None:
+                yield room
         with self._lock:
-            return job.room()
-
-    def _feed(self, job: _Job, slices: Iterator[list[TokenSequence]]) -> bool:
-        """Draw the next slice; return whether there may be another."""
-        sequences = None if job.future.done() else next(slices, None)  # done: it failed, or was cancelled
-        with self._lock:
-            if sequences is None:
-                job.complete = True
-                job.settle()
-                return False
-            job.add(sequences)
-            idle = self.parallel - self._driving
-            self._driving += idle
-        for _ in range(idle):
-            start_thread(self._drive)
-        return True
+            job.complete = True
+            job.settle()
+        yield job.future
 
     def _drop(self, job: _Job) -> None:
         job.future.cancel()  # after an error or an interrupt nobody needs the rest
         with self._lock:
-            job.call_for_more()
             if job in self._jobs:
                 self._jobs.remove(job)
 
     def _drive(self) -> None:
+        """Run batches until there is nothing to do."""
         while parts := self._next_parts():
             try:
                 self._run_parts(parts)
             except BaseException as error:  # noqa: BLE001  (whatever it is, nobody must wait for ever)
                 for job, _ in parts:
-                    job.finish(error)
+                    job.settle(error)
 
     def _next_parts(self) -> _Parts:
         """Take the next batch, in which calls come in the order of their turn; when there is nothing to do, rest."""
+        parts: _Parts = []
+        room = self.budget
         with self._lock:
-            for job in self._jobs:
+            for job in list(self._jobs):
                 if job.future.done():
+                    self._jobs.remove(job)
                     job.call_for_more()
-            jobs = [job for job in self._jobs if not job.future.done()]
-            self._jobs = deque(jobs)
+                elif batch := job.take(room if parts else math.inf, self.budget):
+                    parts.append((job, batch))
+                    room -= sum(map(len, batch))
             self._jobs.rotate(-1)
-            parts: _Parts = []
-            room = self.budget
-            for job in jobs:
-                size = job.next_size(self.budget)
-                if size and (not parts or size <= room):
-                    parts.append((job, job.take()))
-                    room -= size
             if not parts:
                 self._driving -= 1
-            return parts
+        return parts
 
     def _run_parts(self, parts: _Parts, attempts: int = _ATTEMPTS) -> None:
+        """Compute a batch and hand each call what is its own."""
         parts = [(job, batch) for job, batch in parts if not job.future.done()]
         if not parts:
             return
         try:
             pooled = self._run([sequence for _, batch in parts for sequence in batch])
         except Exception as error:  # noqa: BLE001  (it is handed to the call it belongs to)
-            if _is_out_of_memory(error):
-                self._shrink(parts, error)
-            elif len(parts) > 1:  # one call's failure is no other's
-                for part in parts:
-                    self._run_parts([part])
-            elif isinstance(error, WorkerLostError) and attempts > 1:
-                self._run_parts(parts, attempts - 1)
-            else:
-                parts[0][0].finish(error)
+            self._recover(parts, error, attempts)
             return
-        start = 0
         for job, batch in parts:
-            rows = sum(len(sequence.spans) for sequence in batch)
-            self._hand_over(job, batch, pooled[start : start + rows])
-            start += rows
-
-    def _hand_over(self, job: _Job, batch: list[TokenSequence], pooled: Pooled) -> None:
-        if not job.future.done():
+            count = sum(len(sequence.spans) for sequence in batch)
+            own, pooled, failure = pooled[:count], pooled[count:], None
             try:
-                job.receive(batch, pooled)
+                if not job.future.done():
+                    job.receive(batch, own)
             except Exception as error:  # noqa: BLE001  (it is handed to the call it belongs to)
-                job.finish(error)
-        with self._lock:
-            job.running -= 1
-            job.settle()
+                failure = error
+            with self._lock:
+                job.running -= 1
+                job.settle(failure)
+
+    def _recover(self, parts: _Parts, error: Exception, attempts: int) -> None:
+        """Go on after an error: with less at a time, with each call by itself, or once more; else it is the call's."""
+        if _is_out_of_memory(error):
+            self._shrink(parts, error)
+        elif len(parts) > 1:  # one call's failure is no other's
+            for part in parts:
+                self._run_parts([part])
+        elif isinstance(error, WorkerLostError) and attempts > 1:
+            self._run_parts(parts, attempts - 1)
+        else:
+            parts[0][0].settle(error)
 
     def _shrink(self, parts: _Parts, error: Exception) -> None:
         error.__traceback__ = None  # its frames hold the failed batch's arrays
@@ -271,7 +244,7 @@ class Scheduler:
                 "max_tokens, or device='cpu'"
             )
             failure.__cause__ = error
-            parts[0][0].finish(failure)
+            parts[0][0].settle(failure)
             return
         with self._lock:
             half = max(1, sum(map(len, sequences)) // 2)
@@ -279,7 +252,7 @@ class Scheduler:
                 self.budget = half
                 logger.warning("the device ran out of memory; going on with %d tokens a batch", half)
             for job, batch in parts:
-                job.add(batch)
+                job.fresh += batch
                 job.running -= 1
 
 

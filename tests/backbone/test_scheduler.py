@@ -420,7 +420,7 @@ def test_slices_that_wait_are_cut_into_batches_together() -> None:
     thread = threading.Thread(target=call.scheduler.run, args=(slices(), call.receive))
     thread.start()
     for _ in range(3000):
-        if model.started.is_set() and call.scheduler._jobs[0]._slices == 2:
+        if model.started.is_set() and call.scheduler._jobs[0].slices == 2:
             break
         threading.Event().wait(0.01)
     model.go.set()
@@ -464,7 +464,7 @@ async def test_no_thread_waits_for_room_in_an_asynchronous_call() -> None:
             yield [text_sequence([1] * 10, row=number)]
 
     calls = [asyncio.create_task(scheduler.arun(slices(), lambda batch, pooled: None)) for _ in range(50)]
-    while not all(job._hungry for job in scheduler._jobs) or len(scheduler._jobs) < 50:
+    while not all(job.room for job in scheduler._jobs) or len(scheduler._jobs) < 50:
         await asyncio.sleep(0.01)
     assert await in_thread(sum, [40, 2]) == 42  # the few threads are free
     calls[0].cancel()
