@@ -14,16 +14,16 @@ from langchain_core.documents import Document
 from langchain_core.vectorstores import VectorStore
 
 from ..errors import InputError, InputTypeError, warn
+from ..flow import Flow, Step, arun, either, in_worker, run
 from ..inputs import check_positive
-from ..threads import in_thread
 from .contextual import OnMiss
 from .embeddings import PplxEmbeddings
 from .grouping import GroupBy, Key, Keys, check_documents
 from .reading import Doubts
+from .resolving import check_embeddings, resolve_embeddings
 from .splitting import ChunkedDocument, chunk_documents
-from .wrapping import is_text_cache, refuse
 
-__all__ = ["aadd_documents", "add_documents", "afrom_documents", "from_documents", "resolve_embeddings"]
+__all__ = ["aadd_documents", "add_documents", "afrom_documents", "from_documents"]
 
 Store = TypeVar("Store", bound=VectorStore)
 
@@ -69,12 +69,7 @@ def add_documents(
         >>> len(add_documents(store, [ada], splitter=lambda text: text.split(". ")))
         2
     """
-    if hasattr(store, "add_whole_documents"):  # it groups and embeds by itself
-        resolve_embeddings(store, embeddings)
-        return store.add_whole_documents(documents, splitter=splitter, group_by=group_by, **options)
-    job = _Job.of(store, documents, splitter, group_by, embeddings, batch_size, options)
-    with job.block(on_miss):
-        return _joined([store.add_documents(part, **more) for part, more in job.parts()])
+    return run(_add(store, documents, splitter, group_by, embeddings, on_miss, batch_size, options))
 
 
 async def aadd_documents(
@@ -89,12 +84,34 @@ async def aadd_documents(
     **options: Any,
 ) -> Any:
     """`add_documents` without blocking the event loop."""
-    if hasattr(store, "aadd_whole_documents"):
+    return await arun(_add(store, documents, splitter, group_by, embeddings, on_miss, batch_size, options))
+
+
+def _add(
+    store: Any,
+    documents: Iterable[Document],
+    splitter: Any,
+    group_by: GroupBy | None,
+    embeddings: PplxEmbeddings | None,
+    on_miss: OnMiss,
+    batch_size: int | None,
+    options: dict[str, Any],
+) -> Flow[Any]:
+    if hasattr(store, "add_whole_documents"):  # it groups and embeds by itself
         resolve_embeddings(store, embeddings)
-        return await store.aadd_whole_documents(documents, splitter=splitter, group_by=group_by, **options)
-    job = await in_thread(_Job.of, store, documents, splitter, group_by, embeddings, batch_size, options)
+        options = {**options, "splitter": splitter, "group_by": group_by}
+        return (yield either(store.add_whole_documents, store.aadd_whole_documents, documents, **options))
+    job = yield in_worker(_Job.of, store, documents, splitter, group_by, embeddings, batch_size, options)
+    results = []
     with job.block(on_miss):
-        return _joined([await store.aadd_documents(part, **more) for part, more in job.parts()])
+        for part, more in job.parts():
+            results.append((yield _adding(store, part, more)))
+    return _joined(results)
+
+
+def _adding(store: Any, documents: list[Document], options: dict[str, Any]) -> Step:
+    # Looked up when it is called: a retriever need not have both.
+    return Step(lambda: store.add_documents(documents, **options), lambda: store.aadd_documents(documents, **options))
 
 
 def from_documents(
@@ -128,18 +145,8 @@ def from_documents(
         >>> chunks = [Document("She called it a science.", metadata={"source": "ada"})]
         >>> store = from_documents(InMemoryVectorStore, chunks, PplxEmbeddings("miniature"), group_by="source")
     """
-    if hasattr(store_class, "add_whole_documents"):
-        ids = options.pop("ids", None)
-        native: Any = store_class.from_texts([], embeddings, **options)
-        native.add_whole_documents(documents, splitter=splitter, group_by=group_by, ids=ids)
-        return cast("Store", native)
-    job = _Job.of(None, documents, splitter, group_by, _contextual(embeddings), batch_size, options)
-    with job.block(on_miss, what=store_class.__name__):
-        (first, more), *others = list(job.parts()) or [([], options)]
-        store = store_class.from_documents(first, embeddings, **more)
-        for part, more in others:
-            store.add_documents(part, **{name: more[name] for name in ("ids",) if name in more})
-        return store
+    flow = _from(store_class, documents, embeddings, splitter, group_by, on_miss, batch_size, options)
+    return cast("Store", run(flow))
 
 
 async def afrom_documents(
@@ -154,19 +161,33 @@ async def afrom_documents(
     **options: Any,
 ) -> Store:
     """`from_documents` without blocking the event loop."""
-    _contextual(embeddings)
-    if hasattr(store_class, "aadd_whole_documents"):
-        ids = options.pop("ids", None)
-        native: Any = await store_class.afrom_texts([], embeddings, **options)
-        await native.aadd_whole_documents(documents, splitter=splitter, group_by=group_by, ids=ids)
-        return cast("Store", native)
-    job = await in_thread(_Job.of, None, documents, splitter, group_by, embeddings, batch_size, options)
+    flow = _from(store_class, documents, embeddings, splitter, group_by, on_miss, batch_size, options)
+    return cast("Store", await arun(flow))
+
+
+def _from(
+    store_class: Any,
+    documents: Iterable[Document],
+    embeddings: PplxEmbeddings,
+    splitter: Any,
+    group_by: GroupBy | None,
+    on_miss: OnMiss,
+    batch_size: int | None,
+    options: dict[str, Any],
+) -> Flow[Any]:
+    check_embeddings(embeddings)
+    if hasattr(store_class, "add_whole_documents"):
+        how = {"splitter": splitter, "group_by": group_by, "ids": options.pop("ids", None)}
+        store = yield either(store_class.from_texts, store_class.afrom_texts, [], embeddings, **options)
+        yield either(store.add_whole_documents, store.aadd_whole_documents, documents, **how)
+        return store
+    job = yield in_worker(_Job.of, None, documents, splitter, group_by, embeddings, batch_size, options)
     with job.block(on_miss, what=store_class.__name__):
         (first, more), *others = list(job.parts()) or [([], options)]
-        store = await store_class.afrom_documents(first, embeddings, **more)
+        store = yield either(store_class.from_documents, store_class.afrom_documents, first, embeddings, **more)
         for part, more in others:
-            await store.aadd_documents(part, **{name: more[name] for name in ("ids",) if name in more})
-        return store
+            yield _adding(store, part, {name: more[name] for name in ("ids",) if name in more})
+    return store
 
 
 @dataclass(frozen=True)
@@ -203,8 +224,8 @@ class _Job:
         options: dict[str, Any],
     ) -> _Job:
         """Group, order, split and check, all before anything is embedded or added."""
-        owner = embeddings if store is None else resolve_embeddings(getattr(store, "vectorstore", store), embeddings)
-        owner = _contextual(owner)
+        vectors = getattr(store, "vectorstore", store)
+        owner = check_embeddings(embeddings) if store is None else resolve_embeddings(vectors, embeddings)
         owner._check_contextual()
         if batch_size is not None:
             check_positive("batch_size", batch_size)
@@ -289,40 +310,3 @@ def _children(retriever: Any, documents: list[Document], group_by: GroupBy | Non
     for document in found:
         doubts.look(document.key, document.chunks)
     return found
-
-
-def resolve_embeddings(store: Any, embeddings: PplxEmbeddings | None) -> PplxEmbeddings:
-    """Find what a store embeds with.
-
-    Args:
-        store: A vector store.
-        embeddings: What the caller says it is, needed only where the store does not tell.
-
-    Returns:
-        The embeddings object.
-
-    Raises:
-        InputError: They are wrapped in a text cache, or the store tells of another object.
-        InputTypeError: They are no PplxEmbeddings.
-    """
-    own = getattr(store, "embeddings", None)
-    if own is None:  # not every store implements the property, but all keep what they embed with
-        held = getattr(store, "__dict__", {}).values()
-        own = next((value for value in held if isinstance(value, PplxEmbeddings) or is_text_cache(value)), None)
-    if is_text_cache(own):
-        refuse()
-    if isinstance(own, PplxEmbeddings) and embeddings is not None and own is not embeddings:
-        raise InputError("the store embeds with another PplxEmbeddings object; leave embeddings= out, or pass that one")
-    return _contextual(embeddings if embeddings is not None else own, store=store)
-
-
-def _contextual(embeddings: Any, *, store: Any = None) -> PplxEmbeddings:
-    if is_text_cache(embeddings):
-        refuse()
-    if not isinstance(embeddings, PplxEmbeddings):
-        where = "embeddings" if store is None else f"{type(store).__name__}.embeddings"
-        raise InputTypeError(
-            f"{where} is {type(embeddings).__name__}, not PplxEmbeddings; build the store with PplxEmbeddings, "
-            "or pass embeddings= if the store does not tell what it embeds with"
-        )
-    return embeddings

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 from langchain_core.stores import BaseStore, ByteStore
 
 from ..documents import content_hash
-from ..threads import in_thread
+from ..flow import Flow, Step, either, in_worker
 from ..vectors import Vectors
 
 __all__ = ["DocumentCache"]
@@ -42,7 +42,9 @@ class DocumentCache:
         self._width = width
         self._dtype = dtype
 
-    def encode(self, documents: list[list[str]], encode: Callable[[list[list[str]]], list[Vectors]]) -> list[Vectors]:
+    def encode(
+        self, documents: list[list[str]], encode: Callable[[list[list[str]]], Flow[list[Vectors]]]
+    ) -> Flow[list[Vectors]]:
         """Return the vectors of documents, embedding those that the store does not have.
 
         Args:
@@ -54,40 +56,22 @@ class DocumentCache:
         """
         if not documents:
             return []
-        keys = self._keys(documents)
-        found = self._read(keys, documents, self._store.mget(keys))
+        keys = yield in_worker(self._keys, documents)
+        found = self._read(keys, documents, (yield self._step("mget", keys)))
         for piece in _pieces(keys, documents, found):
-            matrices = dict(zip(piece, encode(list(piece.values())), strict=True))
-            self._store.mset([(key, _pack(key, matrix)) for key, matrix in matrices.items()])
+            matrices = dict(zip(piece, (yield from encode(list(piece.values()))), strict=True))
+            yield self._step("mset", [(key, _pack(key, matrix)) for key, matrix in matrices.items()])
             found.update(matrices)
         return [found[key] for key in keys]
 
-    async def aencode(
-        self, documents: list[list[str]], encode: Callable[[list[list[str]]], Awaitable[list[Vectors]]]
-    ) -> list[Vectors]:
-        """`encode` without blocking the event loop."""
-        if not documents:
-            return []
-        keys = await in_thread(self._keys, documents)
-        found = self._read(keys, documents, await self._amget(keys))
-        for piece in _pieces(keys, documents, found):
-            matrices = dict(zip(piece, await encode(list(piece.values())), strict=True))
-            await self._amset([(key, _pack(key, matrix)) for key, matrix in matrices.items()])
-            found.update(matrices)
-        return [found[key] for key in keys]
+    def _step(self, name: str, argument: list[Any]) -> Step:
+        """Call the store; never by the asynchronous defaults of its base class, which need a free thread of the loop's.
 
-    # The defaults of LangChain's base class need a free thread of the event loop's executor, and all its threads may be
-    # waiting for a document that this call has begun.
-    async def _amget(self, keys: list[str]) -> list[bytes | None]:
-        if _inherited(self._store, "amget"):
-            return await in_thread(self._store.mget, keys)
-        return await self._store.amget(keys)
-
-    async def _amset(self, items: list[tuple[str, bytes]]) -> None:
-        if _inherited(self._store, "amset"):
-            await in_thread(self._store.mset, items)
-        else:
-            await self._store.amset(items)
+        All of these may be waiting for a document that this call has begun.
+        """
+        work, awork = getattr(self._store, name), getattr(self._store, f"a{name}")
+        inherited = getattr(type(self._store), f"a{name}") is getattr(BaseStore, f"a{name}")
+        return in_worker(work, argument) if inherited else either(work, awork, argument)
 
     def _keys(self, documents: list[list[str]]) -> list[str]:
         identity = self._identity()
@@ -100,10 +84,6 @@ class DocumentCache:
             if matrix is not None and matrix.shape == (len(chunks), self._width) and matrix.dtype == self._dtype:
                 found[key] = matrix
         return found
-
-
-def _inherited(store: ByteStore, method: str) -> bool:
-    return getattr(type(store), method) is getattr(BaseStore, method)
 
 
 def _pieces(keys: list[str], documents: list[list[str]], found: dict[str, Vectors]) -> Iterator[dict[str, list[str]]]:

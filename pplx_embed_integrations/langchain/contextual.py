@@ -9,7 +9,7 @@ import os
 import threading
 import weakref
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Literal
@@ -18,6 +18,7 @@ import numpy as np
 from langchain_core.documents import Document
 
 from ..errors import InputError, warn
+from ..flow import Flow
 from ..vectors import Vectors
 
 __all__ = ["Lookup", "OnMiss", "Scope", "find", "is_open", "open_scope", "tell_apart"]
@@ -157,25 +158,15 @@ class Scope:
         if new:
             warn(message)
 
-    def matrices(self, wanted: set[int], encode: Callable[[list[list[str]]], list[Vectors]]) -> dict[int, Vectors]:
+    def matrices(
+        self, wanted: set[int], encode: Callable[[list[list[str]]], Flow[list[Vectors]]]
+    ) -> Flow[dict[int, Vectors]]:
         """Return the vectors of documents, embedding those that are not there yet."""
-        missing, documents = self._missing(wanted)
-        return self._keep(wanted, missing, encode(documents) if missing else [])
-
-    async def amatrices(
-        self, wanted: set[int], encode: Callable[[list[list[str]]], Awaitable[list[Vectors]]]
-    ) -> dict[int, Vectors]:
-        """`matrices` without blocking the event loop."""
-        missing, documents = self._missing(wanted)
-        return self._keep(wanted, missing, await encode(documents) if missing else [])
-
-    def _missing(self, wanted: set[int]) -> tuple[list[int], list[list[str]]]:
         with self._lock:
             self._refuse_if_closed()
             missing = sorted(wanted - self._matrices.keys())
-            return missing, [self._documents[number] for number in missing]
-
-    def _keep(self, wanted: set[int], missing: list[int], found: list[Vectors]) -> dict[int, Vectors]:
+            documents = [self._documents[number] for number in missing]
+        found = (yield from encode(documents)) if missing else []
         with self._lock:
             self._refuse_if_closed()
             self._matrices.update(zip(missing, found, strict=True))

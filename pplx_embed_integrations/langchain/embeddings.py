@@ -1,51 +1,39 @@
 """PplxEmbeddings: the bi-encoder as a LangChain embedding model, with documents whose chunks are embedded in context.
 
-Knows LangChain's `Embeddings` interface, pydantic fields and who may wrap the object; must not know stores or how a
-checkpoint is run.
+Knows LangChain's `Embeddings` interface and `documents(...)` blocks; must not know stores or how a checkpoint is run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
-from langchain_core.stores import BaseStore, ByteStore
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, create_model
-from typing_extensions import Self, Unpack
+from pydantic import PrivateAttr
+from typing_extensions import Unpack
 
 from ..biencoder import Form, PplxBiEncoder
 from ..errors import InputError, InputTypeError, NotContextualError, calling_line, warn
+from ..flow import Flow, arun, either, in_worker, run
 from ..inputs import check_documents, check_texts
 from ..options import BiEncoderOptions
-from ..schema import documented, fields_of, options_of, refuse_unknown
-from ..threads import in_thread
-from ..vectors import Vectors, to_lists, vector_dtype
-from .cache import DocumentCache
-from .contextual import OnMiss, Scope, find, is_open, open_scope, tell_apart
+from ..schema import documented
+from ..vectors import Vectors, to_lists
+from .contextual import OnMiss, Scope, find, open_scope, tell_apart
 from .grouping import GroupBy
 from .grouping import check_documents as check_langchain_documents
-from .splitting import ChunkedDocument, chunk_documents, is_splitting
+from .options import EmbeddingsOptions
+from .splitters import is_splitting
+from .splitting import ChunkedDocument, chunk_documents
 
 __all__ = ["PplxEmbeddings"]
 
 
-_OPTIONS = options_of(BiEncoderOptions)
-
-if TYPE_CHECKING:
-
-    class _Options(BiEncoderOptions, BaseModel): ...
-
-else:
-    _Options = create_model("_Options", **fields_of(BiEncoderOptions, Field))
-
-
 @documented(BiEncoderOptions)
-class PplxEmbeddings(_Options, Embeddings):
+class PplxEmbeddings(EmbeddingsOptions, Embeddings):
     """pplx-embed as a LangChain embedding model: queries through a v1 model, documents through a context-v1 model.
 
     `embed_documents` takes a flat list for a list of independent texts. Chunks get the context of their document
@@ -72,65 +60,7 @@ class PplxEmbeddings(_Options, Embeddings):
         (2, 128)
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
-
-    # Like every field it is checked before pydantic sees it.
-    token: SecretStr | str | bool | None = Field(  # type: ignore[assignment]
-        default=None, repr=False, description=_OPTIONS["token"].description
-    )
-    cache: ByteStore | None = Field(default=None, exclude=True, repr=False)
-
-    _biencoder: PplxBiEncoder = PrivateAttr()
-    _document_cache: DocumentCache | None = PrivateAttr(default=None)
     _told_of_flat_lists: set[tuple[str, int]] = PrivateAttr(default_factory=set)
-
-    if not TYPE_CHECKING:  # type checkers derive the arguments from the fields
-
-        def __init__(self, model=_OPTIONS["model"].default, *, cache=None, **options):
-            refuse_unknown(options, type(self).model_fields)
-            if isinstance(token := options.get("token"), SecretStr):
-                options["token"] = token.get_secret_value()
-            biencoder = PplxBiEncoder(model, **options)
-            biencoder.check_floats()
-            fields = {name: getattr(biencoder, name) for name in options}
-            if isinstance(biencoder.token, str):
-                fields["token"] = SecretStr(biencoder.token)
-            if cache is not None:
-                if not isinstance(cache, BaseStore):
-                    raise InputTypeError(f"cache must be a ByteStore of langchain_core, not {type(cache).__name__}")
-                fields["cache"] = cache
-            super().__init__(model=model, **fields)
-            self._connect(biencoder)
-
-    def _connect(self, biencoder: PplxBiEncoder) -> None:
-        self._biencoder = biencoder
-        if self.cache is not None:
-            self._document_cache = DocumentCache(
-                self.cache,
-                identity=self.vector_identity,
-                width=self._biencoder.dimension,
-                dtype=vector_dtype(self.quantization, normalize=False),
-            )
-
-    def __getstate__(self) -> dict[Any, Any]:
-        if is_open(self):
-            warn(
-                "PplxEmbeddings is being pickled inside its documents(...) block: the copy, in another process for "
-                "example, does not know the documents, and embeds each text by itself. Open the block there",
-            )
-        return {"fields": {name: getattr(self, name) for name in self.model_fields_set if name != "cache"}}
-
-    def __setstate__(self, state: dict[Any, Any]) -> None:
-        self.__init__(**state["fields"])  # type: ignore[misc]  # fields are all that there is to a pickle
-
-    def __eq__(self, other: object) -> bool:
-        return type(other) is type(self) and self.__dict__ == other.__dict__  # the options, whatever is loaded
-
-    def __hash__(self) -> int:
-        return hash(repr(self))
-
-    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
-        return self.model_copy()  # immutable, so a copy may share the loaded models and the cache
 
     @property
     def biencoder(self) -> PplxBiEncoder:
@@ -145,20 +75,6 @@ class PplxEmbeddings(_Options, Embeddings):
     def vector_identity(self) -> str:
         """Name the document side's checkpoint and every option that decides a document's vectors."""
         return self._biencoder.identity()
-
-    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """Copy the object; without `update` the copy shares the loaded models.
-
-        Args:
-            update: Options to change; unlike pydantic's own, they are checked and take effect.
-            deep: Makes no difference, since nothing in the object changes.
-        """
-        if not update:
-            return super().model_copy()
-        given = {name: getattr(self, name) for name in self.model_fields_set}
-        copy = type(self)(**{**given, **update})
-        copy._biencoder.hold(self._biencoder)
-        return copy
 
     @contextmanager
     def documents(
@@ -263,28 +179,26 @@ class PplxEmbeddings(_Options, Embeddings):
             InputError: A text is empty, or no chunk of the block's documents with `on_miss="error"`.
             InputTypeError: `texts` is no list of strings.
         """
-        return self._floats(self._rows(checked)) if (checked := check_texts(texts)) else []
+        return run(self._floats(self._rows(checked))) if (checked := check_texts(texts)) else []
 
     async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
         """`embed_documents` without blocking the event loop."""
-        return await in_thread(self._floats, await self._arows(checked)) if (checked := check_texts(texts)) else []
+        return await arun(self._floats(self._rows(checked))) if (checked := check_texts(texts)) else []
 
-    def _rows(self, texts: list[str]) -> Vectors:
-        """What `embed_documents` gives, in native form."""
+    def _floats(self, rows: Flow[Vectors]) -> Flow[list[list[float]]]:
+        codes = yield from rows
+        lists: list[list[float]] = yield in_worker(partial(to_lists, codes, normalize=self.normalize))
+        return lists
+
+    def _rows(self, texts: list[str]) -> Flow[Vectors]:
+        """Embed as `embed_documents` does, in native form."""
         lookup = find(self, texts, alone=self._tell_of_flat_list)
         if lookup is None:
-            return self._encode_alone(texts)
-        matrices = {scope: scope.matrices(wanted, self._encode_together) for scope, wanted in lookup.wanted()}
-        return lookup.rows(matrices, self._encode_alone(lookup.misses) if lookup.misses else None)
-
-    async def _arows(self, texts: list[str]) -> Vectors:
-        lookup = find(self, texts, alone=self._tell_of_flat_list)
-        if lookup is None:
-            return await self._aencode_alone(texts)
+            return (yield from self._alone(texts))
         matrices = {}
         for scope, wanted in lookup.wanted():
-            matrices[scope] = await scope.amatrices(wanted, self._aencode_together)
-        return lookup.rows(matrices, await self._aencode_alone(lookup.misses) if lookup.misses else None)
+            matrices[scope] = yield from scope.matrices(wanted, self._together)
+        return lookup.rows(matrices, (yield from self._alone(lookup.misses)) if lookup.misses else None)
 
     def embed_document_chunks(self, documents: list[list[str]]) -> list[list[list[float]]]:
         """Embed documents of chunks in context, for stores that take ready vectors.
@@ -298,12 +212,18 @@ class PplxEmbeddings(_Options, Embeddings):
         Raises:
             NotContextualError: The document side was not trained for this.
         """
-        return [self._floats(matrix) for matrix in self._encode_together(check_documents(documents))]
+        return run(self._chunks(check_documents(documents)))
 
     async def aembed_document_chunks(self, documents: list[list[str]]) -> list[list[list[float]]]:
         """`embed_document_chunks` without blocking the event loop."""
-        matrices = await self._aencode_together(check_documents(documents))
-        return await in_thread(lambda: [self._floats(matrix) for matrix in matrices])
+        return await arun(self._chunks(check_documents(documents)))
+
+    def _chunks(self, documents: list[list[str]]) -> Flow[list[list[list[float]]]]:
+        matrices = yield from self._together(documents)
+        lists: list[list[list[float]]] = yield in_worker(
+            lambda: [to_lists(matrix, normalize=self.normalize) for matrix in matrices]
+        )
+        return lists
 
     def encode_query(self, text: str, **form: Unpack[Form]) -> Vectors:
         """Embed a query in native form: int8 codes, ±1, packed bits or float32; see `PplxBiEncoder.encode_query`."""
@@ -336,39 +256,26 @@ class PplxEmbeddings(_Options, Embeddings):
             'is a whole document this is right: warnings.filterwarnings("ignore", message=".*each by itself")',
         )
 
-    def _floats(self, codes: Vectors) -> list[list[float]]:
-        return to_lists(codes, normalize=self.normalize)
+    def _together(self, documents: list[list[str]], **form: Unpack[Form]) -> Flow[list[Vectors]]:
+        """Embed documents of chunks in context, in native form, as far as the cache does not have them."""
 
-    def _encode_together(self, documents: list[list[str]], **form: Unpack[Form]) -> list[Vectors]:
-        encode = partial(self._biencoder.encode_documents, **form)
-        return self._document_cache.encode(documents, encode) if self._document_cache else encode(documents)
+        def encode(missing: list[list[str]]) -> Flow[list[Vectors]]:
+            matrices: list[Vectors] = yield either(
+                self._biencoder.encode_documents, self._biencoder.aencode_documents, missing, **form
+            )
+            return matrices
 
-    async def _aencode_together(self, documents: list[list[str]], **form: Unpack[Form]) -> list[Vectors]:
-        encode = partial(self._biencoder.aencode_documents, **form)
-        return await (self._document_cache.aencode(documents, encode) if self._document_cache else encode(documents))
+        cache = self._document_cache
+        return (yield from cache.encode(documents, encode) if cache else encode(documents))
 
-    # For callers that draw a bar of their own.
-    def _encode_quietly(self, documents: list[list[str]]) -> list[Vectors]:
-        return self._encode_together(documents, show_progress=False)
+    def _alone(self, texts: list[str]) -> Flow[Vectors]:
+        """Embed texts by themselves, in native form; to the cache each is a document of one chunk."""
 
-    async def _aencode_quietly(self, documents: list[list[str]]) -> list[Vectors]:
-        return await self._aencode_together(documents, show_progress=False)
+        def encode(missing: list[list[str]]) -> Flow[list[Vectors]]:
+            rows = yield either(
+                self._biencoder.encode_texts, self._biencoder.aencode_texts, [text for [text] in missing]
+            )
+            return list(rows[:, None])
 
-    # Alone a text is a document of one chunk, and is cached as such.
-    def _encode_alone(self, texts: list[str]) -> Vectors:
-        if not self._document_cache:
-            return self._biencoder.encode_texts(texts)
-
-        def encode(documents: list[list[str]]) -> list[Vectors]:
-            return list(self._biencoder.encode_texts([text for [text] in documents])[:, None])
-
-        return np.concatenate(self._document_cache.encode([[text] for text in texts], encode))
-
-    async def _aencode_alone(self, texts: list[str]) -> Vectors:
-        if not self._document_cache:
-            return await self._biencoder.aencode_texts(texts)
-
-        async def encode(documents: list[list[str]]) -> list[Vectors]:
-            return list((await self._biencoder.aencode_texts([text for [text] in documents]))[:, None])
-
-        return np.concatenate(await self._document_cache.aencode([[text] for text in texts], encode))
+        cache, documents = self._document_cache, [[text] for text in texts]
+        return np.concatenate((yield from cache.encode(documents, encode) if cache else encode(documents)))

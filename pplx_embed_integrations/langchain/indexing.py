@@ -6,8 +6,9 @@ Knows record managers, hashes and cleanup modes; must not know vectors or how a 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, Collection, Hashable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterable, Callable, Collection, Hashable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, Literal
 
 from langchain_core.document_loaders import BaseLoader
@@ -17,18 +18,16 @@ from langchain_core.vectorstores import VectorStore
 
 from ..documents import document_key, is_missing
 from ..errors import InputError, StoreError
-from ..threads import in_thread
+from ..flow import Flow, arun, either, in_worker, run
+from .batch import AT_ONCE, Batch, group_of
 from .contextual import OnMiss
 from .embeddings import PplxEmbeddings
 from .grouping import GroupBy, check_documents
-from .run import Batch, Run, group_of
+from .run import Run
 
 __all__ = ["adelete_documents", "aindex_documents", "delete_documents", "index_documents"]
 
 Cleanup = Literal["incremental", "full", "scoped_full"]
-
-_AT_ONCE = 1000
-"""Records that are deleted at once."""
 
 
 def index_documents(
@@ -77,7 +76,7 @@ def index_documents(
         InputError: Which chunks belong together is not known, the store's embeddings are wrapped in a text cache, or
             some documents cannot be embedded: these are named, their old versions stay, and all others are done.
         InputTypeError: The store does not embed with PplxEmbeddings.
-        NotContextualError: The document side was not trained for this.
+        NotContextualError: The document side was not trained for job.
 
     Example:
         >>> from langchain_core.indexing import InMemoryRecordManager
@@ -91,23 +90,19 @@ def index_documents(
         2
     """
     given = documents.lazy_load() if isinstance(documents, BaseLoader) else documents
-    run = Run(
-        _listed(given), record_manager, store, splitter, group_by, embeddings, cleanup, batch_size, content_metadata
+    opened = partial(
+        Run,
+        _listed(given),
+        record_manager,
+        store,
+        splitter,
+        group_by,
+        embeddings,
+        cleanup,
+        batch_size,
+        content_metadata,
     )
-    started = record_manager.get_time()
-    with run.progress():
-        for batch in run.batches():
-            batch.known = [record_manager.exists(ids) for ids in batch.ids()]
-            run.drop_unfit(batch, force=bool(options.get("force_update")))
-            if owned := run.owned(batch):
-                old = record_manager.list_keys(group_ids=owned, before=started)
-                run.drop_foreign(batch, _stored(store, old))
-            _replace(run, batch, record_manager, store, started, on_miss, options)
-            run.done(batch)
-        run.end()
-        if cleanup == "full":
-            run.deleted += _clean(record_manager, store, before=started)
-    return run.result()
+    return run(_index(opened, record_manager, store, on_miss, options))
 
 
 async def aindex_documents(
@@ -128,7 +123,7 @@ async def aindex_documents(
     given = documents.alazy_load() if isinstance(documents, BaseLoader) else documents
     if isinstance(given, AsyncIterable):
         given = _pulled(given, asyncio.get_running_loop())
-    run = await in_thread(
+    opened = partial(
         Run,
         _listed(given),
         record_manager,
@@ -140,85 +135,71 @@ async def aindex_documents(
         batch_size,
         content_metadata,
     )
-    started = await record_manager.aget_time()
-    with run.progress():
-        batches = run.batches()
-        batch: Batch | None
-        while (batch := await in_thread(next, batches, None)) is not None:
-            batch.known = [await record_manager.aexists(ids) for ids in batch.ids()]
-            await in_thread(run.drop_unfit, batch, bool(options.get("force_update")))
-            if owned := run.owned(batch):
-                old = await record_manager.alist_keys(group_ids=owned, before=started)
-                run.drop_foreign(batch, await _astored(store, old))
-            await _areplace(run, batch, record_manager, store, started, on_miss, options)
-            run.done(batch)
-        run.end()
-        if cleanup == "full":
-            run.deleted += await _aclean(record_manager, store, before=started)
-    return run.result()
+    return await arun(_index(opened, record_manager, store, on_miss, options))
+
+
+def _index(
+    opened: Callable[[], Run],
+    records: RecordManager,
+    store: VectorStore,
+    on_miss: OnMiss,
+    options: dict[str, Any],
+) -> Flow[IndexingResult]:
+    job: Run = yield in_worker(opened)
+    started: float = yield either(records.get_time, records.aget_time)
+    with job.progress():
+        batches = job.batches()
+        while (named := (yield in_worker(next, batches, None))) is not None:
+            batch = Batch(named)
+            for ids in batch.ids():
+                known = yield either(records.exists, records.aexists, ids)
+                batch.recorded |= {each for each, there in zip(ids, known, strict=True) if there}
+            yield in_worker(partial(job.choose, batch, force=bool(options.get("force_update"))))
+            if owned := job.owned(batch):
+                old = yield either(records.list_keys, records.alist_keys, group_ids=owned, before=started)
+                job.drop_foreign(batch, (yield from _stored(store, old)))
+            yield from _replace(job, batch, records, store, started, on_miss, options)
+            job.done(batch)
+        job.finish()
+        if job.cleanup == "full":
+            job.deleted += yield from _clean(records, store, before=started)
+    return job.result()
 
 
 def _replace(
-    run: Run,
+    job: Run,
     batch: Batch,
     records: RecordManager,
     store: VectorStore,
     started: float,
     on_miss: OnMiss,
     options: dict[str, Any],
-) -> None:
+) -> Flow[None]:
     """Store and record a batch, then delete what it replaces; one that the store refuses, document by document."""
+    if not batch.documents:
+        return
     try:
-        with run.block(batch, on_miss):
-            if batch.documents:
-                batch.embed(run.embeddings)
-                with run.storing(batch):
-                    run.add(index(batch.chunks(), records, store, **run.settings(batch, options)))
+        with job.block(batch, on_miss) as scope:
+            if batch.new:  # all together, before the store asks for the first chunk
+                quietly = partial(job.embeddings._together, show_progress=False)
+                yield from scope.matrices(set(range(len(batch.new))), quietly)
+            with job.storing(batch):
+                settings = job.settings(batch, options)
+                job.results.append((yield either(index, aindex, batch.chunks(), records, store, **settings)))
     except StoreError as error:
         if len(batch.documents) == 1:
             with suppress(Exception):  # the store may be gone
                 if ids := batch.unrecorded():
-                    store.delete(ids)  # it may have taken a part
-                    records.delete_keys(ids)
+                    yield either(store.delete, store.adelete, ids)  # it may have taken a part
+                    yield either(records.delete_keys, records.adelete_keys, ids)
             raise
-        with run.retrying(batch, error) as attempt:
+        with job.retrying(batch, error) as attempt:
             for one in batch.singly():
                 with attempt():
-                    _replace(run, one, records, store, started, on_miss, options)
+                    yield from _replace(job, one, records, store, started, on_miss, options)
         return
-    if run.cleans:
-        run.deleted += _clean(records, store, before=started, groups=batch.groups())
-
-
-async def _areplace(
-    run: Run,
-    batch: Batch,
-    records: RecordManager,
-    store: VectorStore,
-    started: float,
-    on_miss: OnMiss,
-    options: dict[str, Any],
-) -> None:
-    try:
-        with run.block(batch, on_miss):
-            if batch.documents:
-                await batch.aembed(run.embeddings)
-                with run.storing(batch):
-                    run.add(await aindex(batch.chunks(), records, store, **run.settings(batch, options)))
-    except StoreError as error:
-        if len(batch.documents) == 1:
-            with suppress(Exception):
-                if ids := batch.unrecorded():
-                    await store.adelete(ids)
-                    await records.adelete_keys(ids)
-            raise
-        with run.retrying(batch, error) as attempt:
-            for one in batch.singly():
-                with attempt():
-                    await _areplace(run, one, records, store, started, on_miss, options)
-        return
-    if run.cleans:
-        run.deleted += await _aclean(records, store, before=started, groups=batch.groups())
+    if job.cleanup is not None:
+        job.deleted += yield from _clean(records, store, before=started, groups=batch.groups())
 
 
 def delete_documents(keys: Hashable | Iterable[Hashable], record_manager: RecordManager, store: VectorStore) -> int:
@@ -245,16 +226,14 @@ def delete_documents(keys: Hashable | Iterable[Hashable], record_manager: Record
         >>> delete_documents("ada", records, store), delete_documents("ada", records, store)
         (1, 0)
     """
-    groups = _groups(keys)
-    return _clean(record_manager, store, groups=groups) if groups else 0
+    return run(_clean(record_manager, store, groups=_groups(keys)))
 
 
 async def adelete_documents(
     keys: Hashable | Iterable[Hashable], record_manager: RecordManager, store: VectorStore
 ) -> int:
     """`delete_documents` without blocking the event loop."""
-    groups = _groups(keys)
-    return await _aclean(record_manager, store, groups=groups) if groups else 0
+    return await arun(_clean(record_manager, store, groups=_groups(keys)))
 
 
 def _groups(keys: Any) -> list[str]:
@@ -270,42 +249,28 @@ def _groups(keys: Any) -> list[str]:
 
 def _clean(
     records: RecordManager, store: VectorStore, *, before: float | None = None, groups: list[str] | None = None
-) -> int:
+) -> Flow[int]:
     """Delete what was last seen before a time: of some documents, or of all."""
     deleted = 0
     for part in _parts(groups):
-        while ids := records.list_keys(group_ids=part, before=before, limit=_AT_ONCE):
-            _check_deleted(store.delete(ids), store)
-            records.delete_keys(ids)
+        options = {"group_ids": part, "before": before, "limit": AT_ONCE}
+        while ids := (yield either(records.list_keys, records.alist_keys, **options)):
+            if (yield either(store.delete, store.adelete, ids)) is False:
+                raise StoreError(
+                    f"{type(store).__name__} could not delete old chunks; they are still there and recorded"
+                )
+            yield either(records.delete_keys, records.adelete_keys, ids)
             deleted += len(ids)
     return deleted
 
 
-async def _aclean(
-    records: RecordManager, store: VectorStore, *, before: float | None = None, groups: list[str] | None = None
-) -> int:
-    deleted = 0
-    for part in _parts(groups):
-        while ids := await records.alist_keys(group_ids=part, before=before, limit=_AT_ONCE):
-            _check_deleted(await store.adelete(ids), store)
-            await records.adelete_keys(ids)
-            deleted += len(ids)
-    return deleted
-
-
-def _stored(store: VectorStore, ids: list[str]) -> list[Document]:
+def _stored(store: VectorStore, ids: list[str]) -> Flow[list[Document]]:
     """Read chunks back, from a store that can do that."""
     try:
-        return store.get_by_ids(ids) if ids else []
+        found: list[Document] = (yield either(store.get_by_ids, store.aget_by_ids, ids)) if ids else []
     except NotImplementedError:
         return []
-
-
-async def _astored(store: VectorStore, ids: list[str]) -> list[Document]:
-    try:
-        return await store.aget_by_ids(ids) if ids else []
-    except NotImplementedError:
-        return []
+    return found
 
 
 def _parts(groups: list[str] | None) -> Iterator[list[str] | None]:
@@ -313,13 +278,8 @@ def _parts(groups: list[str] | None) -> Iterator[list[str] | None]:
     if groups is None:
         yield None
         return
-    for start in range(0, len(groups), _AT_ONCE):
-        yield groups[start : start + _AT_ONCE]
-
-
-def _check_deleted(answer: bool | None, store: VectorStore) -> None:
-    if answer is False:
-        raise StoreError(f"{type(store).__name__} could not delete old chunks; they are still there and recorded")
+    for start in range(0, len(groups), AT_ONCE):
+        yield groups[start : start + AT_ONCE]
 
 
 def _listed(documents: Any) -> Any:

@@ -19,11 +19,11 @@ from typing_extensions import Self
 from ..errors import InputError
 from ..stores import ChunkTable, Keep, Stats, Where
 from ..threads import in_thread
-from .adding import resolve_embeddings
 from .embeddings import PplxEmbeddings
-from .intake import keys_of, to_document
 from .quantized_documents import refuse
+from .quantized_intake import keys_of, to_document
 from .quantized_searches import QuantizedSearches
+from .resolving import resolve_embeddings
 
 __all__ = ["QuantizedRetriever", "QuantizedVectorStore"]
 

@@ -11,16 +11,18 @@ from typing import Any
 from langchain_core.documents import Document
 from langchain_core.indexing import IndexingResult
 from langchain_core.vectorstores import VectorStore
+from typing_extensions import Unpack
 
+from ..biencoder import Form
 from ..errors import InputError, InputTypeError
-from ..inputs import check_positive, check_texts
+from ..flow import Flow, arun, in_worker, run
+from ..inputs import check_texts
 from ..stores import ChunkTable, Comparison, StoredDocument
-from ..threads import in_thread
 from ..vectors import Vectors
 from .contextual import is_open
 from .embeddings import PplxEmbeddings
 from .grouping import GroupBy, check_documents, stamp_of
-from .intake import Intake, flat_chunks
+from .quantized_intake import TableIntake, flat_chunks
 
 __all__ = ["QuantizedDocuments", "refuse"]
 
@@ -67,13 +69,7 @@ class QuantizedDocuments(VectorStore):
             NotContextualError: The document side was not trained for this.
             StoreError: The table cannot be written.
         """
-        intake = self._intake(documents, splitter, group_by, None, batch_size)
-        for batch in intake.batches():
-            compared = self._fit(intake, batch)
-            embed = self._embeddings._encode_quietly
-            self._store(compared, embed([document.texts for document in compared.to_embed]))
-            intake.count(compared)
-        return self._finish(intake, full=full)
+        return run(self._index(documents, splitter, group_by, batch_size, full=full))
 
     async def aindex(
         self,
@@ -87,25 +83,44 @@ class QuantizedDocuments(VectorStore):
         """`index` without blocking the event loop."""
         if isinstance(documents, AsyncIterable):
             documents = [document async for document in documents]
-        intake = await in_thread(self._intake, documents, splitter, group_by, None, batch_size)
-        batches = intake.batches()
-        while (batch := await in_thread(next, batches, None)) is not None:
-            compared = await in_thread(self._fit, intake, batch)
-            embed = self._embeddings._aencode_quietly
-            await in_thread(self._store, compared, await embed([document.texts for document in compared.to_embed]))
-            intake.count(compared)
-        return await in_thread(lambda: self._finish(intake, full=full))
+        return await arun(self._index(documents, splitter, group_by, batch_size, full=full))
 
-    def _intake(self, documents: Any, splitter: Any, group_by: GroupBy | None, ids: Any, batch_size: int) -> Intake:
+    def _index(
+        self, documents: Any, splitter: Any, group_by: GroupBy | None, batch_size: int, *, full: bool
+    ) -> Flow[IndexingResult]:
+        intake: TableIntake = yield in_worker(self._intake, documents, splitter, group_by, None, batch_size)
+        yield from self._replace(intake, show_progress=False)
+        if full and not intake.keys:
+            raise InputError("full=True with no document would delete everything; if that is meant, call delete()")
+        if not full:
+            intake.warn_of_names(instead="or name them with group_by=, a metadata key such as the file's path")
+            return intake.result()
+        deleted: int = yield in_worker(self._delete_others, intake.keys)
+        return intake.result(deleted=deleted)
+
+    def _delete_others(self, keys: set[str]) -> int:
+        return self._table.delete(documents=[key for key in self._table.documents() if key not in keys])
+
+    def _replace(self, intake: TableIntake, **form: Unpack[Form]) -> Flow[None]:
+        """Embed and store what has changed, batch by batch."""
+        batches = intake.batches()
+        while (batch := (yield in_worker(next, batches, None))) is not None:
+            compared = yield in_worker(self._fit, intake, batch)
+            texts = [document.texts for document in compared.to_embed]
+            yield in_worker(self._store, compared, (yield from self._embeddings._together(texts, **form)))
+            intake.count(compared)
+        intake.end(done="stored, while all others are")
+
+    def _intake(
+        self, documents: Any, splitter: Any, group_by: GroupBy | None, ids: Any, batch_size: int
+    ) -> TableIntake:
         self._embeddings._check_contextual()
         self._table.check_writable()
         given = documents.lazy_load() if hasattr(documents, "lazy_load") else documents
         given = given if hasattr(given, "__next__") and ids is None else check_documents(given)
-        return Intake(
-            given, splitter=splitter, group_by=group_by, ids=ids, size=check_positive("batch_size", batch_size)
-        )
+        return TableIntake(given, splitter=splitter, group_by=group_by, ids=ids, size=batch_size)
 
-    def _fit(self, intake: Intake, batch: list[StoredDocument]) -> Comparison:
+    def _fit(self, intake: TableIntake, batch: list[StoredDocument]) -> Comparison:
         """Compare a batch with the table, leaving out documents that cannot be embedded."""
         compared = self._table.compare(batch)
         check = self._embeddings.biencoder.check_documents
@@ -122,17 +137,6 @@ class QuantizedDocuments(VectorStore):
         kept = self._table.vectors_of(compared.renamed) if compared.renamed else []
         self._table.replace([*compared.to_embed, *compared.renamed], [*matrices, *kept])
 
-    def _finish(self, intake: Intake, *, full: bool) -> IndexingResult:
-        intake.end()
-        if full and not intake.keys:
-            raise InputError("full=True with no document would delete everything; if that is meant, call delete()")
-        if full:
-            gone = [key for key in self._table.documents() if key not in intake.keys]
-            intake.result["num_deleted"] += self._table.delete(documents=gone)
-        else:
-            intake.warn_of_names()
-        return intake.result
-
     def add_whole_documents(
         self, documents: Any, *, splitter: Any = None, group_by: GroupBy | None = None, ids: Any = None
     ) -> list[str]:
@@ -147,25 +151,17 @@ class QuantizedDocuments(VectorStore):
         Returns:
             The chunks' ids.
         """
-        intake = self._intake(documents, splitter, group_by, ids, _BATCH)
-        for batch in intake.batches():
-            compared = self._fit(intake, batch)
-            encode = self._embeddings._encode_together
-            self._store(compared, encode([document.texts for document in compared.to_embed]))
-        intake.end()
-        return intake.ids
+        return run(self._add_whole(documents, splitter, group_by, ids))
 
     async def aadd_whole_documents(
         self, documents: Any, *, splitter: Any = None, group_by: GroupBy | None = None, ids: Any = None
     ) -> list[str]:
         """`add_whole_documents` without blocking the event loop."""
-        intake = await in_thread(self._intake, documents, splitter, group_by, ids, _BATCH)
-        batches = intake.batches()
-        while (batch := await in_thread(next, batches, None)) is not None:
-            compared = await in_thread(self._fit, intake, batch)
-            encode = self._embeddings._aencode_together
-            await in_thread(self._store, compared, await encode([document.texts for document in compared.to_embed]))
-        intake.end()
+        return await arun(self._add_whole(documents, splitter, group_by, ids))
+
+    def _add_whole(self, documents: Any, splitter: Any, group_by: GroupBy | None, ids: Any) -> Flow[list[str]]:
+        intake: TableIntake = yield in_worker(self._intake, documents, splitter, group_by, ids, _BATCH)
+        yield from self._replace(intake)
         return intake.ids
 
     def add_documents(self, documents: list[Document], **options: Any) -> list[str]:
@@ -218,12 +214,7 @@ class QuantizedDocuments(VectorStore):
         Returns:
             The ids.
         """
-        refuse(kwargs)
-        chunks = flat_chunks(list(texts), metadatas, ids)
-        self._table.check_writable()
-        if chunks:
-            self._table.upsert(chunks, self._embeddings._rows(check_texts([chunk.text for chunk in chunks])))
-        return [chunk.id for chunk in chunks]
+        return run(self._add_texts(texts, metadatas, ids, kwargs))
 
     async def aadd_texts(
         self,
@@ -234,12 +225,17 @@ class QuantizedDocuments(VectorStore):
         **kwargs: Any,
     ) -> list[str]:
         """`add_texts` without blocking the event loop."""
-        refuse(kwargs)
+        return await arun(self._add_texts(texts, metadatas, ids, kwargs))
+
+    def _add_texts(
+        self, texts: Iterable[str], metadatas: Any, ids: list[str] | None, options: dict[str, Any]
+    ) -> Flow[list[str]]:
+        refuse(options)
         chunks = flat_chunks(list(texts), metadatas, ids)
         self._table.check_writable()
         if chunks:
-            rows = await self._embeddings._arows(check_texts([chunk.text for chunk in chunks]))
-            await in_thread(self._table.upsert, chunks, rows)
+            rows = yield from self._embeddings._rows(check_texts([chunk.text for chunk in chunks]))
+            yield in_worker(self._table.upsert, chunks, rows)
         return [chunk.id for chunk in chunks]
 
 

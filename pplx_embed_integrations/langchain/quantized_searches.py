@@ -16,8 +16,8 @@ from ..stores import Hit, Where
 from ..stores.codes import codes_of
 from ..stores.scores import diversify, fuse
 from ..threads import in_thread
-from .intake import to_document
 from .quantized_documents import QuantizedDocuments
+from .quantized_intake import to_document
 
 __all__ = ["QuantizedSearches"]
 

@@ -1,22 +1,20 @@
 """From LangChain documents to documents of chunks: whole ones through a splitter, ready chunks by their keys.
 
-Knows splitters and how a stream of documents is gathered; must not know vectors, models or stores.
+Knows how a stream of documents is gathered; must not know kinds of splitters, vectors, models or stores.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextvars import ContextVar
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from langchain_core.documents import Document
 
 from ..documents import content_hash, document_key
-from ..errors import InputError, InputTypeError, warn
+from ..errors import InputError, warn
 from .grouping import (
     CHUNK_KEY,
     CHUNKS_KEY,
@@ -30,10 +28,10 @@ from .grouping import (
     check_documents,
 )
 from .reading import Arrival, Doubts, arrange, distinguishing
+from .splitters import cut, cutter
 
-__all__ = ["ChunkedDocument", "Gathering", "chunk_documents", "is_splitting", "split_documents"]
+__all__ = ["ChunkedDocument", "Gathering", "chunk_documents", "split_documents"]
 
-_splitting: ContextVar[bool] = ContextVar("pplx_embed_splitting", default=False)
 _CONTENT = "content:"
 
 
@@ -155,7 +153,7 @@ class Gathering:
     ) -> None:
         self._documents = documents
         self._listed = documents if isinstance(documents, list) else None
-        self._split = None if splitter is None else _cutter(splitter)
+        self._split = None if splitter is None else cutter(splitter)
         self._indexing = indexing
         self._once = indexing or splitter is not None
         self.total: int | None = None
@@ -268,12 +266,13 @@ class Gathering:
         found = []
         for order in orders:
             chunks = [parts[index] for index in order]
+            name = f"document {key.shown}"
             if self._split is not None:
-                chunks = [piece for part in chunks for piece in _cut(key, part, self._split)]
+                chunks = [piece for part in chunks for piece in cut(part, self._split, name=name)]
                 if not chunks:
-                    raise InputError(f"document {key.shown} has no text; leave it out")
+                    raise InputError(f"{name} has no text; leave it out")
             for position, chunk in enumerate(chunks):
-                check_chunk(chunk.page_content, name=f"chunk {position} of document {key.shown}")
+                check_chunk(chunk.page_content, name=f"chunk {position} of {name}")
             document = ChunkedDocument(key, chunks, [places[index] for index in order] if self._split is None else [])
             if self._split is not None:
                 document.chunks = document.stamped()
@@ -287,60 +286,5 @@ class Gathering:
             self.doubts.end()
 
 
-def _cut(key: Key, part: Document, split: Callable[[Document], list[Document]]) -> list[Document]:
-    if not part.page_content:
-        return []  # an empty page, for example
-    check_chunk(part.page_content, name=f"the text of document {key.shown}")
-    token = _splitting.set(True)
-    try:
-        return [piece for piece in split(part) if piece.page_content]
-    finally:
-        _splitting.reset(token)
-
-
 def _digest(metadata: dict[str, Any]) -> str:
     return hashlib.sha256(repr(sorted(metadata.items(), key=repr)).encode("utf-8", "replace")).hexdigest()
-
-
-def is_splitting() -> bool:
-    """Tell whether a splitter is at work in this thread or task: what it embeds are texts by themselves."""
-    return _splitting.get()
-
-
-def _cutter(splitter: Any) -> Callable[[Document], list[Document]]:
-    """Return a function from a whole document to its pieces, whatever kind of splitter there is."""
-    if isinstance(splitter, type):
-        raise InputTypeError(f"splitter is the class {splitter.__name__}; pass an object, {splitter.__name__}(...)")
-    for method in ("split_documents", "transform_documents"):
-        split = getattr(splitter, method, None)
-        if callable(split):
-            return lambda document, split=split: [_piece(document, each) for each in split([document])]  # type: ignore[misc]
-    if callable(getattr(splitter, "split_json", None)):
-        return lambda document: _pieces(document, _split_json(splitter, document.page_content))
-    if callable(getattr(splitter, "split_text", None)):
-        return lambda document: _pieces(document, splitter.split_text(document.page_content))
-    if callable(splitter):
-        return lambda document: _pieces(document, splitter(document.page_content))
-    raise InputTypeError(
-        f"splitter is {splitter!r}, which cannot split; pass a LangChain splitter, for example "
-        "RecursiveCharacterTextSplitter(chunk_size=1000, chunk_overlap=0), or a function from a text to its chunks"
-    )
-
-
-def _split_json(splitter: Any, text: str) -> list[str]:
-    pieces = splitter.split_text(json.loads(text), convert_lists=True, ensure_ascii=False)
-    return [piece for piece in pieces if piece != "{}"]  # it begins with one where the first value fills a chunk
-
-
-def _pieces(document: Document, found: Sequence[str | Document]) -> list[Document]:
-    if isinstance(found, str) or not isinstance(found, Iterable):
-        raise InputTypeError(f"the splitter gives a bare {type(found).__name__}; it must give a list of chunks")
-    return [_piece(document, each) for each in found]
-
-
-def _piece(document: Document, found: Any) -> Document:
-    if isinstance(found, Document):
-        return Document(page_content=found.page_content, metadata={**document.metadata, **found.metadata})
-    if not isinstance(found, str):
-        raise InputTypeError(f"the splitter gives a {type(found).__name__}; it must give strings or Documents")
-    return Document(page_content=found, metadata=dict(document.metadata))

@@ -15,8 +15,8 @@ from llama_index.core.schema import BaseNode, Document, NodeRelationship, Relate
 
 from ..documents import group
 from ..errors import InputError, warn
+from ..flow import Flow, either, in_worker
 from .embedding import PplxEmbedding, progress_bar
-from .flow import Flow, either, in_worker
 from .held import Held, keeps_doubles
 from .intake import check_documents, has_text, hash_of, options_of, transformed, unique
 from .nodes import NEIGHBOURS, batches, check_nodes, document_keys, in_reading_order, keep_order, linked_ids

@@ -20,11 +20,11 @@ from tqdm.auto import tqdm
 
 from ..biencoder import PplxBiEncoder
 from ..errors import warn
+from ..flow import Flow, arun, either, in_worker, run
 from ..inputs import check_text, check_texts
 from ..schema import documented
 from ..vectors import Vectors
 from .findings import FLAT, findings
-from .flow import Flow, arun, either, in_worker, run
 from .nodes import (
     NodeDocument,
     batches,

@@ -21,7 +21,7 @@ from llama_index.core.vector_stores.types import (
 )
 
 from ..errors import InputError
-from .flow import Flow, either
+from ..flow import Flow, either
 from .nodes import linked_ids
 
 __all__ = ["Held", "check_synchronous", "keeps_doubles", "rows"]

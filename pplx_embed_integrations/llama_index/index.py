@@ -14,10 +14,10 @@ from llama_index.core.callbacks import CallbackManager
 from llama_index.core.data_structs.data_structs import IndexDict
 from llama_index.core.schema import BaseNode, Document, TransformComponent
 
+from ..flow import Flow, arun, run, run_elsewhere
 from ..schema import refuse_unknown
 from .changes import Changes
 from .embedding import PplxEmbedding
-from .flow import Flow, arun, run, run_elsewhere
 from .held import check_synchronous
 from .intake import check_documents, options_of
 from .settings import contextual_model, transformations_of

@@ -12,8 +12,8 @@ from llama_index.core.node_parser import NodeParser
 from llama_index.core.schema import BaseNode, Document, MetadataMode, TransformComponent
 
 from ..errors import InputError, InputTypeError
+from ..flow import Flow, Step, in_worker
 from .embedding import PplxEmbedding
-from .flow import Flow, Step, in_worker
 
 __all__ = ["check_documents", "has_text", "hash_of", "options_of", "transformed", "unique"]
 

@@ -11,7 +11,7 @@ from collections.abc import Hashable, Iterable
 from typing import NamedTuple
 
 from ..errors import InputError
-from .flow import Flow, Step
+from ..flow import Flow, Step
 
 __all__ = ["Turns"]
 
@@ -28,7 +28,7 @@ class Turns:
     """A queue for each key; a caller that asks for several keys gets them together, so that nobody waits in a circle.
 
     Example:
-        >>> from pplx_embed_integrations.llama_index.flow import run
+        >>> from pplx_embed_integrations.flow import run
         >>> turns = Turns()
         >>> turn = run(turns.take(["a", "b"]))
         >>> turns.give_back(turn)

@@ -12,8 +12,8 @@ from llama_index.vector_stores.qdrant import QdrantVectorStore
 from qdrant_client import AsyncQdrantClient
 
 from pplx_embed_integrations import InputError
+from pplx_embed_integrations.flow import arun, run
 from pplx_embed_integrations.llama_index import PplxEmbedding, acontextual_index, contextual_index
-from pplx_embed_integrations.llama_index.flow import arun, run
 from pplx_embed_integrations.llama_index.turns import Turns
 from tests.llama_index.cases import SPLITTER, assert_same_vectors, expected_vectors, hard_documents, make_store
 

@@ -1,6 +1,6 @@
 """Work that is written once and runs both ways: a generator of steps, each of which can be called or awaited.
 
-Knows generators and how LlamaIndex pairs its methods; must not know what the steps do.
+Knows generators, threads and event loops; must not know what the steps do.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Generator
 from contextvars import copy_context
 from typing import Any, NamedTuple, TypeVar
 
-from ..threads import in_own_thread, in_thread
+from .threads import in_own_thread, in_thread
 
 __all__ = ["Flow", "Step", "arun", "either", "in_worker", "run", "run_elsewhere"]
 
