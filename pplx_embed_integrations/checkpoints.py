@@ -1,33 +1,27 @@
 """Which pplx-embed checkpoints exist, what each can do, and the names by which people call them.
 
-Knows hub ids, pinned revisions, limits, pairs and how to read a local folder's `config.json`; must not know how a
-checkpoint is downloaded, loaded or run.
+Knows hub ids, pinned revisions, limits and pairs; must not know how a checkpoint is downloaded, loaded or run.
 """
 
 from __future__ import annotations
 
 import difflib
-import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
+from .config import family_of, positive, read_config
 from .errors import CheckpointError, DownloadError, InputTypeError
-from .families import FAMILIES, PPLX_EMBED, Family
-from .files import read_json
+from .families import PPLX_EMBED, Family
 from .miniature import CONTEXT_V1, V1
 
 __all__ = [
     "CheckpointSpec",
     "Fetch",
-    "family_of",
     "hub_id",
     "is_commit",
     "list_checkpoints",
-    "positive",
-    "read_config",
     "resolve",
     "resolve_pair",
 ]
@@ -279,42 +273,3 @@ def _described(folder: Path, *, name: str, source: str, revision: str | None) ->
         local=revision is None,
         family=family,
     )
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """Read a checkpoint folder's `config.json`.
-
-    Raises:
-        CheckpointError: It is missing or damaged, or of another kind of model.
-    """
-    path = folder / "config.json"
-    if not os.path.lexists(path):
-        raise CheckpointError(
-            f"the folder {str(folder)!r} has no config.json; give the folder that holds config.json, tokenizer.json "
-            "and model.safetensors"
-        )
-    config = read_json(path)
-    found = config.get("model_type")
-    if not isinstance(found, str) or found not in FAMILIES:
-        known = " or ".join(f"a {each.name} checkpoint has {each.model_type!r}" for each in FAMILIES.values())
-        raise CheckpointError(
-            f"{str(path)!r} has model_type {found!r}; {known}. Other models are used through their own integrations"
-        )
-    return config
-
-
-def positive(config: dict[str, Any], key: str, folder: Path) -> int:
-    """Return a value of a folder's `config.json` that must be a positive integer.
-
-    Raises:
-        CheckpointError: It is missing, or something else.
-    """
-    value = config.get(key)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise CheckpointError(f"config.json in {str(folder)!r} has {key}={value!r}; a positive integer is needed")
-    return value
-
-
-def family_of(config: Mapping[str, Any]) -> Family:
-    """Return the family of a checkpoint whose `config.json` `read_config` has read."""
-    return FAMILIES[config["model_type"]]

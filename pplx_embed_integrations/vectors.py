@@ -11,7 +11,8 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from .errors import EncodingError, InputError, InputTypeError, PrecisionWarning, warn
+from .bits import as_matrix, hamming_distance, pack_bits, unpack_bits
+from .errors import EncodingError, InputError, InputTypeError
 from .options import Quantization, check_quantization
 
 __all__ = [
@@ -115,7 +116,7 @@ def quantize(
         >>> quantize([[0.5, -0.001, -2.0]], quantization="ubinary")
         array([[128]], dtype=uint8)
     """
-    matrix = _matrix(np.asarray(pooled, dtype=np.float32))
+    matrix = as_matrix(np.asarray(pooled, dtype=np.float32))
     check_quantization(quantization)
     if normalize and quantization == "ubinary":
         raise InputError('normalize=True has no meaning for packed bits; use quantization="binary" or normalize=False')
@@ -178,13 +179,6 @@ def _unit_rows(codes: Vectors, rows: Sequence[int] | None = None) -> npt.NDArray
     return unit
 
 
-def _matrix(values: npt.ArrayLike) -> Vectors:
-    matrix = np.asarray(values)
-    if matrix.ndim != 2:
-        raise InputError(f"a matrix of one vector a row is wanted, not an array of {matrix.ndim} dimensions")
-    return matrix
-
-
 def to_lists(codes: Vectors, *, normalize: bool = False) -> list[list[float]]:
     """Hand vectors over as lists of Python floats, the form LangChain and LlamaIndex take.
 
@@ -210,7 +204,7 @@ def to_lists(codes: Vectors, *, normalize: bool = False) -> list[list[float]]:
         >>> to_lists(np.array([[3, -4]], dtype=np.int8), normalize=True)
         [[0.6000000238418579, -0.800000011920929]]
     """
-    if _matrix(codes).dtype == np.uint8:
+    if as_matrix(codes).dtype == np.uint8:
         raise InputError('packed bits have no float form; use quantization="binary", which ranks the same')
     if codes.dtype != np.int8:
         floats = _unit_rows(codes) if normalize else codes.astype(np.float32, copy=False)
@@ -231,70 +225,6 @@ def to_lists(codes: Vectors, *, normalize: bool = False) -> list[list[float]]:
     return lists
 
 
-def pack_bits(signs: npt.ArrayLike) -> npt.NDArray[np.uint8]:
-    """Pack ±1 vectors into bits: `"binary"` to `"ubinary"`.
-
-    Args:
-        signs: `[n, d]` ±1, or pooled floats; values of at least 0 become 1, the others 0.
-
-    Returns:
-        `[n, ceil(d / 8)]` uint8, most significant bit first; the last byte is filled up with zeros.
-
-    Raises:
-        InputError: The bits are packed already, `signs` holds NaN or truth values, or is no matrix.
-
-    Warns:
-        PrecisionWarning: `signs` holds int8 codes. A code of 0 stands for small values of either sign, and its bit
-            becomes 1 whatever the model gave.
-
-    Example:
-        >>> pack_bits([[1, -1, -1, -1, -1, -1, -1, 1, 1]])
-        array([[129, 128]], dtype=uint8)
-    """
-    matrix = _matrix(signs)
-    if matrix.dtype == np.uint8:
-        raise InputError("these bits are packed already; pack_bits takes the ±1 form")
-    if matrix.dtype.kind not in "if":
-        raise InputError(f"pack_bits takes the ±1 form or floats, not {matrix.dtype}; True and False go to np.packbits")
-    if matrix.dtype.kind == "f":
-        if np.isnan(matrix).any():
-            raise InputError("the vectors hold NaN, which has no sign")
-    elif (np.abs(matrix.astype(np.int64)) != 1).any():
-        warn(
-            f"pack_bits was given codes, not ±1: {np.count_nonzero(matrix == 0)} of them are 0, which says nothing of "
-            'the sign, and become 1. Use encode(..., quantization="ubinary") for the bits that the model gives',
-            category=PrecisionWarning,
-        )
-    return np.packbits(matrix >= 0, axis=1)
-
-
-def unpack_bits(packed: npt.NDArray[np.uint8], *, dimensions: int) -> npt.NDArray[np.int8]:
-    """Unpack bits into ±1 vectors: `"ubinary"` to `"binary"`.
-
-    Args:
-        packed: `[n, ceil(dimensions / 8)]` uint8, most significant bit first.
-        dimensions: Width of the vectors, which the packed form does not tell.
-
-    Returns:
-        `[n, dimensions]` int8, each +1 or -1.
-
-    Raises:
-        InputError: The packed rows are not as long as `dimensions` needs, or not uint8.
-
-    Example:
-        >>> unpack_bits(np.array([[160]], dtype=np.uint8), dimensions=3)
-        array([[ 1, -1,  1]], dtype=int8)
-    """
-    if packed.dtype != np.uint8 or packed.ndim != 2 or packed.shape[1] != -(-dimensions // 8):
-        raise InputError(
-            f"{dimensions} dimensions are packed in uint8 rows of {-(-dimensions // 8)}; "
-            f"given: {packed.dtype} of shape {packed.shape}"
-        )
-    bits = np.unpackbits(packed, axis=1, count=dimensions).view(np.int8)
-    signs: npt.NDArray[np.int8] = bits * np.int8(2) - np.int8(1)
-    return signs
-
-
 def cosine_similarity(left: npt.ArrayLike, right: npt.ArrayLike) -> npt.NDArray[np.float32]:
     """Return the cosine of every row of `left` with every row of `right`, for int8 codes, ±1 or floats.
 
@@ -313,7 +243,7 @@ def cosine_similarity(left: npt.ArrayLike, right: npt.ArrayLike) -> npt.NDArray[
         >>> cosine_similarity(np.array([[1, 0]]), np.array([[2, 0], [0, 3]]))
         array([[1., 0.]], dtype=float32)
     """
-    sides = [_matrix(side) for side in (left, right)]
+    sides = [as_matrix(side) for side in (left, right)]
     if any(side.dtype == np.uint8 for side in sides):
         raise InputError("packed bits have no cosine; use hamming_distance")
     if sides[0].shape[1] != sides[1].shape[1]:
@@ -321,34 +251,3 @@ def cosine_similarity(left: npt.ArrayLike, right: npt.ArrayLike) -> npt.NDArray[
     first, second = (_unit_rows(side) for side in sides)
     cosines: npt.NDArray[np.float32] = first @ second.T
     return cosines
-
-
-def hamming_distance(left: npt.NDArray[np.uint8], right: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
-    """Return in how many bits every row of `left` differs from every row of `right`.
-
-    For vectors of `d` bits, `1 - 2 * distance / d` is the cosine of their ±1 forms.
-
-    Args:
-        left: `[n, bytes]` uint8, packed.
-        right: `[m, bytes]` uint8, packed.
-
-    Returns:
-        `[n, m]` int64.
-
-    Raises:
-        InputError: A side is not packed bits, or the widths differ.
-
-    Example:
-        >>> hamming_distance(np.array([[129]], dtype=np.uint8), np.array([[128], [129]], dtype=np.uint8))
-        array([[1, 0]])
-    """
-    fit = all(side.dtype == np.uint8 and side.ndim == 2 for side in (left, right))
-    if not fit or left.shape[1] != right.shape[1]:
-        raise InputError(
-            "two matrices of packed bits (uint8) of one width are wanted; "
-            f"given: {left.dtype} {left.shape} and {right.dtype} {right.shape}"
-        )
-    distances = np.empty((len(left), len(right)), dtype=np.int64)
-    for row, bits in enumerate(left):
-        distances[row] = np.bitwise_count(bits ^ right).sum(axis=1, dtype=np.int64)
-    return distances

@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pplx_embed_integrations.documents import (
-    MINIMUM_OVERLAP,
     content_hash,
     find_overlap,
     group,
@@ -18,6 +17,7 @@ from pplx_embed_integrations.documents import (
     ungroup,
 )
 from pplx_embed_integrations.errors import InputError, InputTypeError
+from pplx_embed_integrations.overlaps import MINIMUM_OVERLAP
 
 keys = st.lists(st.integers(0, 6) | st.sampled_from("abc"), max_size=60)
 

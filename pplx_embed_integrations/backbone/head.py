@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..checkpoints import positive, read_config
+from ..config import positive, read_config
 from ..families import Head
 from .backends.base import Pooled
 from .tensors import read_tensors

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 
-from ..checkpoints import family_of, read_config
+from ..config import family_of, read_config
 from ..errors import CheckpointError
 from ..files import INDEX, WEIGHTS, unreadable, weight_names
 

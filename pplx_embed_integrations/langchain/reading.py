@@ -14,8 +14,9 @@ from urllib.parse import urldefrag
 
 from langchain_core.documents import Document
 
-from ..documents import are_offsets, find_overlap, is_missing
+from ..documents import are_offsets, is_missing
 from ..errors import warn
+from ..overlaps import find_overlap
 from .grouping import Key, number, stamp_of
 
 __all__ = ["Arrival", "Doubts", "arrange", "distinguishing", "owners"]

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from llama_index.core.schema import BaseNode, Document, IndexNode, MetadataMode, NodeRelationship
 
-from ..documents import find_overlap
+from ..overlaps import find_overlap
 from .nodes import NodeDocument, linked_ids
 
 __all__ = ["FLAT", "findings"]

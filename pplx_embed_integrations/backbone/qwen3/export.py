@@ -13,7 +13,7 @@ import torch
 from transformers import AutoConfig, AutoModel, AutoTokenizer, Qwen2Tokenizer, Qwen3Config, Qwen3Model
 from transformers.models.qwen3.modeling_qwen3 import Qwen3Attention
 
-from ...checkpoints import read_config
+from ...config import read_config
 from ...errors import CheckpointError
 from ...families import PPLX_EMBED
 from .network import Network

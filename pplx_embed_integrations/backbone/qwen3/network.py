@@ -16,7 +16,7 @@ from typing import cast
 
 import torch
 
-from ...checkpoints import positive, read_config
+from ...config import positive, read_config
 from ...errors import CheckpointError
 from ..devices import resolve_dtype
 from ..tensors import read_tensors
