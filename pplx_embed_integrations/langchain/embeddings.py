@@ -19,6 +19,7 @@ from ..biencoder import Form, PplxBiEncoder
 from ..errors import InputError, InputTypeError, NotContextualError, calling_line, warn
 from ..flow import Flow, arun, either, in_worker, run
 from ..inputs import check_documents, check_texts
+from ..native import NativeForms
 from ..options import BiEncoderOptions
 from ..schema import documented
 from ..vectors import Vectors, to_lists
@@ -33,7 +34,7 @@ __all__ = ["PplxEmbeddings"]
 
 
 @documented(BiEncoderOptions)
-class PplxEmbeddings(EmbeddingsOptions, Embeddings):
+class PplxEmbeddings(EmbeddingsOptions, NativeForms, Embeddings):
     """pplx-embed as a LangChain embedding model: queries through a v1 model, documents through a context-v1 model.
 
     `embed_documents` takes a flat list for a list of independent texts. Chunks get the context of their document
@@ -224,22 +225,6 @@ class PplxEmbeddings(EmbeddingsOptions, Embeddings):
             lambda: [to_lists(matrix, normalize=self.normalize) for matrix in matrices]
         )
         return lists
-
-    def encode_query(self, text: str, **form: Unpack[Form]) -> Vectors:
-        """Embed a query in native form: int8 codes, ±1, packed bits or float32; see `PplxBiEncoder.encode_query`."""
-        return self._biencoder.encode_query(text, **form)
-
-    def encode_queries(self, texts: list[str], **form: Unpack[Form]) -> Vectors:
-        """Embed queries in native form, a row each; see `PplxBiEncoder.encode_query`."""
-        return self._biencoder.encode_queries(texts, **form)
-
-    def encode_documents(self, documents: list[list[str]], **form: Unpack[Form]) -> list[Vectors]:
-        """Embed documents of chunks in native form, a matrix each; see `PplxBiEncoder.encode_documents`."""
-        return self._biencoder.encode_documents(documents, **form)
-
-    def encode_texts(self, texts: list[str], **form: Unpack[Form]) -> Vectors:
-        """Embed independent texts in native form, a row each; see `PplxBiEncoder.encode_texts`."""
-        return self._biencoder.encode_texts(texts, **form)
 
     def _tell_of_flat_list(self, texts: list[str]) -> None:
         """Warn, once for each line outside LangChain that brings it about."""

@@ -5,7 +5,6 @@ Knows how it is opened, read and looked after; must not know LanceDB.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,7 +16,8 @@ from langchain_core.vectorstores import VectorStoreRetriever
 from typing_extensions import Self
 
 from ..errors import InputError
-from ..stores import ChunkTable, Keep, Stats, Where
+from ..stores import Keep, Where
+from ..stores.adapter import TableStore, table_for
 from ..threads import in_thread
 from .embeddings import PplxEmbeddings
 from .quantized_documents import refuse
@@ -28,7 +28,7 @@ from .resolving import resolve_embeddings
 __all__ = ["QuantizedRetriever", "QuantizedVectorStore"]
 
 
-class QuantizedVectorStore(QuantizedSearches):
+class QuantizedVectorStore(TableStore, QuantizedSearches):
     """A vector store in one LanceDB table that keeps int8 codes and packed bits, a tenth to a quarter of float32.
 
     Whole documents go in with `index(documents, splitter=…)` or `add_documents(documents, splitter=…)`, each chunk
@@ -71,34 +71,22 @@ class QuantizedVectorStore(QuantizedSearches):
         storage_options: Mapping[str, str] | None = None,
     ) -> None:
         self._embeddings = resolve_embeddings(self, embeddings)
-        forms = {"int8": ("both", "int8"), "binary": ("bits",)}.get(str(self._embeddings.quantization), ())
-        if not forms or (keep is not None and keep not in forms):
-            raise InputError(
-                f"keep={keep!r} does not go with PplxEmbeddings(quantization={self._embeddings.quantization!r}): "
-                'codes, keep="both" or "int8", want quantization="int8", and keep="bits" wants quantization="binary"'
-            )
-        self._table = ChunkTable(
+        pair = self._embeddings.biencoder
+        self._table = table_for(
             uri,
+            identity=pair.document.identity(),
+            dimensions=pair.dimension,
+            quantization=pair.quantization,
+            model="PplxEmbeddings",
             name=name,
-            made_by=_made_by(self._embeddings),
-            dimensions=self._embeddings.biencoder.dimension,
-            keep=keep or (None if "both" in forms else "bits"),
+            keep=keep,
             storage_options=storage_options,
         )
-        if self._table.record.keep not in forms:
-            raise InputError(
-                f"{self._table!r} does not go with PplxEmbeddings(quantization={self._embeddings.quantization!r})"
-            )
 
     @property
     def embeddings(self) -> PplxEmbeddings:
         """What the store embeds with."""
         return self._embeddings
-
-    @property
-    def table(self) -> ChunkTable:
-        """The table itself: searches by codes, versions, LanceDB's own table."""
-        return self._table
 
     def delete(
         self, ids: list[str] | None = None, *, documents: Any = None, filter: Where | None = None, **kwargs: Any
@@ -193,18 +181,6 @@ class QuantizedVectorStore(QuantizedSearches):
             raise InputError('say where the table is to lie: uri="./index", or "s3://bucket/index"')
         return cls(embedding, **options)
 
-    def build_index(self, *, partitions: int | None = None) -> None:
-        """Make an index over the bits, for millions of chunks; see `ChunkTable.index`."""
-        self._table.index(partitions=partitions)
-
-    def compact(self, **options: Any) -> None:
-        """Put small files together and remove old versions; see `ChunkTable.compact`."""
-        self._table.compact(**options)
-
-    def stats(self, *, recall_sample: int = 0) -> Stats:
-        """Measure the store; see `ChunkTable.stats`."""
-        return self._table.stats(recall_sample=recall_sample)
-
 
 class QuantizedRetriever(VectorStoreRetriever):
     """LangChain's retriever with `search_type="hybrid"` besides."""
@@ -224,7 +200,3 @@ class QuantizedRetriever(VectorStoreRetriever):
         if self.search_type == "hybrid":
             return await self.vectorstore.asearch(query, "hybrid", **{**self.search_kwargs, **kwargs})
         return await super()._aget_relevant_documents(query, run_manager=run_manager, **kwargs)
-
-
-def _made_by(embeddings: PplxEmbeddings) -> dict[str, Any]:
-    return dict(json.loads(embeddings.biencoder.document.identity()))

@@ -6,12 +6,11 @@ Knows the order of embedding, storing and removing; must not know how nodes beco
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any, TypeVar
 
 from llama_index.core import VectorStoreIndex
-from llama_index.core.schema import BaseNode, Document, NodeRelationship, RelatedNodeInfo
+from llama_index.core.schema import BaseNode, Document
 
 from ..documents import group
 from ..errors import InputError, warn
@@ -19,7 +18,18 @@ from ..flow import Flow, either, in_worker
 from .embedding import PplxEmbedding, progress_bar
 from .held import Held, keeps_doubles
 from .intake import check_documents, has_text, hash_of, options_of, transformed, unique
-from .nodes import NEIGHBOURS, batches, check_nodes, document_keys, in_reading_order, keep_order, linked_ids
+from .nodes import (
+    NodeDocument,
+    batches,
+    check_nodes,
+    document_keys,
+    drop_links,
+    give_sources,
+    in_reading_order,
+    keep_order,
+    linked_elsewhere,
+    source_ids,
+)
 from .turns import Turns
 
 __all__ = ["Changes"]
@@ -51,23 +61,22 @@ class Changes(VectorStoreIndex):
         # Copies: a vector left on the caller's node would outlive an edit of its text.
         given = [node.model_copy() for node in check_nodes(nodes)]
         held = self._held()
-        yield from self._alone(_give_sources(given, held))
-        turn = yield from self._turns.take(_ids_of(given))
-        try:
-            old = yield from self._alone(held.nodes_of(_ids_of(given)))
-            lone = yield from self._alone(held.nodes([node.node_id for node in given if not node.ref_doc_id]))
-            if old is None:
-                yield from self._warn_of_unknown(_ids_of(given))
-            yield from self._join(given, [*(old or []), *lone], held, insert_kwargs)
-        finally:
-            self._turns.give_back(turn)
+        give_sources(given, (yield from self._alone(held.nodes(linked_elsewhere(given)))))
+        yield from self._turns.during(source_ids(given), self._insert_in_turn(given, held, insert_kwargs))
+
+    def _insert_in_turn(self, given: list[BaseNode], held: Held, insert_kwargs: dict[str, Any]) -> Flow[None]:
+        old = yield from self._alone(held.nodes_of(source_ids(given)))
+        lone = yield from self._alone(held.nodes([node.node_id for node in given if not node.ref_doc_id]))
+        if old is None:
+            yield from self._warn_of_unknown(source_ids(given))
+        yield from self._join(given, [*(old or []), *lone], held, insert_kwargs)
 
     def _join(
         self, given: list[BaseNode], old: list[BaseNode], held: Held, insert_kwargs: dict[str, Any]
     ) -> Flow[None]:
         new_ids = {node.node_id for node in given}
         bare = [node for node in given if node.embedding is None]
-        grown = _ids_of(bare)
+        grown = source_ids(bare)
         siblings = [node for node in old if node.node_id not in new_ids and node.ref_doc_id in grown]
         others = [node for node in old if node.node_id not in new_ids and node.ref_doc_id not in grown]
         if others:
@@ -92,11 +101,7 @@ class Changes(VectorStoreIndex):
 
     def _alone(self, flow: Flow[T]) -> Flow[T]:
         """Run a flow while no other one runs: structures, docstores and some stores are no more than dictionaries."""
-        turn = yield from self._turns.take([self])
-        try:
-            return (yield from flow)
-        finally:
-            self._turns.give_back(turn)
+        return (yield from self._turns.during([self], flow))
 
     def _embed_together(self, nodes: list[BaseNode]) -> Flow[None]:
         if nodes:
@@ -167,21 +172,18 @@ class Changes(VectorStoreIndex):
 
     def _delete_nodes(self, node_ids: list[str], delete_kwargs: dict[str, Any], *, in_docstore: bool) -> Flow[None]:
         held = self._held(delete_kwargs)
-        documents = _ids_of((yield from self._alone(held.nodes(node_ids))))
-        turn = yield from self._turns.take(documents)
-        try:
-            yield from self._alone(held.check_removing())
-            siblings = (yield from self._alone(held.nodes_of(documents))) or []
-            left = [node for node in siblings if node.node_id not in node_ids]
-            for node in left:
-                _drop_links(node, node_ids)
-            yield from self._embed_together(left)
-            ids = {*node_ids, *(node.node_id for node in left)}
-            yield from self._alone(
-                self._exchange(left, ids, documents, held, {}, old=siblings, in_docstore=in_docstore)
-            )
-        finally:
-            self._turns.give_back(turn)
+        documents = source_ids((yield from self._alone(held.nodes(node_ids))))
+        yield from self._turns.during(documents, self._delete_in_turn(node_ids, documents, held, in_docstore))
+
+    def _delete_in_turn(self, node_ids: list[str], documents: set[str], held: Held, in_docstore: bool) -> Flow[None]:
+        yield from self._alone(held.check_removing())
+        siblings = (yield from self._alone(held.nodes_of(documents))) or []
+        left = [node for node in siblings if node.node_id not in node_ids]
+        for node in left:
+            drop_links(node, node_ids)
+        yield from self._embed_together(left)
+        ids = {*node_ids, *(node.node_id for node in left)}
+        yield from self._alone(self._exchange(left, ids, documents, held, {}, old=siblings, in_docstore=in_docstore))
 
     # Whole documents
 
@@ -207,18 +209,25 @@ class Changes(VectorStoreIndex):
         with progress_bar(read, show=show) as advance:
             for batch in batches(read, self._model.embed_batch_size):
                 chunks = [node for document in batch for node in document.nodes]
-                ids = {key: hashes[key] for key in _ids_of(chunks) if key in hashes}
-                turn = yield from self._turns.take(_ids_of(chunks))
-                try:
-                    if any(node.embedding is None for node in chunks):
-                        yield from self._model._embed_batch(batch)
-                    yield from self._alone(self._swap(chunks, ids, held, insert_kwargs or {}))
-                finally:
-                    self._turns.give_back(turn)
+                ids = {key: hashes[key] for key in source_ids(chunks) if key in hashes}
+                swap = self._embed_and_swap(batch, chunks, ids, held, insert_kwargs or {})
+                yield from self._turns.during(source_ids(chunks), swap)
                 advance(batch)
-        filled = _ids_of(node for document in read for node in document.nodes)
+        filled = source_ids(node for document in read for node in document.nodes)
         for key in [key for key in wanted if key not in filled]:
             yield from self._alone(self._swap([], {key: hashes[key]}, held, {}))
+
+    def _embed_and_swap(
+        self,
+        batch: list[NodeDocument],
+        chunks: list[BaseNode],
+        hashes: dict[str, str | None],
+        held: Held,
+        insert_kwargs: dict[str, Any],
+    ) -> Flow[None]:
+        if any(node.embedding is None for node in chunks):
+            yield from self._model._embed_batch(batch)
+        yield from self._alone(self._swap(chunks, hashes, held, insert_kwargs))
 
     def _swap(
         self, chunks: list[BaseNode], hashes: dict[str, str | None], held: Held, insert_kwargs: dict[str, Any]
@@ -263,7 +272,7 @@ class Changes(VectorStoreIndex):
             found = yield from self._alone(held.nodes_of(ids))
             if found is None:
                 return set()
-            lost = set(ids) - _ids_of(found)
+            lost = set(ids) - source_ids(found)
             for source in (node.source_node for node in found):
                 if source is not None and source.hash not in (None, documents[source.node_id].hash):
                     lost.add(source.node_id)
@@ -272,11 +281,8 @@ class Changes(VectorStoreIndex):
         return lost
 
     def _delete(self, document_id: str, delete_kwargs: dict[str, Any], *, in_docstore: bool) -> Flow[None]:
-        turn = yield from self._turns.take([document_id])
-        try:
-            yield from self._alone(self._remove(document_id, self._held(delete_kwargs), in_docstore=in_docstore))
-        finally:
-            self._turns.give_back(turn)
+        removing = self._remove(document_id, self._held(delete_kwargs), in_docstore=in_docstore)
+        yield from self._turns.during([document_id], self._alone(removing))
 
     def _remove(self, document_id: str, held: Held, *, in_docstore: bool) -> Flow[None]:
         if not held.removable:
@@ -297,35 +303,3 @@ class Changes(VectorStoreIndex):
     def _model(self) -> PplxEmbedding:
         model: PplxEmbedding = self._embed_model  # type: ignore[assignment]
         return model
-
-
-def _give_sources(nodes: list[BaseNode], held: Held) -> Flow[None]:
-    """Give linked nodes without a document one by name, so that any store can be asked for the whole of it."""
-    homeless = [node for node in nodes if not node.ref_doc_id]
-    given = {node.node_id for node in nodes}
-    elsewhere = {linked for node in homeless for linked in linked_ids(node, *NEIGHBOURS)} - given
-    indexed = yield from held.nodes(sorted(elsewhere))
-    keys = document_keys([*nodes, *indexed])
-    shared = Counter(keys)
-    parents = {
-        key: parent
-        for node, key in zip(nodes, keys, strict=False)
-        for parent in linked_ids(node, NodeRelationship.PARENT)
-        if key in given
-    }
-    for node, key in zip(nodes, keys, strict=False):
-        if not node.ref_doc_id and (shared[key] > 1 or key in parents or linked_ids(node, *NEIGHBOURS)):
-            source = RelatedNodeInfo(node_id=parents.get(key, key))
-            node.relationships = {**node.relationships, NodeRelationship.SOURCE: source}
-
-
-def _drop_links(node: BaseNode, gone: Collection[str]) -> None:
-    node.relationships = {
-        kind: info
-        for kind, info in node.relationships.items()
-        if kind not in NEIGHBOURS or not isinstance(info, RelatedNodeInfo) or info.node_id not in gone
-    }
-
-
-def _ids_of(nodes: Iterable[BaseNode] | None) -> set[str]:
-    return {node.ref_doc_id for node in nodes or [] if node.ref_doc_id}

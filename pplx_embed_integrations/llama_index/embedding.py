@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from llama_index.core.callbacks import CBEventType, EventPayload
 from llama_index.core.instrumentation.events.embedding import EmbeddingEndEvent, EmbeddingStartEvent
@@ -22,8 +22,8 @@ from ..biencoder import PplxBiEncoder
 from ..errors import warn
 from ..flow import Flow, arun, either, in_worker, run
 from ..inputs import check_text, check_texts
+from ..native import NativeForms
 from ..schema import documented
-from ..vectors import Vectors
 from .findings import FLAT, findings
 from .nodes import (
     NodeDocument,
@@ -36,11 +36,6 @@ from .nodes import (
 )
 from .options import EmbeddingOptions, NodeOptions
 
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
-
-    from ..biencoder import Form
-
 __all__ = ["PplxEmbedding"]
 
 logger = logging.getLogger(__name__)
@@ -51,7 +46,7 @@ _asked: ContextVar[bool] = ContextVar("_asked", default=False)
 
 
 @documented(NodeOptions)
-class PplxEmbedding(EmbeddingOptions):
+class PplxEmbedding(EmbeddingOptions, NativeForms):  # type: ignore[misc]  # a name may be a path
     """pplx-embed as a LlamaIndex embedding model: queries through one checkpoint, documents through another.
 
     As a transformation, `transformations=[splitter, embed_model]`, it embeds the chunks of each document together
@@ -89,22 +84,6 @@ class PplxEmbedding(EmbeddingOptions):
     def biencoder(self) -> PplxBiEncoder:
         """The pair of encoders itself: numpy arrays, async twins of `encode_*`, and each side's `PplxEncoder`."""
         return self._biencoder
-
-    def encode_query(self, text: str, **form: Unpack[Form]) -> Vectors:
-        """Embed a query in native form, by default `[dimension]` int8 codes; see `PplxBiEncoder.encode_query`."""
-        return self._biencoder.encode_query(text, **form)
-
-    def encode_queries(self, texts: Sequence[str], **form: Unpack[Form]) -> Vectors:
-        """Embed queries in native form: `[n, dimension]`."""
-        return self._biencoder.encode_queries(texts, **form)
-
-    def encode_texts(self, texts: Sequence[str], **form: Unpack[Form]) -> Vectors:
-        """Embed texts, each a document of its own, in native form: `[n, dimension]`."""
-        return self._biencoder.encode_texts(texts, **form)
-
-    def encode_documents(self, documents: Sequence[Sequence[str]], **form: Unpack[Form]) -> list[Vectors]:
-        """Embed documents of chunks in context, in native form: for each `[chunks, dimension]`."""
-        return self._biencoder.encode_documents(documents, **form)
 
     def __call__(self, nodes: Sequence[BaseNode], **kwargs: Any) -> Sequence[BaseNode]:
         """Embed nodes, the chunks of each document together, and set their `embedding`.

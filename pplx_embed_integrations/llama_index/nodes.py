@@ -5,7 +5,8 @@ Knows nodes, their relationships, offsets and metadata; must not know models or 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -21,13 +22,17 @@ __all__ = [
     "check_nodes",
     "document_keys",
     "drop_headers",
+    "drop_links",
     "flat_texts",
+    "give_sources",
     "in_reading_order",
     "keep_order",
     "link",
+    "linked_elsewhere",
     "linked_ids",
     "read_documents",
     "set_embeddings",
+    "source_ids",
 ]
 
 _LONGEST_NAME = 200
@@ -140,6 +145,48 @@ def linked_ids(node: BaseNode, *kinds: NodeRelationship) -> list[str]:
     """Return the ids that a node names in relationships of the given kinds."""
     found = (node.relationships.get(kind) for kind in kinds)
     return [link.node_id for link in found if isinstance(link, RelatedNodeInfo)]
+
+
+def linked_elsewhere(nodes: Sequence[BaseNode]) -> list[str]:
+    """Return the neighbours of nodes without a document that are not among the nodes."""
+    given = {node.node_id for node in nodes}
+    return sorted({each for node in nodes if not node.ref_doc_id for each in linked_ids(node, *NEIGHBOURS)} - given)
+
+
+def give_sources(nodes: Sequence[BaseNode], indexed: Sequence[BaseNode]) -> None:
+    """Give linked nodes without a document one by name, so that any store can be asked for the whole of it.
+
+    Args:
+        nodes: The nodes, which are changed.
+        indexed: Their neighbours that are indexed already.
+    """
+    given = {node.node_id for node in nodes}
+    keys = document_keys([*nodes, *indexed])
+    shared = Counter(keys)
+    parents = {
+        key: parent
+        for node, key in zip(nodes, keys, strict=False)
+        for parent in linked_ids(node, NodeRelationship.PARENT)
+        if key in given
+    }
+    for node, key in zip(nodes, keys, strict=False):
+        if not node.ref_doc_id and (shared[key] > 1 or key in parents or linked_ids(node, *NEIGHBOURS)):
+            source = RelatedNodeInfo(node_id=parents.get(key, key))
+            node.relationships = {**node.relationships, NodeRelationship.SOURCE: source}
+
+
+def drop_links(node: BaseNode, gone: Collection[str]) -> None:
+    """Forget neighbours that are gone."""
+    node.relationships = {
+        kind: info
+        for kind, info in node.relationships.items()
+        if kind not in NEIGHBOURS or not isinstance(info, RelatedNodeInfo) or info.node_id not in gone
+    }
+
+
+def source_ids(nodes: Iterable[BaseNode] | None) -> set[str]:
+    """Return the documents that nodes name."""
+    return {node.ref_doc_id for node in nodes or [] if node.ref_doc_id}
 
 
 def in_reading_order(nodes: list[BaseNode]) -> list[BaseNode]:

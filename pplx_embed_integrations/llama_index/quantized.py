@@ -5,7 +5,6 @@ Knows LlamaIndex's vector stores, its queries and how a node is written as metad
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,8 @@ from llama_index.core.vector_stores.types import (
 from llama_index.core.vector_stores.utils import metadata_dict_to_node, node_to_metadata_dict
 
 from ..errors import InputError, InputTypeError
-from ..stores import Chunk, ChunkTable, Hit, Keep, Stats
+from ..stores import Chunk, ChunkTable, Hit, Keep
+from ..stores.adapter import TableStore, table_for
 from ..stores.codes import codes_of
 from ..stores.filters import condition, one_of
 from ..stores.scores import diversify, fuse
@@ -33,14 +33,13 @@ from .quantized_filters import condition_of
 
 __all__ = ["QuantizedVectorStore"]
 
-_FORMS: dict[str | None, tuple[Keep, ...]] = {"int8": ("both", "int8"), "binary": ("bits",), None: ()}
 _WORDS = (VectorStoreQueryMode.TEXT_SEARCH, VectorStoreQueryMode.SPARSE)
 _FUSED = (VectorStoreQueryMode.HYBRID, VectorStoreQueryMode.SEMANTIC_HYBRID)
 _MODES = (VectorStoreQueryMode.DEFAULT, VectorStoreQueryMode.MMR, *_WORDS, *_FUSED)
 _PREFETCH = 4
 
 
-class QuantizedVectorStore(BasePydanticVectorStore):
+class QuantizedVectorStore(TableStore, BasePydanticVectorStore):
     """A vector store in one LanceDB table that keeps int8 codes and packed bits, a tenth to a quarter of float32.
 
     LlamaIndex hands vectors over as floats. Those of a `PplxEmbedding` with `quantization="int8"` (or `"binary"`) are
@@ -99,22 +98,17 @@ class QuantizedVectorStore(BasePydanticVectorStore):
             return
         if not isinstance(embed_model, PplxEmbedding):
             raise InputTypeError(f"embed_model must be a PplxEmbedding, not {type(embed_model).__name__}")
-        forms = _FORMS[embed_model.quantization]
-        if not forms or (keep is not None and keep not in forms):
-            raise InputError(
-                f"keep={keep!r} does not go with PplxEmbedding(quantization={embed_model.quantization!r}): codes, "
-                'keep="both" or "int8", want quantization="int8", and keep="bits" wants quantization="binary"'
-            )
-        self._table = ChunkTable(
+        pair = embed_model.biencoder
+        self._table = table_for(
             uri,
+            identity=pair.document.identity(),
+            dimensions=pair.dimension,
+            quantization=pair.quantization,
+            model="PplxEmbedding",
             name=name,
-            made_by=dict(json.loads(embed_model.biencoder.document.identity())),
-            dimensions=embed_model.biencoder.dimension,
-            keep=keep or (None if "both" in forms else "bits"),
+            keep=keep,
             storage_options=storage_options,
         )
-        if self._table.record.keep not in forms:
-            raise InputError(f"{self._table!r} does not go with quantization={embed_model.quantization!r}")
 
     @classmethod
     def class_name(cls) -> str:
@@ -125,11 +119,6 @@ class QuantizedVectorStore(BasePydanticVectorStore):
     def client(self) -> Any:
         """LanceDB's own table."""
         return self._table.lance
-
-    @property
-    def table(self) -> ChunkTable:
-        """The table itself: searches by codes, whole documents, versions."""
-        return self._table
 
     def add(self, nodes: Sequence[BaseNode], **kwargs: Any) -> list[str]:
         """Store nodes with their embeddings, in place of nodes of the same ids.
@@ -270,18 +259,6 @@ class QuantizedVectorStore(BasePydanticVectorStore):
         parts += [one_of("id", query.node_ids)] if query.node_ids else []  # empty where an index keeps no list
         parts += [one_of("document", query.doc_ids)] if query.doc_ids else []
         return " AND ".join(part for part in parts if part) or None
-
-    def build_index(self, *, partitions: int | None = None) -> None:
-        """Make an index over the bits, for millions of chunks; see `ChunkTable.index`."""
-        self._table.index(partitions=partitions)
-
-    def compact(self, **options: Any) -> None:
-        """Put small files together and remove old versions; see `ChunkTable.compact`."""
-        self._table.compact(**options)
-
-    def stats(self, *, recall_sample: int = 0) -> Stats:
-        """Measure the store; see `ChunkTable.stats`."""
-        return self._table.stats(recall_sample=recall_sample)
 
 
 def _words(query: VectorStoreQuery) -> str:

@@ -8,12 +8,14 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Hashable, Iterable
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from ..errors import InputError
 from ..flow import Flow, Step
 
 __all__ = ["Turns"]
+
+T = TypeVar("T")
 
 _PATIENCE = 0.002
 """Seconds between two looks of a task that waits for its turn: a thread cannot wake an event loop it does not know."""
@@ -47,6 +49,14 @@ class Turns:
         ticket, wanted = object(), frozenset(keys)
         yield Step(lambda: self._wait(ticket, wanted), lambda: self._await(ticket, wanted))
         return ticket
+
+    def during(self, keys: Iterable[Hashable], flow: Flow[T]) -> Flow[T]:
+        """Run a flow while nobody else works on the keys."""
+        turn = yield from self.take(keys)
+        try:
+            return (yield from flow)
+        finally:
+            self.give_back(turn)
 
     def give_back(self, ticket: object) -> None:
         """Let the next ones have the keys."""
