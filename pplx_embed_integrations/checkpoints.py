@@ -24,6 +24,7 @@ __all__ = [
     "list_checkpoints",
     "resolve",
     "resolve_pair",
+    "short_name",
 ]
 
 Fetch = Callable[[str, str], tuple[str, Path]]
@@ -174,7 +175,7 @@ def resolve_pair(name: str | Path) -> tuple[str, str]:
         >>> resolve_pair("v1-4b")
         ('v1-4b', 'v1-4b')
     """
-    if isinstance(name, str) and (pair := _PAIRS.get(_key(name))):
+    if isinstance(name, str) and (pair := _PAIRS.get(short_name(name))):
         return pair
     if source := hub_id(name):
         return source, source
@@ -208,7 +209,13 @@ def is_commit(revision: str | None) -> bool:
     return re.fullmatch(r"[0-9a-f]{40}", revision or "") is not None
 
 
-def _key(name: str) -> str:
+def short_name(name: str) -> str:
+    """Return a checkpoint's name without the owner and `pplx-embed-`, in small letters.
+
+    Example:
+        >>> short_name("perplexity-ai/pplx-embed-context-v1-0.6b")
+        'context-v1-0.6b'
+    """
     return name.strip().lower().removeprefix("perplexity-ai/").removeprefix("pplx-embed-")
 
 
@@ -216,7 +223,7 @@ def _named(name: str) -> CheckpointSpec | None:
     bare = name.strip().lower()
     if bare in _EMBEDDED:
         return _read_folder(_EMBEDDED[bare].resolve(), name=bare)
-    return next((spec for spec in _PUBLISHED if spec.name == _key(name)), None)
+    return next((spec for spec in _PUBLISHED if spec.name == short_name(name)), None)
 
 
 def _folder(name: str | Path) -> Path | None:
@@ -232,10 +239,10 @@ def _folder(name: str | Path) -> Path | None:
 
 def _unknown(name: str) -> str:
     known = [spec.name for spec in _PUBLISHED] + list(_EMBEDDED)
-    if _key(name) in _PAIRS:
-        query, document = _PAIRS[_key(name)]
+    if short_name(name) in _PAIRS:
+        query, document = _PAIRS[short_name(name)]
         return f"{name!r} names a pair of checkpoints; one is wanted here: {query!r} or {document!r}"
-    nearest = difflib.get_close_matches(_key(name), [*known, *_PAIRS], n=1, cutoff=0.5)
+    nearest = difflib.get_close_matches(short_name(name), [*known, *_PAIRS], n=1, cutoff=0.5)
     hint = f" (did you mean {nearest[0]!r}?)" if nearest else ""
     return (
         f"there is no checkpoint or folder {name!r}{hint}. Known checkpoints: {', '.join(known)}; "
@@ -252,7 +259,7 @@ def _read_repository(source: str, revision: str, fetch: Fetch) -> CheckpointSpec
     try:
         commit, folder = fetch(source, revision)
     except DownloadError as error:
-        nearest = difflib.get_close_matches(_key(source), [spec.name for spec in _PUBLISHED], n=1, cutoff=0.8)
+        nearest = difflib.get_close_matches(short_name(source), [spec.name for spec in _PUBLISHED], n=1, cutoff=0.8)
         hint = f"; did you mean {nearest[0]!r}?" if nearest and source.lower().startswith("perplexity-ai/") else ""
         raise DownloadError(f"{error}. There is no folder {source!r} either{hint}") from error
     return _described(folder, name=source, source=source, revision=commit)

@@ -74,6 +74,15 @@ class FakeEmbedder:
         """
         return identify("fake", dimension=self.dimension, contextual=self.contextual, max_tokens=self.max_tokens)
 
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Return how many words and punctuation marks each text has.
+
+        Example:
+            >>> FakeEmbedder().count_tokens(["one", "one, two"])
+            [1, 3]
+        """
+        return [len(_TOKEN.findall(text)) for text in check_texts(texts)]
+
     def check_documents(self, documents: Sequence[Sequence[str]], *, names: Sequence[str] | None = None) -> None:
         """Raise one `InputError` for everything that `encode_documents` would refuse."""
         check_contextual(self, name=repr(self))

@@ -12,7 +12,7 @@ from pplx_embed_integrations import ContextWarning, PplxEmbedError, __version__,
 from pplx_embed_integrations.cli import main
 from pplx_embed_integrations.cli import models as models_command
 
-COMMANDS = ["models", "demo", "index", "search", "forget", "evaluate", "verify"]
+COMMANDS = ["models", "demo", "index", "search", "forget", "evaluate", "verify", "serve"]
 PROGRAM = Path(sys.executable).with_name("pplx-embed")
 
 
@@ -59,7 +59,7 @@ def test_documentation_names_every_command_and_option(command: str, capsys: pyte
     ("argv", "told"),
     [
         ([], "the following arguments are required: COMMAND"),
-        (["serve"], "invalid choice: 'serve'"),
+        (["teach"], "invalid choice: 'teach'"),
         (["search", "tide"], "the following arguments are required: --store"),
         (["search", "tide", "--store", "s", "--limit", "0"], "'0' is not a whole number above 0"),
         (["evaluate", "d", "--chunk-tokens", "many"], "'many' is not a whole number above 0"),

@@ -25,6 +25,7 @@ from .hub import checkpoint_folder, config_folder
 from .identity import Origin, arithmetic
 from .loaded import LoadedCheckpoint
 from .results import Result, split
+from .scheduler import Batches
 from .sequences import TokenSequence
 from .tokenizer import TextTokenizer
 
@@ -217,6 +218,18 @@ class PplxEncoder(EncoderOptions):
             [1, 2]
         """
         return [len(ids) for ids in self._load_tokenizer().encode(check_texts(texts), name="text {}".format)]
+
+    def batches(self) -> Batches:
+        """Return how many forward passes there have been since the weights were loaded, and what was in them.
+
+        Equal encoders share forward passes, and count them together.
+
+        Example:
+            >>> PplxEncoder("miniature-v1").batches()
+            Batches(passes=0, sequences=0, tokens=0)
+        """
+        loaded = self._loaded
+        return Batches() if loaded is None else loaded.scheduler.batches
 
     def check_documents(self, documents: Sequence[Sequence[str]], *, names: Sequence[str] | None = None) -> None:
         """Raise one error for everything that `encode_documents` would refuse; loads the tokenizer, not the weights.

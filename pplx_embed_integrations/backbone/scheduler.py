@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from itertools import chain
+from typing import NamedTuple
 
 import torch
 
@@ -23,7 +24,7 @@ from .backends.base import Pooled, WorkerLostError
 from .devices import release_memory
 from .sequences import TokenSequence, plan_batches
 
-__all__ = ["Receive", "Run", "Scheduler"]
+__all__ = ["Batches", "Receive", "Run", "Scheduler"]
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +34,21 @@ Receive = Callable[[list[TokenSequence], Pooled], None]
 """Takes what `Run` gave for some of a call's sequences; with several batches at a time, from several threads."""
 Slices = Iterable[list[TokenSequence]]
 """A call's sequences as they become ready: the first are computed while the last are still being made."""
+
+
+class Batches(NamedTuple):
+    """What has been run so far.
+
+    Attributes:
+        passes: Forward passes.
+        sequences: Sequences in them.
+        tokens: Tokens in them.
+    """
+
+    passes: int = 0
+    sequences: int = 0
+    tokens: int = 0
+
 
 _AHEAD = 2
 """Slices of a call that wait to be cut into batches, at most."""
@@ -106,11 +122,15 @@ class Scheduler:
         run: Computes a batch; `parallel` threads call it.
         budget: Most tokens in a batch; a longer sequence goes alone.
         parallel: Batches at a time.
+
+    Attributes:
+        batches: What has been run so far.
     """
 
     def __init__(self, run: Run, *, budget: int, parallel: int = 1) -> None:
         self.budget = budget
         self.parallel = parallel
+        self.batches = Batches()
         self._run = run
         self._jobs: deque[_Job] = deque()
         self._lock = threading.Lock()
@@ -210,6 +230,7 @@ class Scheduler:
         except Exception as error:  # noqa: BLE001  (it is handed to the call it belongs to)
             self._recover(parts, error, attempts)
             return
+        self._count([sequence for _, batch in parts for sequence in batch])
         for job, batch in parts:
             count = sum(len(sequence.spans) for sequence in batch)
             own, pooled, failure = pooled[:count], pooled[count:], None
@@ -221,6 +242,12 @@ class Scheduler:
             with self._lock:
                 job.running -= 1
                 job.settle(failure)
+
+    def _count(self, sequences: list[TokenSequence]) -> None:
+        with self._lock:
+            before = self.batches
+            tokens = before.tokens + sum(map(len, sequences))
+            self.batches = Batches(before.passes + 1, before.sequences + len(sequences), tokens)
 
     def _recover(self, parts: _Parts, error: Exception, attempts: int) -> None:
         """Go on after an error: with less at a time, with each call by itself, or once more; else it is the call's."""

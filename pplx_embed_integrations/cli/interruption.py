@@ -14,7 +14,7 @@ import time
 from contextlib import suppress
 from typing import NoReturn
 
-__all__ = ["INTERRUPTED", "end_now", "end_soon_after_ctrl_c"]
+__all__ = ["INTERRUPTED", "end_now", "end_soon_after_ctrl_c", "leave_ctrl_c"]
 
 INTERRUPTED = 130
 _PATIENCE = 5.0
@@ -33,6 +33,12 @@ def end_soon_after_ctrl_c() -> None:
     there.setblocking(False)
     signal.set_wakeup_fd(there.fileno(), warn_on_full_buffer=False)
     threading.Thread(target=_watch, args=(here, there), name="pplx-embed-ctrl-c", daemon=True).start()
+
+
+def leave_ctrl_c() -> None:
+    """Leave Ctrl-C to a command that ends by itself, however long it takes: it finishes what others wait for."""
+    with suppress(ValueError):  # only the main thread has a say in signals
+        signal.set_wakeup_fd(-1)
 
 
 def _watch(here: socket.socket, there: socket.socket) -> None:

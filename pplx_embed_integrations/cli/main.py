@@ -108,6 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_forget(commands)
     _add_evaluate(commands)
     _add_verify(commands)
+    _add_serve(commands)
     return parser
 
 
@@ -195,6 +196,50 @@ def _add_verify(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     command = _add(commands, "verify", "run a published checkpoint on this machine and compare with published figures")
     command.add_argument("model", metavar="MODEL", help="v1-0.6b or context-v1-0.6b; downloaded if not in the cache")
     command.add_argument("--folder", metavar="PATH", help="use this copy of MODEL instead of downloading it")
+
+
+def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    command = _add(
+        commands,
+        "serve",
+        "serve models to other programs over Perplexity's and OpenAI's embeddings APIs; clients written for either run "
+        "after a change of the URL",
+    )
+    command.add_argument(
+        "models",
+        nargs="*",
+        metavar="MODEL",
+        help="a pair (0.6b, 4b, miniature), a checkpoint, a folder, or NAME=FOLDER (default: 0.6b)",
+    )
+    command.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="where to listen (default: 127.0.0.1)")
+    command.add_argument("--port", type=int, default=8080, metavar="N", help="which port, 0 for any (default: 8080)")
+    command.add_argument(
+        "--api-key",
+        action="append",
+        default=[],
+        metavar="KEY",
+        help="what clients must send; may be given several times. Others on this machine can read it: better, put it, "
+        "or several separated by commas, into PPLX_EMBED_API_KEY",
+    )
+    command.add_argument("--no-key", action="store_true", help="listen for other machines though there is no key")
+    _add_option(command, "device", metavar="NAME")
+    _add_option(command, "dtype", metavar="NAME")
+    _add_option(command, "weights", choices=["int8"])
+    _add_option(command, "backend", metavar="NAME")
+    _add_option(command, "max_tokens", type=_positive, metavar="N")
+    _add_option(command, "batch_tokens", type=_positive, metavar="N")
+    _add_option(command, "truncate", action="store_true")
+    limits: list[tuple[str, int, str]] = [
+        ("texts", 2048, "texts or documents in a request"),
+        ("request-tokens", 300_000, "tokens in a request"),
+        ("body-bytes", 8 * 1024 * 1024, "bytes of a request"),
+        ("requests", 1024, "requests that are computed or wait; more are told to come again"),
+    ]
+    for name, default, text in limits:
+        command.add_argument(
+            f"--max-{name}", type=_positive, default=default, metavar="N", help=f"most {text} (default: {default})"
+        )
+    command.add_argument("--verbose", action="store_true", help="tell of each request; never what is in it")
 
 
 def _add_store(command: argparse.ArgumentParser) -> None:
