@@ -181,7 +181,7 @@ class FakeEmbedder:
 
 @lru_cache(maxsize=4096)
 def _direction(key: str, dimension: int) -> npt.NDArray[np.float32]:
-    """Return numbers between -1 and 1 that only look like chance."""
+    """Return pseudo-random numbers between -1 and 1 that depend on the key alone."""
     numbers = np.frombuffer(hashlib.shake_128(key.encode()).digest(dimension), dtype=np.uint8)
     direction: npt.NDArray[np.float32] = numbers.astype(np.float32) / np.float32(127.5) - np.float32(1)
     return direction

@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 class Step(NamedTuple):
-    """One piece of work, in the form for callers who wait and in the form for those who await."""
+    """One piece of work, to be called or to be awaited."""
 
     call: Callable[[], Any]
     acall: Callable[[], Awaitable[Any]]
@@ -33,7 +33,7 @@ def either(call: Callable[..., Any], acall: Callable[..., Awaitable[Any]], *argu
 
 
 def in_worker(work: Callable[..., Any], *arguments: Any) -> Step:
-    """Make a step of work for the processor, which an event loop must not wait for."""
+    """Make a step of blocking work, which runs in a thread where an event loop awaits it."""
     return Step(lambda: work(*arguments), lambda: in_thread(work, *arguments))
 
 

@@ -45,7 +45,7 @@ def overlap(left: str, right: str, *, starts: tuple[int, int] | None = None) -> 
         The number of characters, 0 for none.
 
     Examples:
-        >>> overlap("one sentence about late chunking", "sentence about late chunking and what follows")
+        >>> overlap("one sentence about late chunking", "sentence about late chunking and mean pooling")
         28
         >>> overlap("the end of it", "it starts again")
         0
@@ -70,7 +70,7 @@ def overlap(left: str, right: str, *, starts: tuple[int, int] | None = None) -> 
 
 
 def _repeats(left: str, right: str, shared: int) -> bool:
-    """Whether the shared text, or how it begins, comes again where no overlap would bring it."""
+    """Whether the shared text, or its beginning, comes again in a place that no overlap explains."""
     text = right[:shared]
     return text in left[:-1] or text in right[1:] or text[:MINIMUM_OVERLAP] in text[1:]
 

@@ -1,4 +1,4 @@
-"""The vectors of the queries that were asked last.
+"""A small cache of query vectors: the least recently used goes first.
 
 Knows texts and lists of floats; must not know models, nor what made a vector.
 """
@@ -12,7 +12,7 @@ __all__ = ["QueryCache"]
 
 
 class QueryCache:
-    """Keeps as many vectors as it has room for, and lets the one go that was not asked for longest.
+    """Keeps the vectors of the most recently used texts, up to a given number.
 
     Safe to share between threads. Pickles carry the size, never a vector.
 

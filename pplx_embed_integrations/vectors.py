@@ -184,7 +184,7 @@ def to_lists(codes: Vectors, *, normalize: bool = False) -> list[list[float]]:
 
     A row of int8 codes has at most 255 distinct values, also after division by its norm. So one float object a
     value is shared by the whole row instead of made anew for every element: less time and less memory than
-    `ndarray.tolist()`. Python's cycle collector pauses meanwhile.
+    `ndarray.tolist()`.
 
     Args:
         codes: `[n, d]` int8 (codes or ±1) or float32.

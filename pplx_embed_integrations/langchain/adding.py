@@ -192,25 +192,15 @@ def _from(
 
 @dataclass(frozen=True)
 class _Job:
-    """What goes into a store, and the documents of chunks that it will ask to embed.
+    """What goes into a store, and the documents of chunks that it will ask to embed."""
 
-    Attributes:
-        store: The store or retriever, if there is one yet.
-        given: What its `add_documents` gets: chunks, or whole documents for a retriever that splits.
-        documents: The documents of chunks.
-        embeddings: What they are embedded with.
-        batch_size: How many of `given` go in one call.
-        options: What else `add_documents` gets.
-        in_turn: Whether equal chunks will be asked for in order.
-    """
-
-    store: Any
-    given: list[Document]
+    store: Any  # or a retriever; None before there is one
+    given: list[Document]  # chunks, or whole documents for a retriever that splits
     documents: list[ChunkedDocument]
     embeddings: PplxEmbeddings
     batch_size: int | None
     options: dict[str, Any]
-    in_turn: bool = False
+    in_turn: bool = False  # whether equal chunks will be asked for in order
 
     @classmethod
     def of(

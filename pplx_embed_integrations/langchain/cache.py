@@ -65,10 +65,9 @@ class DocumentCache:
         return [found[key] for key in keys]
 
     def _step(self, name: str, argument: list[Any]) -> Step:
-        """Call the store; never by the asynchronous defaults of its base class, which need a free thread of the loop's.
-
-        All of these may be waiting for a document that this call has begun.
-        """
+        """Call a method of the store, or its asynchronous twin."""
+        # The base class's own twins need a free thread of the event loop's executor, and all its threads may be waiting
+        # for a document that this call has begun.
         work, awork = getattr(self._store, name), getattr(self._store, f"a{name}")
         inherited = getattr(type(self._store), f"a{name}") is getattr(BaseStore, f"a{name}")
         return in_worker(work, argument) if inherited else either(work, awork, argument)

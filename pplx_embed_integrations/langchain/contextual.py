@@ -137,7 +137,7 @@ class Scope:
         self.warn_once("equal", f"{message}: they are taken in the order of the documents")
 
     def miss(self, texts: list[str], *, alone: bool) -> None:
-        """Deal with texts that are no chunks of any open document."""
+        """Handle texts that are not chunks of any open document."""
         first = texts[0]
         if alone and (first in _PROBES or (not self._asked and not self._probed and len(first) <= _LONGEST_PROBE)):
             self._probed = True  # a store asks for the width of a vector before it asks for any chunk

@@ -227,7 +227,7 @@ class PplxEmbeddings(EmbeddingsOptions, NativeForms, Embeddings):
         return lists
 
     def _tell_of_flat_list(self, texts: list[str]) -> None:
-        """Warn, once for each line outside LangChain that brings it about."""
+        """Warn once for each calling line outside LangChain."""
         if len(texts) < 2 or not self.contextual or is_splitting():
             return
         line = calling_line()

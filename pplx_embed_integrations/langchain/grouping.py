@@ -153,7 +153,7 @@ def stamp_of(chunk: Document) -> Stamp | None:
 
 
 class Keys:
-    """Names the document of one chunk after the other.
+    """Names the document of each chunk in turn.
 
     Args:
         group_by: A metadata key, a function of the chunk, or one key per chunk; None for the stamp.

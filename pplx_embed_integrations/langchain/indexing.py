@@ -283,7 +283,7 @@ def _parts(groups: list[str] | None) -> Iterator[list[str] | None]:
 
 
 def _listed(documents: Any) -> Any:
-    """A collection may be shuffled, so it is gathered first; anything else is read as it comes."""
+    """Return a collection as a list, as it may be shuffled; any other iterable is read as it comes."""
     if isinstance(documents, (str, bytes, dict, Document)) or not isinstance(documents, Iterable):
         return check_documents(documents)
     return list(documents) if isinstance(documents, Collection) else documents

@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 class Intake(ABC, Generic[T]):
-    """Reads documents one by one and hands them on in batches, keeping in mind what is refused.
+    """Reads documents one by one, hands them on in batches, and remembers what was refused.
 
     Args:
         documents: A list, or an iterator in which the parts of a document follow each other.
@@ -58,7 +58,7 @@ class Intake(ABC, Generic[T]):
 
     @abstractmethod
     def take(self, document: ChunkedDocument) -> T:
-        """Make of a document what a batch holds."""
+        """Turn a document into what a batch holds."""
 
     def batches(self) -> Iterator[list[T]]:
         """Yield whole documents in batches; when reading fails, first what has been read wholly."""
@@ -114,7 +114,7 @@ class Intake(ABC, Generic[T]):
             )
 
     def refuse(self, message: str) -> None:
-        """Keep in mind that a document was refused."""
+        """Record that a document was refused."""
         self._refused[message] = None
 
     def warn_of_names(self, *, instead: str) -> None:

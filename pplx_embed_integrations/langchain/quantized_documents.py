@@ -30,7 +30,7 @@ _BATCH = 1000
 
 
 class QuantizedDocuments(VectorStore):
-    """What writes: the half of `QuantizedVectorStore` that is no searching."""
+    """The writing half of `QuantizedVectorStore`."""
 
     _embeddings: PplxEmbeddings
     _table: ChunkTable
@@ -187,7 +187,7 @@ class QuantizedDocuments(VectorStore):
         return await self.aadd_texts(*_flat(found), ids=_ids(found, options))
 
     def _are_whole(self, documents: list[Document], options: dict[str, Any]) -> bool:
-        """Tell whether documents are to be taken as wholes, and refuse options that do not exist."""
+        """Tell whether documents go in as whole documents; refuse options that do not exist."""
         options.pop("batch_size", None)  # which LangChain's `index` passes to every store
         refuse({name: value for name, value in options.items() if name not in ("splitter", "group_by", "ids")})
         if options.get("splitter") is not None or options.get("group_by") is not None:

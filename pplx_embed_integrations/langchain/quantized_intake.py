@@ -34,7 +34,7 @@ def keys_of(names: Any) -> list[str]:
 
 
 def flat_chunks(texts: Sequence[str], metadatas: Any, ids: Any) -> list[Chunk]:
-    """Make chunks of texts that stand for themselves.
+    """Turn independent texts into chunks.
 
     Raises:
         InputError: There are not as many metadata or ids as texts.

@@ -28,7 +28,7 @@ _POOL = 4
 
 
 class QuantizedSearches(QuantizedDocuments):
-    """What searches: the half of `QuantizedVectorStore` that is no writing."""
+    """The searching half of `QuantizedVectorStore`."""
 
     def _codes(self, query: str) -> Codes:
         return self._embeddings.biencoder.encode_query(query, quantization="int8")

@@ -41,7 +41,7 @@ _LIKE = 0.5
 
 
 class Arrival(NamedTuple):
-    """How the chunks that bear one key have come.
+    """How the chunks with one key arrived.
 
     Attributes:
         orders: For each time the document came the positions of its chunks, in reading order.
@@ -53,7 +53,7 @@ class Arrival(NamedTuple):
 
 
 def arrange(chunks: Sequence[Document]) -> Arrival:
-    """Find the reading order of the chunks that bear one key.
+    """Find the reading order of the chunks with one key.
 
     The stamp decides; else `start_index`, where it can be offsets in one text, within a page that is a number; else
     the input order stands.
@@ -125,10 +125,8 @@ def _nth(found: list[Any], times: int) -> list[list[int]]:
 
 
 def _second_version(found: list[tuple[str, str, str]]) -> int:
-    """Tell where the chunks begin anew with mostly the same texts; 0 if nowhere.
-
-    One text in two places at the same offset is enough of a sign, two texts in common are without offsets.
-    """
+    """Find where a second version of the document begins; 0 if nowhere."""
+    # One text that comes again at the same offset is sign enough; without offsets it takes two texts.
     where: dict[tuple[str, str], list[int]] = {}
     for index, (text, page, _) in enumerate(found):
         where.setdefault((text, page), []).append(index)
@@ -189,7 +187,7 @@ def distinguishing(metadata: dict[str, Any]) -> dict[str, str]:
 
 
 def owners(chunks: Sequence[Document]) -> dict[str, set[str]]:
-    """Return what in the metadata of a document's chunks says whose it is, or which file."""
+    """Return the metadata of a document's chunks that says whose it is, or which file."""
     found: dict[str, set[str]] = {}
     for chunk in chunks:
         for name, value in chunk.metadata.items():
@@ -228,7 +226,7 @@ class Doubts:
             warn(message)
 
     def look(self, key: Key, chunks: Sequence[Document], *, stamped: bool = False) -> None:
-        """Look at the chunks of a document, in reading order; `stamped` if the stamp has put them together."""
+        """Look at the chunks of a document, in reading order; `stamped` if they were grouped by their stamp."""
         self._documents += 1
         self._chunks += len(chunks)
         self._overlap(key, chunks)

@@ -44,7 +44,7 @@ class Run(Intake[NamedDocument]):
 
     Raises:
         InputError: An option is out of range, or the documents cannot be grouped.
-        InputTypeError: The store is none, or does not embed with PplxEmbeddings.
+        InputTypeError: The store is a retriever, or does not embed with PplxEmbeddings.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class Run(Intake[NamedDocument]):
         return NamedDocument(document, ids)
 
     def _ids(self, document: ChunkedDocument, version: str) -> list[str]:
-        """Name chunks by all that decides their vectors: half of a SHA-256 as a UUID, which every store takes."""
+        """Derive ids from all that decides the vectors: half of a SHA-256 as a UUID, which every store takes."""
         values = [[chunk.metadata.get(name) for name in self._content] for chunk in document.chunks]
         try:
             content = stable_form(values) if self._content else ""
@@ -124,12 +124,12 @@ class Run(Intake[NamedDocument]):
         return ""
 
     def owned(self, batch: Batch) -> list[str]:
-        """Return the new documents that a metadata key names and that say whose they are."""
+        """Return the groups of new documents that are named by a metadata key and say whose they are."""
         named = self._gathering.doubts.named
         return [group_of(each.key.form) for each in batch.new if named and owners(each.chunks).keys() - {named}]
 
     def drop_foreign(self, batch: Batch, stored: list[Document]) -> None:
-        """Leave out, and keep in mind, documents whose name is that of somebody else's document in the store."""
+        """Refuse documents that would replace another owner's document of the same name."""
         key = self._gathering.doubts.named
         there: dict[str, list[Document]] = {}
         for chunk in stored:
@@ -197,7 +197,7 @@ class Run(Intake[NamedDocument]):
 
     @contextmanager
     def retrying(self, batch: Batch, error: StoreError) -> Iterator[Callable[[], AbstractContextManager[None]]]:
-        """Try the documents of a batch one by one, and keep in mind which are refused.
+        """Try the documents of a batch one by one, and record which are refused.
 
         Raises:
             StoreError: All of them are refused, so the store is to blame.

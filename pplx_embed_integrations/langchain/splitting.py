@@ -110,7 +110,7 @@ def split_documents(documents: Iterable[Document], splitter: Any, *, group_by: G
 def chunk_documents(
     documents: list[Document], *, splitter: Any = None, group_by: GroupBy | None = None
 ) -> list[ChunkedDocument]:
-    """Make documents of chunks, and warn of what looks wrong about them.
+    """Group or split documents into documents of chunks, and warn of what looks wrong.
 
     Args:
         documents: Whole documents if there is a splitter, else chunks.
@@ -134,7 +134,7 @@ def chunk_documents(
 
 
 class Gathering:
-    """Gathers the parts of each document out of a stream: its pages, or its chunks.
+    """Gathers the parts of each document from a stream: its pages, or its chunks.
 
     Args:
         documents: A list, whose documents may be shuffled, or an iterator, where the parts of one follow each other.

@@ -1,4 +1,4 @@
-"""A vector index whose chunks were embedded in the context of their document, all the life of the document.
+"""A vector index whose chunks are embedded in the context of their document, for the whole life of the document.
 
 Knows LlamaIndex's methods for indexes, which it offers in both forms; must not know how a change is made.
 """

@@ -1,4 +1,4 @@
-"""What an ingestion cache knows a pair of models by: in place of names and paths, the weights they stand for.
+"""How an ingestion cache identifies a pair of models: by their weights, not by names and paths.
 
 Knows the identities of both sides and how a dictionary spells them; must not know LlamaIndex.
 """
@@ -46,7 +46,7 @@ def spelled_out(pair: PplxBiEncoder) -> dict[str, Any]:
 
 
 def located(data: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Put the names and folders back for which content stands in a dictionary.
+    """Replace content in a dictionary by the names and folders that it stands for.
 
     Args:
         data: What `spelled_out` gave, among other options.

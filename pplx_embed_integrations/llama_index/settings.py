@@ -1,4 +1,4 @@
-"""What stands in for what a caller leaves out: LlamaIndex's Settings, and a splitter whose chunks do not overlap.
+"""Defaults for what a caller leaves out: LlamaIndex's Settings, and a splitter whose chunks do not overlap.
 
 Knows Settings and its defaults; must not know indexes or stores.
 """

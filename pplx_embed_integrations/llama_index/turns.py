@@ -1,4 +1,4 @@
-"""Turns: who works on the same thing works one after the other, in threads and on event loops alike.
+"""Turns: work on the same thing runs one after the other, in threads and on event loops alike.
 
 Knows keys, threads and event loops; must not know what the keys stand for.
 """
@@ -27,7 +27,7 @@ class _Turn(NamedTuple):
 
 
 class Turns:
-    """A queue for each key; a caller that asks for several keys gets them together, so that nobody waits in a circle.
+    """A queue for each key; a caller that asks for several keys gets them together, so that there is no deadlock.
 
     Example:
         >>> from pplx_embed_integrations.flow import run
