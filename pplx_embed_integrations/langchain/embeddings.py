@@ -43,7 +43,7 @@ class PplxEmbeddings(EmbeddingsOptions, NativeForms, Embeddings):
     Objects are immutable, safe to share between threads and tasks, and load nothing before the first vector. Pickles
     carry the options, neither weights nor the cache.
 
-    Attributes:
+    Args:
         **options: By name; every one is in the tables of options on the pages of both frameworks.
         cache: A `ByteStore` in which document vectors are kept; a document found there is not embedded again.
 
