@@ -127,7 +127,7 @@ def test_help_needs_no_heavy_import() -> None:
         "import sys; from pplx_embed_integrations.cli import main\n"
         "try: main(['index', '--help'])\n"
         "except SystemExit: pass\n"
-        "heavy = {'torch', 'transformers', 'langchain_core', 'qdrant_client', 'numpy'} & set(sys.modules)\n"
+        "heavy = {'torch', 'transformers', 'langchain_core', 'lancedb', 'numpy'} & set(sys.modules)\n"
         "sys.exit(str(sorted(heavy)) if heavy else 0)"
     )
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)

@@ -1,5 +1,6 @@
 """Folders as they are on old shares: what is read, what is left out, and that what cannot be read is never deleted."""
 
+import json
 import os
 import shutil
 import socket
@@ -7,8 +8,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import lancedb
 import pytest
-from qdrant_client import QdrantClient
 
 from pplx_embed_integrations.cli import folder as folder_module
 from pplx_embed_integrations.cli import main
@@ -38,10 +39,9 @@ def index(tmp_path: Path, replica_v1: Path) -> Run:
 @pytest.fixture
 def sources(tmp_path: Path) -> Callable[[], list[str]]:
     def read() -> list[str]:
-        client = QdrantClient(path=str(tmp_path / "store"))
-        points, _ = client.scroll("documents", limit=1000)
-        client.close()
-        return sorted(point.payload["metadata"]["source"] for point in points)
+        table = lancedb.connect(str(tmp_path / "store")).open_table("documents")
+        rows = table.search().where("id IS NOT NULL").select(["metadata"]).to_list()
+        return sorted(json.loads(row["metadata"])["source"] for row in rows)
 
     return read
 

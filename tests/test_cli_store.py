@@ -2,7 +2,6 @@
 
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
@@ -10,10 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from qdrant_client.local.persistence import CollectionPersistence
 
 from pplx_embed_integrations import EncodingError, PplxEncoder
 from pplx_embed_integrations.cli import main
+from pplx_embed_integrations.stores.handle import Handle
 
 PROGRAM = str(Path(sys.executable).with_name("pplx-embed"))
 
@@ -62,56 +61,66 @@ def test_limits_are_checked_before_the_store_is_made(
     assert not (notes.parent / "store").exists()
 
 
-def meta_is_no_json(store: Path) -> None:
-    (store / "meta.json").write_text("{")
+def manifest_is_torn(table: Path) -> None:
+    for file in (table / "_versions").iterdir():
+        file.write_bytes(file.read_bytes()[:20])
 
 
-def meta_is_another(store: Path) -> None:
-    (store / "meta.json").write_text('{"collections": {"documents": {"vectors": 7}}, "aliases": {}}')
+def manifest_is_none(table: Path) -> None:
+    for file in (table / "_versions").iterdir():
+        file.write_bytes(b"no manifest" * 100)
 
 
-def meta_is_empty(store: Path) -> None:
-    (store / "meta.json").write_bytes(b"")
+def data_is_missing(table: Path) -> None:
+    for file in (table / "data").iterdir():
+        file.unlink()
 
 
-def database_is_none(store: Path) -> None:
-    (store / "collection" / "documents" / "storage.sqlite").write_bytes(b"no database" * 1000)
+def data_is_empty(table: Path) -> None:
+    for file in (table / "data").iterdir():
+        file.write_bytes(b"")
 
 
-def point_is_none(store: Path) -> None:
-    with sqlite3.connect(store / "collection" / "documents" / "storage.sqlite") as database:
-        database.execute("UPDATE points SET point = x'80'")
-    database.close()
-
-
-@pytest.mark.parametrize("damage", [meta_is_no_json, meta_is_another, meta_is_empty, database_is_none, point_is_none])
+@pytest.mark.parametrize("damage", [manifest_is_torn, manifest_is_none, data_is_missing, data_is_empty])
 def test_a_damaged_store_is_told_in_one_line(
     damage: Callable[[Path], None], notes: Path, replica_v1: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     store = notes.parent / "store"
     index(notes, "--model", replica_v1)
-    damage(store)
+    damage(store / "documents.lance")
     capsys.readouterr()
     for command in (["search", "rivers"], ["index", str(notes)], ["forget", str(notes)]):
         assert main([*command, "--store", str(store)]) == 2
         error = capsys.readouterr().err
         assert error.count("\n") == 1
-        assert f"the store {store} is damaged" in error
+        assert f"the table 'documents' in {store} failed: a file of it is missing or damaged" in error
 
 
 @pytest.mark.parametrize(
-    "words", ["database or disk is full", "attempt to write a readonly database", "disk I/O error"]
+    ("words", "told"),
+    [
+        ("LanceError(IO): No space left on device (os error 28)", "the disk is full; free some space"),
+        ("LanceError(IO): Permission denied (os error 13)", "it may not be written or read by this user"),
+        ("LanceError(IO): Read-only file system (os error 30)", "it lies on a read-only file system"),
+    ],
 )
 def test_a_disk_that_refuses_is_told_in_one_line(
-    words: str, notes: Path, replica_v1: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    words: str,
+    told: str,
+    notes: Path,
+    replica_v1: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def refuse(self: CollectionPersistence, point: object) -> None:
-        raise sqlite3.OperationalError(words)
+    def refuse(self: Handle, rows: object) -> None:
+        raise RuntimeError(words)
 
     with monkeypatch.context() as full:
-        full.setattr(CollectionPersistence, "persist", refuse)
+        full.setattr(Handle, "merge", refuse)
         assert index(notes, "--model", replica_v1) == 2
-    assert f"failed: {words}; look at its disk" in capsys.readouterr().err
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("pplx-embed: error: writing the table 'documents' in ")
+    assert told in error
     assert index(notes, "--model", replica_v1) == 0
 
 
@@ -145,8 +154,7 @@ def test_one_ctrl_c_ends_the_program_and_the_next_run_goes_on(
     (notes / "z.txt").write_text(lines)
     command = [PROGRAM, "index", notes, "--store", store, "--model", replica_context_v1, "--chunk-tokens", "48"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as job:
-        database = store / "collection" / "documents" / "storage.sqlite"
-        while job.poll() is None and not database.exists():
+        while job.poll() is None and not (store / "documents.lance" / "data").exists():  # made with the first chunks
             time.sleep(0.05)
         job.send_signal(signal.SIGINT)
         assert job.wait(60) == 130

@@ -26,7 +26,7 @@ from .identity import Origin, arithmetic
 from .loaded import LoadedCheckpoint
 from .results import Result, split
 from .scheduler import Batches
-from .sequences import TokenSequence
+from .sequences import TokenSequence, Window, plan_windows
 from .tokenizer import TextTokenizer
 
 if TYPE_CHECKING:
@@ -230,6 +230,16 @@ class PplxEncoder(EncoderOptions):
         """
         loaded = self._loaded
         return Batches() if loaded is None else loaded.scheduler.batches
+
+    def windows(self, lengths: Sequence[int]) -> list[Window]:
+        """Return in which passes a document is read whose chunks have so many tokens; loads the tokenizer at most.
+
+        Example:
+            >>> PplxEncoder("miniature-context-v1", max_tokens=14).windows([4, 4, 4, 4])
+            [Window(start=0, end=3, owned=(0, 1)), Window(start=1, end=4, owned=(2, 3))]
+        """
+        prompt = self._load_tokenizer().prompts["document"]
+        return plan_windows(lengths, max_tokens=self._longest - len(prompt))
 
     def check_documents(self, documents: Sequence[Sequence[str]], *, names: Sequence[str] | None = None) -> None:
         """Raise one error for everything that `encode_documents` would refuse; loads the tokenizer, not the weights.

@@ -1,4 +1,4 @@
-"""`pplx-embed index`: a folder into a Qdrant collection, embedding only what the collection does not hold yet.
+"""`pplx-embed index`: a folder into a collection, embedding only what the collection does not hold yet.
 
 Knows in which order things are read, checked, loaded and made, and what is reported; must not know how a file becomes
 chunks.
@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING
 from ..errors import InputError
 from .folder import LeftOut, Listing, list_folder, read_file
 from .job import Found, Job, Plan
-from .store import Collection, check_name, check_place, local_path, open_store, store_exists
+from .store import check_name, check_place, collections, local_path, make_collection, open_collection
 from .terminal import shown
 
 if TYPE_CHECKING:
-    from ..langchain import PplxEmbeddings
+    from ..biencoder import PplxBiEncoder
+    from ..stores import ChunkTable
+    from .recorded import Record
 
 __all__ = ["run"]
 
@@ -34,48 +36,52 @@ def run(arguments: argparse.Namespace) -> int:
     check_place(arguments.store, create=True)
     listing = list_folder(arguments.directory, include=arguments.include or (), except_for=local_path(arguments.store))
     files = _survey(listing)
-    embeddings = None
-    if not store_exists(arguments.store):  # what is wrong is said before a folder is made
-        _refuse_nothing(files, listing, arguments)
-        embeddings = _loaded(arguments)
-    with open_store(arguments.store, arguments.collection, create=True) as collection:
-        return _index(arguments, collection, listing, files, embeddings)
-
-
-def _index(
-    arguments: argparse.Namespace,
-    collection: Collection,
-    listing: Listing,
-    files: list[Found],
-    embeddings: PplxEmbeddings | None,
-) -> int:
-    from .recorded import embeddings_of, requested
-
-    bound = collection.record() if collection.exists() else None
-    if bound is not None and collection.is_empty():
-        bound = None  # by a run that stored nothing: nothing has to agree with it
-    if bound is None:
-        _refuse_nothing(files, listing, arguments)
-        embeddings = embeddings or _loaded(arguments)
-    record = requested(arguments, bound)
-    embeddings = embeddings or embeddings_of(record)
-    if bound is None:
-        collection.create(dimension=embeddings.biencoder.dimension, record=record)
-    folder = arguments.name or folder_name(arguments.directory)
-    job = Job(folder, collection, embeddings, record["chunk_tokens"])
+    pair, table, record = _opened(arguments, listing, files)
+    job = Job(folder_name(arguments.directory, arguments.name), table, pair, record["chunk_tokens"])
     plan = job.plan(files, listing, allow_removal=arguments.allow_removal)
     _tell_of_other_folders(job.moved())
     if plan.todo:
-        print(f"Loading {shown(embeddings.biencoder.document.checkpoint.name)} …", file=sys.stderr, flush=True)
-        embeddings.biencoder.document.load()
+        print(f"Loading {shown(pair.document.checkpoint.name)} …", file=sys.stderr, flush=True)
+        pair.document.load()
     done = job.carry_out(plan)
     return _report(plan, listing, done, arguments)
 
 
-def folder_name(directory: str) -> str:
-    """Return what a folder is called in a collection, unless it is given a name: its absolute path."""
-    path = Path(directory).resolve()
-    return str(path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+def _opened(
+    arguments: argparse.Namespace, listing: Listing, files: list[Found]
+) -> tuple[PplxBiEncoder, ChunkTable, Record]:
+    """Open the collection with the models that it records, or make it; what is wrong is said before it is made."""
+    from .recorded import check_arithmetic, made_by, pair_of, requested
+
+    there = arguments.collection in collections(arguments.store)
+    table = open_collection(arguments.store, arguments.collection) if there else None
+    if table is not None and table.count():
+        record = requested(arguments, table.record.notes)
+        pair = pair_of(record)
+        check_arithmetic(table.record.made_by, pair, arguments.collection)
+        return pair, table, record
+    _refuse_nothing(files, listing, arguments)
+    record = requested(arguments, None)
+    pair = pair_of(record)
+    pair.document.load()  # a model that cannot be loaded, or downloaded, binds no store
+    if table is not None and (table.record.notes, table.record.made_by) != (record, made_by(pair)):
+        table.drop()  # made by a run that stored nothing: nothing has to agree with it
+    table = make_collection(
+        arguments.store,
+        arguments.collection,
+        made_by=made_by(pair),
+        dimensions=pair.dimension,
+        keep="both" if record["quantization"] == "int8" else "bits",
+        notes=record,
+    )
+    return pair, table, record
+
+
+def folder_name(directory: str, name: str | None = None) -> str:
+    """Return what a folder is called in a collection: the name that it was given, else its absolute path."""
+    return (
+        (name or str(Path(directory).resolve())).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    )
 
 
 def _survey(listing: Listing) -> list[Found]:
@@ -88,15 +94,6 @@ def _survey(listing: Listing) -> list[Found]:
         else:
             found.append(Found(file, hashlib.sha256(content.text.encode()).hexdigest(), len(content.text)))
     return found
-
-
-def _loaded(arguments: argparse.Namespace) -> PplxEmbeddings:
-    """Load what a new collection is to be made with: one that cannot be loaded, or downloaded, binds no store."""
-    from .recorded import embeddings_of, requested
-
-    embeddings = embeddings_of(requested(arguments, None))
-    embeddings.biencoder.document.load()
-    return embeddings
 
 
 def _refuse_nothing(files: list[Found], listing: Listing, arguments: argparse.Namespace) -> None:
@@ -133,7 +130,7 @@ def _report(plan: Plan, listing: Listing, done: int, arguments: argparse.Namespa
     kept = {entry.source for entry in plan.kept}
     _list("Left out {}:", [entry for entry in listing.left_out + plan.failed if entry.source not in kept])
     _list("Kept what the collection holds of {} files:", plan.kept)
-    removed = f", {plan.removed} removed" if plan.removed else ""
+    removed = f", {len(plan.gone)} removed" if plan.gone else ""
     print(f"{done} files indexed, {plan.unchanged} unchanged{removed}; collection {shown(arguments.collection)!r}.")
     if missing:
         print(f"Stopped before {missing} files were indexed. Run the same command again to go on.")

@@ -1,36 +1,42 @@
 """One folder into one collection: what is missing, and how it is embedded and stored a piece at a time.
 
 Knows what makes a file's chunks complete and current, and that what could not be read is never deleted; must not know
-options or how chunks are embedded.
+options or tables' insides.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import uuid
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import accumulate, pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from ..errors import InputError
 from .folder import FoundFile, LeftOut, Listing, TextFile, read_file
-from .progress import progress
-from .splitting import Chunk, Splitter
-from .store import Collection
+from .progress import Progress, progress
+from .splitting import Chunk as Part
+from .splitting import Splitter
 from .terminal import shown
 
 if TYPE_CHECKING:
-    from langchain_core.documents import Document
+    from ..backbone.sequences import Window
+    from ..biencoder import PplxBiEncoder
+    from ..stores import Chunk, ChunkTable, StoredDocument
+    from ..vectors import Vectors
 
-    from ..langchain import PplxEmbeddings
+__all__ = ["Found", "Job", "Plan", "files_of"]
 
-__all__ = ["Found", "Job", "Plan"]
-
-_KEYS = ["folder", "source", "content", "chunks"]
-"""Metadata of every chunk that tell whether its file is complete and current."""
 _TOGETHER = 64
 """Chunks that are embedded and stored in one go, unless one pass over a long file holds more."""
+_UNFINISHED = "unfinished"
+"""Metadata of chunks that were stored before the rest of their long file."""
 
 
 @dataclass(frozen=True)
@@ -48,35 +54,47 @@ class Plan:
 
     Attributes:
         todo: Files whose chunks are not there, or not all of them.
-        stored: For each source the ids of its chunks.
+        held: How many files of the folder the collection holds.
         unchanged: How many files need nothing.
-        gone: Sources that were deleted.
+        gone: For sources that were deleted, the keys of their documents.
         kept: Sources that are missing for another reason, with the reason.
         failed: Files that could not be read when their turn came.
     """
 
     todo: list[Found] = field(default_factory=list)
-    stored: dict[str, set[str]] = field(default_factory=dict)
+    held: int = 0
     unchanged: int = 0
-    gone: list[str] = field(default_factory=list)
+    gone: dict[str, str] = field(default_factory=dict)
     kept: list[LeftOut] = field(default_factory=list)
     failed: list[LeftOut] = field(default_factory=list)
 
-    @property
-    def removed(self) -> int:
-        """How many files' chunks are deleted."""
-        return len(self.gone)
+
+@dataclass(frozen=True)
+class _CutFile:
+    """A file in chunks, and the windows in which they are embedded."""
+
+    source: str
+    document: StoredDocument
+    windows: list[Window]
+    characters: list[int]
+    """What each chunk counts for, up to where the next one begins."""
 
 
-@dataclass
-class _Batch:
-    """Chunks that are embedded together, those of them that are stored, and the files that are then complete."""
+def files_of(keys: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Sort the keys of a collection's documents by folder and by source; what others put there has neither.
 
-    together: list[Document] = field(default_factory=list)
-    new: list[Document] = field(default_factory=list)
-    characters: int = 0
-    outdated: list[str] = field(default_factory=list)
-    files: int = 0
+    Example:
+        >>> files_of(['["/notes", "a.txt"]', "ada"])
+        {'/notes': {'a.txt': '["/notes", "a.txt"]'}}
+    """
+    folders: dict[str, dict[str, str]] = {}
+    for key in keys:
+        try:
+            folder, source = json.loads(key)
+        except ValueError:
+            continue
+        folders.setdefault(str(folder), {})[str(source)] = key
+    return folders
 
 
 class Job:
@@ -84,13 +102,13 @@ class Job:
 
     Args:
         folder: What the folder is called; a collection may hold several.
-        collection: Where the chunks go.
-        embeddings: What embeds them.
+        table: Where the chunks go.
+        pair: What embeds them.
         chunk_tokens: Longest chunk.
     """
 
-    def __init__(self, folder: str, collection: Collection, embeddings: PplxEmbeddings, chunk_tokens: int) -> None:
-        self._folder, self._collection, self._embeddings = folder, collection, embeddings
+    def __init__(self, folder: str, table: ChunkTable, pair: PplxBiEncoder, chunk_tokens: int) -> None:
+        self._folder, self._table, self._pair = folder, table, pair
         self._chunk_tokens = chunk_tokens
         self._folders: set[str] = set()
 
@@ -102,33 +120,43 @@ class Job:
             listing: What is in the folder.
             allow_removal: Whether more than half of the files may go, and what was in a folder or file that is empty.
         """
-        stored: dict[str, dict[str, dict[str, Any]]] = {}
-        for key, metadata in self._collection.points(_KEYS):
-            self._folders.add(str(metadata.get("folder")))
-            if metadata.get("folder") == self._folder:
-                stored.setdefault(str(metadata.get("source")), {})[key] = metadata
-        plan = Plan(stored={source: set(chunks) for source, chunks in stored.items()})
+        counts = self._table.documents()
+        folders = files_of(counts)
+        self._folders = set(folders)
+        held = folders.get(self._folder, {})
+        contents = self._contents(counts)
+        plan = Plan(held=len(held))
         for found in files:
-            chunks = stored.pop(found.file.source, {})
-            current = [metadata for metadata in chunks.values() if metadata.get("content") == found.content]
-            if current and len(current) == len(chunks) == current[0].get("chunks"):
+            key = held.pop(found.file.source, "")
+            if contents.get(key) == found.content:
                 plan.unchanged += 1
             else:
                 plan.todo.append(found)
-        self._sort_missing(plan, sorted(stored), listing, allow_removal=allow_removal)
+        self._sort_missing(plan, held, listing, allow_removal=allow_removal)
         return plan
 
-    def _sort_missing(self, plan: Plan, missing: list[str], listing: Listing, *, allow_removal: bool) -> None:
-        for source, reason in listing.why_missing(missing):
+    def _contents(self, counts: Mapping[str, int]) -> dict[str, str]:
+        """Return the hash of the content of each document that is there as a whole."""
+        contents: dict[str, str] = {}
+        firsts = self._table.get(where="position = 0")
+        often = Counter(hit.document for hit in firsts)
+        for hit in firsts:
+            whole = counts.get(hit.document) == hit.metadata.get("chunks") and _UNFINISHED not in hit.metadata
+            if whole and often[hit.document] == 1:
+                contents[hit.document] = str(hit.metadata.get("content"))
+        return contents
+
+    def _sort_missing(self, plan: Plan, missing: dict[str, str], listing: Listing, *, allow_removal: bool) -> None:
+        for source, reason in listing.why_missing(sorted(missing)):
             if reason is None or (allow_removal and reason.kind == "empty"):
-                plan.gone.append(source)
+                plan.gone[source] = missing[source]
             else:
                 hint = "; if that is meant, add --allow-removal" if reason.kind == "empty" else ""
                 plan.kept.append(LeftOut(source, f"{reason.reason}{hint}", reason.kind))
-        if len(plan.gone) * 2 > len(plan.stored) and not allow_removal:
-            told = f"gone, and more than half of the {len(plan.stored)} files; if that is meant, add --allow-removal"
+        if len(plan.gone) * 2 > plan.held and not allow_removal:
+            told = f"gone, and more than half of the {plan.held} files; if that is meant, add --allow-removal"
             plan.kept += [LeftOut(source, told, "empty") for source in plan.gone]
-            plan.gone = []
+            plan.gone = {}
 
     def moved(self) -> list[str]:
         """Return folders of the collection that are not there any more, if this one is new to it."""
@@ -137,120 +165,120 @@ class Job:
         return sorted(name for name in self._folders if os.path.isabs(name) and not os.path.lexists(name))  # noqa: PTH117
 
     def carry_out(self, plan: Plan) -> int:
-        """Store what is missing, a batch at a time, and return how many files were; fewer if interrupted.
+        """Store what is missing, some files at a time, and return how many files were; fewer if interrupted.
 
-        New chunks are stored before old ones are deleted, so that a file can be found at any time. What is stored when
-        Ctrl-C comes stays, a long file's finished part included, and the next run goes on from there.
+        A file's old chunks are there until its new ones are, in one version of the table. Of a long file each window
+        is stored as soon as it is embedded, so the next run goes on from there.
         """
-        self._collection.delete([key for source in plan.gone for key in plan.stored[source]])
-        done = 0
+        self._table.delete(documents=list(plan.gone.values()))
         if not plan.todo:
-            return done
+            return 0
+        done = 0
+        waiting: list[_CutFile] = []
         with progress(sum(found.characters for found in plan.todo), "Indexing") as bar:
             try:
-                for batch in self._batches(plan):
-                    self._add(batch)
-                    self._collection.delete(batch.outdated)
-                    done += batch.files
-                    bar.update(batch.characters)
+                for found in plan.todo:
+                    file = read_file(found.file)
+                    if isinstance(file, LeftOut):
+                        plan.failed.append(file)
+                        continue
+                    cut = self._cut(file)
+                    chunks = sum(len(other.document.chunks) for other in (*waiting, cut))
+                    if waiting and (chunks > _TOGETHER or len(cut.windows) > 1):
+                        done += self._store(waiting, bar)
+                        waiting = []
+                    if len(cut.windows) > 1:
+                        done += self._store_long(cut, bar)
+                    else:
+                        waiting.append(cut)
+                done += self._store(waiting, bar)
             except KeyboardInterrupt:
                 pass
         return done
 
-    def _batches(self, plan: Plan) -> Iterator[_Batch]:
-        """Cut files into chunks, gather small files, each whole, and take long ones a window at a time."""
-        batch = _Batch()
-        for found in plan.todo:
-            file = read_file(found.file)
-            if isinstance(file, LeftOut):
-                plan.failed.append(file)
-                continue
-            stored = plan.stored.get(file.source, set())
-            pieces = self._pieces(file, stored)
-            if batch.together and (len(pieces) > 1 or len(batch.together) + len(pieces[0].together) > _TOGETHER):
-                yield batch
-                batch = _Batch()
-            if len(pieces) > 1:
-                yield from pieces
-                continue
-            batch.together += pieces[0].together
-            batch.new += pieces[0].new
-            batch.characters += pieces[0].characters
-            batch.outdated += pieces[0].outdated
-            batch.files += 1
-        if batch.files:
-            yield batch
+    def _store(self, files: list[_CutFile], bar: Progress) -> int:
+        """Store files as wholes, together."""
+        if files:
+            vectors = self._encode([file.document.texts for file in files], [file.source for file in files])
+            self._table.replace([file.document for file in files], vectors)
+            bar.update(sum(sum(file.characters) for file in files))
+        return len(files)
 
-    def _pieces(self, file: TextFile, stored: set[str]) -> list[_Batch]:
-        """Return a file's chunks in the windows in which they are embedded, less the windows that are stored."""
-        encoder = self._embeddings.biencoder.document
+    def _store_long(self, file: _CutFile, bar: Progress) -> int:
+        """Store a file's windows as they come, less those that are there, and then the file in their place."""
+        document = file.document
+        vectors = self._held_vectors(document)
+        for window in file.windows:
+            missing = any(number not in vectors for number in window.owned)
+            if missing:
+                [matrix] = self._encode([document.texts[window.start : window.end]], [file.source])
+                vectors |= {number: matrix[number - window.start] for number in window.owned}
+            if missing and window is not file.windows[-1]:
+                owned = [document.chunks[number] for number in window.owned]
+                self._table.upsert(
+                    [replace(chunk, metadata={**chunk.metadata, _UNFINISHED: True}) for chunk in owned],
+                    np.stack([vectors[number] for number in window.owned]),
+                    documents=[document.key] * len(owned),
+                    positions=window.owned,
+                )
+            bar.update(sum(file.characters[number] for number in window.owned))
+        self._table.replace([document], [np.stack([vectors[number] for number in range(len(document.chunks))])])
+        return 1
+
+    def _held_vectors(self, document: StoredDocument) -> dict[int, Vectors]:
+        """Read the vectors of chunks of this very content, by their place."""
+        places = {chunk.id: place for place, chunk in enumerate(document.chunks)}
+        held = self._table.get(documents=[document.key], with_vectors=True)
+        return {places[hit.id]: hit.vector for hit in held if hit.id in places and hit.vector is not None}
+
+    def _cut(self, file: TextFile) -> _CutFile:
+        from ..stores import StoredDocument
+
+        encoder = self._pair.document
         splitter = Splitter(chunk_tokens=self._chunk_tokens, count_tokens=encoder.count_tokens, markdown=file.markdown)
         parts = list(splitter.split(file.text))
-        chunks = self._documents(file, parts)
         borders = [0, *(part.start for part in parts[1:]), len(file.text)]
-        pieces = [
-            _Batch(chunks[start:end], [chunks[i] for i in owned], sum(borders[i + 1] - borders[i] for i in owned))
-            for start, end, owned in self._windows(parts)
-        ]
-        missing = [piece for piece in pieces if not {chunk.id for chunk in piece.new} <= stored] or [_Batch()]
-        missing[0].characters += len(file.text) - sum(piece.characters for piece in missing)
-        missing[-1].files = 1
-        missing[-1].outdated = sorted(stored - {str(chunk.id) for chunk in chunks})
-        return missing
+        return _CutFile(
+            source=file.source,
+            document=StoredDocument(
+                json.dumps([self._folder, file.source], ensure_ascii=False), self._chunks(file, parts)
+            ),
+            windows=self._windows(parts),
+            characters=[end - start for start, end in pairwise(borders)],
+        )
 
-    def _windows(self, parts: list[Chunk]) -> Iterator[tuple[int, int, tuple[int, ...]]]:
-        """Yield what is read together, as the encoder itself would read it, and the chunks that it owns."""
-        if not self._embeddings.contextual:
-            for start in range(0, len(parts), _TOGETHER):
-                end = min(start + _TOGETHER, len(parts))
-                yield start, end, tuple(range(start, end))
-            return
-        from ..backbone.sequences import plan_windows
+    def _windows(self, parts: list[Part]) -> list[Window]:
+        """Return what is read together, as the encoder itself would read it, and the chunks that it owns."""
+        if self._pair.contextual:
+            windows: list[Window] = self._pair.document.windows([part.tokens for part in parts])
+            return windows
+        from ..backbone.sequences import Window
 
-        lengths = [part.tokens for part in parts]
-        document = self._embeddings.biencoder.document
-        longest = document.max_tokens or document.checkpoint.max_tokens
-        for window in plan_windows(lengths, max_tokens=longest):
-            yield window.start, window.end, window.owned
+        starts = range(0, len(parts), _TOGETHER)
+        ends = [min(start + _TOGETHER, len(parts)) for start in starts]
+        return [Window(start, end, tuple(range(start, end))) for start, end in zip(starts, ends, strict=True)]
 
-    def _documents(self, file: TextFile, parts: list[Chunk]) -> list[Document]:
-        from langchain_core.documents import Document
+    def _chunks(self, file: TextFile, parts: list[Part]) -> list[Chunk]:
+        """Name each chunk after the whole content, on which its vector depends."""
+        from ..stores import Chunk
 
         content = hashlib.sha256(file.text.encode()).hexdigest()
         common = {"folder": self._folder, "source": file.source, "content": content, "chunks": len(parts)}
-        documents, line, counted = [], 1, 0
+        chunks, line, counted = [], 1, 0
         for part in parts:
             line += file.text.count("\n", counted, part.start)
             counted = part.start
             identity = "\0".join([self._folder, file.source, content, str(part.start), str(len(part.text))])
             metadata = {**common, "start_index": part.start, **({"line": line} if file.as_is else {})}
-            key = str(uuid.uuid5(uuid.NAMESPACE_URL, identity))
-            documents.append(Document(part.text, id=key, metadata=metadata))
-        return documents
+            chunks.append(Chunk(str(uuid.uuid5(uuid.NAMESPACE_URL, identity)), part.text, metadata))
+        return chunks
 
-    def _add(self, batch: _Batch) -> None:
-        if not batch.new:
-            return
+    def _encode(self, windows: list[list[str]], sources: list[str]) -> list[Vectors]:
+        """Embed windows, each in context if the model can."""
         try:
-            vectors = self._vectors(batch)
+            if self._pair.contextual:
+                return self._pair.encode_documents(windows)
+            rows = self._pair.encode_texts([text for texts in windows for text in texts])
+            return np.split(rows, list(accumulate(map(len, windows)))[:-1])
         except InputError as error:
-            sources = ", ".join(sorted({shown(chunk.metadata["source"]) for chunk in batch.new}))
-            raise InputError(f"in {sources}: {error}") from error
-        self._collection.add(batch.new, [vectors[str(chunk.id)] for chunk in batch.new])
-
-    def _vectors(self, batch: _Batch) -> dict[str, list[float]]:
-        """Embed a batch; of one file it holds a single window, so that a source is a document."""
-        if not self._embeddings.contextual:
-            found = self._embeddings.embed_documents([chunk.page_content for chunk in batch.together])
-            return {str(chunk.id): vector for chunk, vector in zip(batch.together, found, strict=True)}
-        windows: dict[str, list[Document]] = {}
-        for chunk in batch.together:
-            windows.setdefault(chunk.metadata["source"], []).append(chunk)
-        matrices = self._embeddings.embed_document_chunks(
-            [[chunk.page_content for chunk in chunks] for chunks in windows.values()]
-        )
-        return {
-            str(chunk.id): vector
-            for chunks, matrix in zip(windows.values(), matrices, strict=True)
-            for chunk, vector in zip(chunks, matrix, strict=True)
-        }
+            raise InputError(f"in {', '.join(sorted(map(shown, sources)))}: {error}") from error

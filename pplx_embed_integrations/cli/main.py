@@ -124,8 +124,8 @@ def _add_index(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     command = _add(
         commands,
         "index",
-        "index a folder's text and Markdown files into Qdrant, each chunk with its document's context; run it again "
-        "after changes, or after an interruption, and only what is missing is embedded",
+        "index a folder's text and Markdown files, each chunk with its document's context; run it again after changes, "
+        "or after an interruption, and only what is missing is embedded",
     )
     command.add_argument("directory", metavar="DIR", help="the folder; files are read below it at any depth")
     _add_store(command)
@@ -150,9 +150,7 @@ def _add_index(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     _add_model(command, default="0.6b, or what the collection was made with")
     _add_option(command, "dimensions", type=int, metavar="N")
-    # Stores of floats take no packed bits.
-    forms = [form for form in options_of(BiEncoderOptions)["quantization"].choices if form != "ubinary"]
-    _add_option(command, "quantization", choices=[*forms, "none"])
+    _add_option(command, "quantization", choices=["int8", "binary"])
     command.add_argument("--chunk-tokens", type=_positive, metavar="N", help="longest chunk in tokens (default: 256)")
 
 
@@ -246,9 +244,8 @@ def _add_store(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--store",
         required=True,
-        metavar="PATH|URL",
-        help="a folder (Qdrant runs inside this program) or the URL of a Qdrant server or cluster; its key is read "
-        "from QDRANT_API_KEY",
+        metavar="PATH",
+        help="a folder, or object storage such as s3://bucket/folder, whose keys are read from the environment",
     )
     command.add_argument(
         "--collection", default="documents", metavar="NAME", help="collection in the store (default: documents)"

@@ -1,22 +1,23 @@
 """What ties a collection's vectors to the models that made them: recorded when it is made, compared ever after.
 
-Knows which options decide a vector and how to tell one checkpoint from another; must not know files or Qdrant.
+Knows which options decide a vector and how to tell one checkpoint from another; must not know files or tables.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ..backbone import PplxEncoder
 from ..biencoder import PplxBiEncoder
 from ..checkpoints import list_checkpoints
-from ..embedder import checkpoint_of
+from ..embedder import checkpoint_of, differences
 from ..errors import CheckpointError, InputError
-from ..langchain import PplxEmbeddings
 
-__all__ = ["check_weights", "embeddings_of", "requested"]
+__all__ = ["Record", "check_arithmetic", "check_weights", "made_by", "pair_of", "requested"]
 
 _MODELS = ("query_model", "query_revision", "document_model", "document_revision")
 _DEFAULTS = {"dimensions": None, "quantization": "int8", "chunk_tokens": 256}
@@ -24,7 +25,7 @@ _DEFAULTS = {"dimensions": None, "quantization": "int8", "chunk_tokens": 256}
 Record = dict[str, Any]
 
 
-def requested(arguments: argparse.Namespace, record: Record | None) -> Record:
+def requested(arguments: argparse.Namespace, record: Mapping[str, Any] | None) -> Record:
     """Return what the command line asks for; where it is silent, the collection's record decides, then the defaults.
 
     Args:
@@ -45,8 +46,8 @@ def requested(arguments: argparse.Namespace, record: Record | None) -> Record:
         _refuse_other(wanted, record, arguments)
         check_weights(record, "document")
         check_weights(record, "query")
-        return record
-    pair = embeddings_of(wanted).biencoder
+        return dict(record)
+    pair = pair_of(wanted)
     longest = pair.document.max_tokens
     if wanted["chunk_tokens"] > longest:
         raise InputError(
@@ -57,12 +58,17 @@ def requested(arguments: argparse.Namespace, record: Record | None) -> Record:
     return {**wanted, "weights": {side: _weights(wanted, side) for side in ("query", "document")}}
 
 
-def embeddings_of(record: Record) -> PplxEmbeddings:
-    """Return the embeddings that a record describes; nothing is loaded."""
-    return PplxEmbeddings(**{name: record[name] for name in (*_MODELS, "dimensions", "quantization")})
+def pair_of(record: Mapping[str, Any]) -> PplxBiEncoder:
+    """Return the two models that a record describes; nothing is loaded."""
+    return PplxBiEncoder(**{name: record[name] for name in (*_MODELS, "dimensions", "quantization")})
 
 
-def check_weights(record: Record, side: str) -> None:
+def made_by(pair: PplxBiEncoder) -> Record:
+    """Return what makes a pair's vectors of documents comparable, as a table records it."""
+    return dict(json.loads(pair.document.identity()))
+
+
+def check_weights(record: Mapping[str, Any], side: str) -> None:
     """Refuse a checkpoint whose files have changed since the collection was made.
 
     Args:
@@ -76,6 +82,25 @@ def check_weights(record: Record, side: str) -> None:
         raise CheckpointError(
             f"the files of {record[f'{side}_model']} have changed since the collection was made: its vectors and new "
             "ones cannot be compared. Put the old files back, or index into a new --collection"
+        )
+
+
+def check_arithmetic(recorded: Mapping[str, Any], pair: PplxBiEncoder, collection: str) -> None:
+    """Refuse to add vectors that this machine computes in another way than those that are there.
+
+    Args:
+        recorded: What the collection's vectors were made by.
+        pair: What would make the new ones.
+        collection: What errors call it.
+
+    Raises:
+        InputError: They differ.
+    """
+    found = differences(json.dumps(dict(recorded)), pair.document.identity())
+    if found:
+        raise InputError(
+            f"the collection {collection!r} was made with {'; '.join(found)}, as this machine has it: it can be "
+            "searched here, and not added to. Index where it was made, or into another --collection"
         )
 
 
@@ -94,18 +119,15 @@ def _models(arguments: argparse.Namespace) -> Record:
 
 
 def _forms(arguments: argparse.Namespace) -> Record:
-    given = {name: value for name in _DEFAULTS if (value := getattr(arguments, name)) is not None}
-    if given.get("quantization") == "none":
-        given["quantization"] = None
-    return given
+    return {name: value for name in _DEFAULTS if (value := getattr(arguments, name)) is not None}
 
 
-def _weights(record: Record, side: str) -> str:
+def _weights(record: Mapping[str, Any], side: str) -> str:
     model, revision = record[f"{side}_model"], record[f"{side}_revision"]
     return checkpoint_of(PplxEncoder(model, revision=revision).identity())
 
 
-def _refuse_other(wanted: Record, record: Record, arguments: argparse.Namespace) -> None:
+def _refuse_other(wanted: Record, record: Mapping[str, Any], arguments: argparse.Namespace) -> None:
     differing = [name for name in record if name != "weights" and wanted[name] != record[name]]
     if differing:
         told = "; ".join(f"{name.replace('_', ' ')} {record[name]}, not {wanted[name]}" for name in differing)

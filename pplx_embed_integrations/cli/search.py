@@ -9,11 +9,11 @@ import argparse
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
-from .store import check_name, open_store
+from .store import check_name, check_place, open_collection
 from .terminal import shown, terminal_width, wrapped
 
 if TYPE_CHECKING:
-    from langchain_core.documents import Document
+    from ..stores import Hit
 
 __all__ = ["run"]
 
@@ -25,30 +25,30 @@ def run(arguments: argparse.Namespace) -> int:
     if not arguments.query.strip():
         raise InputError("the query is empty; type what you look for, in quotes")
     check_name(arguments.collection)
-    with open_store(arguments.store, arguments.collection, create=False) as collection:
-        record = collection.record()
-        from .recorded import check_weights, embeddings_of
+    check_place(arguments.store, create=False)
+    table = open_collection(arguments.store, arguments.collection)
+    from .recorded import check_weights, pair_of
 
-        check_weights(record, "query")
-        store = collection.vector_store(embeddings_of(record))
-        found = store.similarity_search_with_score(arguments.query, k=arguments.limit)
+    check_weights(table.record.notes, "query")
+    codes = pair_of(table.record.notes).encode_query(arguments.query, quantization="int8")
+    found = table.search(codes, k=arguments.limit)
     if not found:
         print(f"The collection {shown(arguments.collection)!r} is empty.")
-    for rank, (chunk, score) in enumerate(found, 1):
-        print(_shown(rank, chunk, score))
+    for rank, hit in enumerate(found, 1):
+        print(_shown(rank, hit))
     return 0
 
 
-def _shown(rank: int, chunk: Document, score: float) -> str:
+def _shown(rank: int, hit: Hit) -> str:
     width = terminal_width() - 4
-    text = wrapped(shown(" ".join(chunk.page_content.split())), width)
+    text = wrapped(shown(" ".join(hit.text.split())), width)
     cut = [*text[: _LINES - 1], *wrapped(text[_LINES - 1], width - 2)[:1]] if len(text) > _LINES else text
     more = " …" if len(text) > _LINES else ""
-    return "\n".join([f"{rank}. {_place(chunk)}  ({score:.3f})", *(f"    {line}" for line in cut)]) + more
+    return "\n".join([f"{rank}. {_place(hit)}  ({hit.score:.3f})", *(f"    {line}" for line in cut)]) + more
 
 
-def _place(chunk: Document) -> str:
+def _place(hit: Hit) -> str:
     """Name folder, file and line, as far as the chunk does: others may have put theirs into the collection."""
-    folder, source, line = (chunk.metadata.get(key) for key in ("folder", "source", "line"))
+    folder, source, line = (hit.metadata.get(key) for key in ("folder", "source", "line"))
     named = "/".join(str(part) for part in (folder, source) if part is not None) or "(no file is named)"
     return shown(f"{named}:{line}" if line is not None else named)

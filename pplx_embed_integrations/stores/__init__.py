@@ -5,6 +5,7 @@ Knows the public names of this room; must not know LangChain, LlamaIndex or any 
 
 from .documents import Chunk, Hit, StoredDocument
 from .filters import Where
+from .handle import list_tables
 from .record import Keep, Record
 from .table import ChunkTable, Comparison, Written
 from .upkeep import Stats
@@ -20,4 +21,5 @@ __all__ = [
     "StoredDocument",
     "Where",
     "Written",
+    "list_tables",
 ]

@@ -19,7 +19,7 @@ from .rows import schema
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["Handle", "is_remote"]
+__all__ = ["Handle", "is_remote", "list_tables"]
 
 Result = TypeVar("Result")
 
@@ -41,6 +41,38 @@ def is_remote(uri: str) -> bool:
     return "://" in uri and not uri.startswith("file://")
 
 
+def list_tables(uri: str | Path, *, storage_options: Mapping[str, str] | None = None) -> list[str]:
+    """Return the names of the tables in a folder or a place on object storage, and make nothing.
+
+    Args:
+        uri: A folder, which need not be there, or `s3://…`, `gs://…`, `az://…`.
+        storage_options: LanceDB's options of the object storage.
+
+    Raises:
+        InputError: It is a file.
+        MissingDependencyError: LanceDB is not installed.
+        StoreError: It cannot be read.
+
+    Example:
+        >>> list_tables("nowhere")
+        []
+    """
+    place = str(uri)
+    if not is_remote(place) and not Path(place).exists():
+        return []
+    with failures(place, "opening"):
+        return sorted(_names(_connect(place, storage_options)))
+
+
+def _connect(uri: str, storage_options: Mapping[str, str] | None) -> Any:
+    lancedb = import_lancedb()
+    if not is_remote(uri) and Path(uri).is_file():
+        raise InputError(f"{uri} is a file; give a folder, or the URI of object storage (s3://, gs://, az://)")
+    interval = _CLOUD_READ if is_remote(uri) else timedelta(0)
+    options = dict(storage_options) if storage_options else None
+    return lancedb.connect(uri, read_consistency_interval=interval, storage_options=options)
+
+
 class Handle:
     """One table.
 
@@ -55,22 +87,15 @@ class Handle:
         self, uri: str, name: str, *, record: Record | None, storage_options: Mapping[str, str] | None
     ) -> None:
         self.uri, self.name, self.label = uri, name, f"the table {name!r} in {uri}"
-        self._options = dict(storage_options) if storage_options else None
+        self._options = storage_options
         self.table = self._open() if record is None else self._open_or_make(record)
         self.record = Record.read(self.table.schema.metadata, table=self.label)
-
-    def _connect(self) -> Any:
-        lancedb = import_lancedb()
-        if not is_remote(self.uri) and Path(self.uri).is_file():
-            raise InputError(f"{self.uri} is a file; give a folder, or the URI of object storage (s3://, gs://, az://)")
-        interval = _CLOUD_READ if is_remote(self.uri) else timedelta(0)
-        return lancedb.connect(self.uri, read_consistency_interval=interval, storage_options=self._options)
 
     def _open(self) -> Any:
         if not is_remote(self.uri) and not Path(self.uri).is_dir():
             raise StoreError(f"there is no folder {self.uri}, so no table {self.name!r} in it")
         with failures(self.label, "opening"):
-            connection = self._connect()
+            connection = _connect(self.uri, self._options)
             names = _names(connection)
             if self.name not in names:
                 there = f"it has: {', '.join(sorted(names))}" if names else "it has none"
@@ -79,17 +104,22 @@ class Handle:
 
     def _open_or_make(self, record: Record) -> Any:
         with failures(self.label, "opening"):
-            connection = self._connect()
+            connection = _connect(self.uri, self._options)
             if self.name in _names(connection):
                 return connection.open_table(self.name)
         with failures(self.label, "making"):
             # With exist_ok a second process that makes it at the same moment gets the first one's.
             return connection.create_table(self.name, schema=schema(record), exist_ok=True)
 
+    def drop(self) -> None:
+        """Delete the table, whatever it holds."""
+        with failures(self.label, "deleting"):
+            _connect(self.uri, self._options).drop_table(self.name)
+
     def snapshot(self) -> Any:
         """Open the table once more, held at its latest version however long it is read."""
         with failures(self.label, "opening"):
-            table = self._connect().open_table(self.name)
+            table = _connect(self.uri, self._options).open_table(self.name)
             table.checkout(table.version)
             return table
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from ..errors import InputError, StoreError
@@ -46,6 +46,7 @@ class Record:
         dimensions: Width of a vector.
         keep: Which forms are kept.
         format: Version of the layout.
+        notes: What else its maker wants to find again; compared with nothing.
 
     Example:
         >>> record = Record({"model": "miniature"}, 256)
@@ -57,6 +58,7 @@ class Record:
     dimensions: int
     keep: Keep = "both"
     format: int = FORMAT
+    notes: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def has_bits(self) -> bool:
@@ -71,7 +73,7 @@ class Record:
     def write(self) -> dict[bytes, bytes]:
         """Return the record as metadata of an Arrow schema."""
         fields = {"format": self.format, "made_by": dict(self.made_by), "dimensions": self.dimensions}
-        return {_KEY: json.dumps({**fields, "keep": self.keep}, sort_keys=True).encode()}
+        return {_KEY: json.dumps({**fields, "keep": self.keep, "notes": dict(self.notes)}, sort_keys=True).encode()}
 
     @classmethod
     def read(cls, metadata: Mapping[bytes, bytes] | None, *, table: str) -> Record:
@@ -92,7 +94,7 @@ class Record:
                 f"{table} has format {fields['format']}, and this version of pplx-embed-integrations reads up to "
                 f'{FORMAT}; type: pip install --upgrade "pplx-embed-integrations[store]"'
             )
-        return cls(fields["made_by"], fields["dimensions"], fields["keep"], fields["format"])
+        return cls(fields["made_by"], fields["dimensions"], fields["keep"], fields["format"], fields.get("notes", {}))
 
     def check(
         self,

@@ -5,7 +5,7 @@ Knows LanceDB's queries and how ties are broken; must not know how rows were wri
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -14,12 +14,14 @@ from ..errors import InputError
 from .documents import Hit
 from .handle import Handle
 from .rows import CONTENT, hits, matrix, vectors
-from .scores import cosines, signs
+from .scores import check_query, cosines, signs
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["TEXT_INDEX", "search_bits", "search_codes", "search_words"]
+__all__ = ["TEXT_INDEX", "By", "search", "search_bits", "search_codes", "search_words"]
+
+By = Literal["both", "int8", "bits"]
 
 CANDIDATES = 200
 """At least so many candidates are rescored: fewer cost recall and save next to nothing."""
@@ -27,6 +29,44 @@ OVERSAMPLING = 20
 TEXT_INDEX = "text_idx"
 _ROWS_READ = 4096
 _WIDER = 8
+
+
+def search(
+    handle: Handle,
+    query: npt.ArrayLike,
+    *,
+    k: int,
+    where: str | None,
+    oversampling: float | None,
+    by: By | None,
+    probes: int | None,
+    exact: bool,
+) -> list[Hit]:
+    """Search by what is kept, or as the caller wants it; see `ChunkTable.search`."""
+    packed = np.asarray(query).dtype == np.uint8
+    asked = check_query(query, dimensions=handle.record.dimensions)
+    how = _how(handle, by, k, oversampling, packed=packed)
+    if how == "int8":
+        return search_codes(handle, asked, k=k, where=where)
+    return search_bits(
+        handle, asked, k=k, where=where, oversampling=oversampling, rescore=how == "both", probes=probes, exact=exact
+    )
+
+
+def _how(handle: Handle, by: By | None, k: int, oversampling: float | None, *, packed: bool) -> By:
+    if by is not None and by not in get_args(By):
+        raise InputError(f'by={by!r} is unknown; use "both", "int8" or "bits"')
+    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
+        raise InputError(f"k must be a positive integer, not {k!r}")
+    if oversampling is not None and oversampling < 1:
+        raise InputError(f"oversampling must be at least 1, not {oversampling!r}")
+    if by == "int8" and not handle.record.has_codes:
+        raise InputError(f'by="int8" asks for codes, and {handle.label} keeps bits alone')
+    if by in ("bits", "both") and not handle.record.has_bits:
+        raise InputError(f'by="{by}" asks for bits, and {handle.label} keeps codes alone')
+    if by is not None:
+        return by
+    return "int8" if not handle.record.has_bits else "bits" if packed else "both"
 
 
 def search_bits(

@@ -9,25 +9,22 @@ import threading
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import InputError
-from . import searching, upkeep, writing
+from . import reading, searching, upkeep, writing
 from .documents import Chunk, Hit, StoredDocument
-from .filters import Where, condition, one_of
+from .filters import Where, condition
 from .handle import Handle
 from .record import Keep, Record, check_keep
-from .rows import CONTENT, Row, hits, vectors
-from .scores import check_query
+from .searching import By
 from .upkeep import Stats
 from .writing import Comparison, Written
 
 __all__ = ["ChunkTable", "Comparison", "Written"]
-
-By = Literal["both", "int8", "bits"]
 
 
 class ChunkTable:
@@ -44,6 +41,7 @@ class ChunkTable:
             compared with it.
         dimensions: Width of the vectors.
         keep: `"both"`, `"int8"` or `"bits"`; by default what the table has, `"both"` in a new one.
+        notes: What else a new table shall keep for its maker, in `record.notes`: a dictionary of what JSON can hold.
         storage_options: LanceDB's options of the object storage, such as `{"aws_region": "eu-central-1"}`.
 
     Raises:
@@ -71,6 +69,7 @@ class ChunkTable:
         made_by: Mapping[str, Any] | None = None,
         dimensions: int | None = None,
         keep: Keep | None = None,
+        notes: Mapping[str, Any] | None = None,
         storage_options: Mapping[str, str] | None = None,
     ) -> None:
         if keep is not None:
@@ -79,7 +78,7 @@ class ChunkTable:
         if made_by is not None and dimensions is not None:
             if isinstance(dimensions, bool) or not isinstance(dimensions, int) or dimensions < 1:
                 raise InputError(f"dimensions must be a positive integer, not {dimensions!r}")
-            wanted = Record(made_by, dimensions, keep or "both")
+            wanted = Record(made_by, dimensions, keep or "both", notes=notes or {})
         self._handle = Handle(str(uri), name, record=wanted, storage_options=storage_options)
         self.record.check(made_by=made_by, dimensions=dimensions, keep=keep, table=self._handle.label)
         self._made_by = made_by
@@ -177,12 +176,9 @@ class ChunkTable:
         Returns:
             How many chunks came, and how many of them were there before.
         """
-        keys = documents if documents is not None else [chunk.id for chunk in chunks]
-        places = positions if positions is not None else [0] * len(chunks)
-        rows = [Row("", key, place, "", chunk) for chunk, key, place in zip(chunks, keys, places, strict=True)]
         self.check_writable()
         with self._lock:
-            return writing.upsert(self._handle, rows, codes)
+            return writing.upsert(self._handle, chunks, codes, documents=documents, positions=positions)
 
     def delete(
         self,
@@ -229,30 +225,22 @@ class ChunkTable:
             offset: Leave out so many first.
             with_vectors: Read the vectors along.
         """
-        forms = (["codes"] if self.record.has_codes else ["bits"]) if with_vectors else []
-        parts = [one_of("id", ids)] if ids is not None else []
-        parts += [one_of("document", documents)] if documents is not None else []
-        sql = condition(where)
-        parts += [sql] if sql else []
-        found = self._handle.read([*CONTENT, *forms], " AND ".join(parts) or None, limit=limit, offset=offset or None)
-        rows = hits(found, found=vectors(found, self.record))
-        if ids is None:
-            return sorted(rows, key=lambda hit: (hit.document, hit.position, hit.id))
-        by_id = {hit.id: hit for hit in rows}
-        return [by_id[each] for each in ids if each in by_id]
+        return reading.get(
+            self._handle,
+            {name: values for name, values in (("id", ids), ("document", documents)) if values is not None},
+            condition(where),
+            limit=limit,
+            offset=offset,
+            with_vectors=with_vectors,
+        )
 
     def count(self, where: Where | None = None) -> int:
         """Count chunks."""
-        sql = condition(where)
-        with self._handle.reading(sql):
-            return int(self._handle.table.count_rows(f"id IS NOT NULL AND {sql}" if sql else "id IS NOT NULL"))
+        return reading.count(self._handle, condition(where))
 
     def documents(self, where: Where | None = None) -> dict[str, int]:
         """Return the keys of all documents, each with how many chunks of it there are."""
-        import pyarrow.compute as pc
-
-        counts = pc.value_counts(self._handle.read(["document"], condition(where))["document"])
-        return {entry["values"].as_py(): entry["counts"].as_py() for entry in counts}
+        return reading.documents(self._handle, condition(where))
 
     def search(
         self,
@@ -289,37 +277,16 @@ class ChunkTable:
             InputError: Query, filter or option is wrong.
             StoreError: The table cannot be read.
         """
-        packed = np.asarray(query).dtype == np.uint8
-        asked = check_query(query, dimensions=self.record.dimensions)
-        how = self._how(by, k, oversampling, packed=packed)
-        sql = condition(where)
-        if how == "int8":
-            return searching.search_codes(self._handle, asked, k=k, where=sql)
-        return searching.search_bits(
+        return searching.search(
             self._handle,
-            asked,
+            query,
             k=k,
-            where=sql,
+            where=condition(where),
             oversampling=oversampling,
-            rescore=how == "both",
+            by=by,
             probes=probes,
             exact=exact,
         )
-
-    def _how(self, by: By | None, k: int, oversampling: float | None, *, packed: bool) -> By:
-        if by is not None and by not in get_args(By):
-            raise InputError(f'by={by!r} is unknown; use "both", "int8" or "bits"')
-        if isinstance(k, bool) or not isinstance(k, int) or k < 1:
-            raise InputError(f"k must be a positive integer, not {k!r}")
-        if oversampling is not None and oversampling < 1:
-            raise InputError(f"oversampling must be at least 1, not {oversampling!r}")
-        if by == "int8" and not self.record.has_codes:
-            raise InputError(f'by="int8" asks for codes, and {self._handle.label} keeps bits alone')
-        if by in ("bits", "both") and not self.record.has_bits:
-            raise InputError(f'by="{by}" asks for bits, and {self._handle.label} keeps codes alone')
-        if by is not None:
-            return by
-        return "int8" if not self.record.has_bits else "bits" if packed else "both"
 
     def search_text(self, text: str, *, k: int = 10, where: Where | None = None) -> list[Hit]:
         """Find chunks by their words, ranked by BM25; the full-text index is made at the first call.
@@ -344,6 +311,11 @@ class ChunkTable:
             InputError: The table keeps no bits, or is too small to need one.
         """
         upkeep.index_bits(self._handle, partitions=partitions)
+
+    def drop(self) -> None:
+        """Delete the table itself; this object is of no use afterwards."""
+        with self._lock:
+            self._handle.drop()
 
     def compact(self, *, keep_versions: timedelta = timedelta(hours=1)) -> None:
         """Put small files together, take new rows into the indexes, and remove old versions.

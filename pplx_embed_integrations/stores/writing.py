@@ -15,7 +15,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..vectors import Vectors
-from .documents import StoredDocument
+from .documents import Chunk, StoredDocument
 from .filters import one_of
 from .handle import Handle
 from .rows import Row, chunk_key, document_rows, to_arrow, vectors
@@ -187,12 +187,22 @@ def _take_back(handle: Handle, rows: Sequence[Row], number: int) -> None:
         handle.table.delete(f"{one_of('key', [key for key, _ in older])} AND write IN ({writes})")
 
 
-def upsert(handle: Handle, rows: Sequence[Row], matrix: Vectors) -> Written:
-    """Insert chunks that come without the rest of their documents, replacing chunks of the same ids."""
+def upsert(
+    handle: Handle,
+    chunks: Sequence[Chunk],
+    matrix: Vectors,
+    *,
+    documents: Sequence[str] | None,
+    positions: Sequence[int] | None,
+) -> Written:
+    """Insert chunks that come without the rest of their documents; see `ChunkTable.upsert`."""
     record = handle.record
-    if not rows:
+    if not chunks:
         return Written(0, 0, handle.table.version)
-    ids = [row.chunk.id for row in rows]
+    ids = [chunk.id for chunk in chunks]
+    keys = documents if documents is not None else ids
+    places = positions if positions is not None else [0] * len(chunks)
+    rows = [Row("", key, place, "", chunk) for chunk, key, place in zip(chunks, keys, places, strict=True)]
     if len(set(ids)) < len(ids):
         twice = next(each for each in ids if ids.count(each) > 1)
         raise InputError(f"the id {twice!r} is given twice; give each chunk its own")
@@ -203,10 +213,10 @@ def upsert(handle: Handle, rows: Sequence[Row], matrix: Vectors) -> Written:
 
     def write() -> Written:
         found = handle.named("id", ids, ["id", "key"])
-        places = dict(zip(found["id"].to_pylist(), found["key"].to_pylist(), strict=True))
-        placed = [row._replace(key=places.get(row.chunk.id) or chunk_key(row.chunk.id)) for row in rows]
+        held = dict(zip(found["id"].to_pylist(), found["key"].to_pylist(), strict=True))
+        placed = [row._replace(key=held.get(row.chunk.id) or chunk_key(row.chunk.id)) for row in rows]
         result = handle.merge(to_arrow(placed, checked, record=record, write=number))
-        return Written(len(rows), len(places), result.version)
+        return Written(len(rows), len(held), result.version)
 
     return handle.writing(write)
 
