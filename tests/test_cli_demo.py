@@ -42,11 +42,8 @@ def test_both_frameworks_find_the_same_and_context_changes_it(pages: list[TextFi
 
 
 def test_the_miniature_finds_passages_that_answer(pages: list[TextFile]) -> None:
-    indexes = demo.rankings(pages)
-    right = {
-        name: sum(any(hit.answers(question) for hit in rank(question.text)) for question in demo.QUESTIONS)
-        for name, rank in indexes.items()
-    }
-    for framework in ("LangChain", "LlamaIndex"):
-        assert right[framework, "plain"] >= len(demo.QUESTIONS) // 3
-        assert right[framework, "in context"] >= len(demo.QUESTIONS) // 3
+    few = {"dimensions-and-quantization.md", "errors.md", "evaluate.md", "testing-offline.md"}
+    questions = [question for question in demo.QUESTIONS if question.source in few]
+    for rank in demo.rankings([page for page in pages if page.source in few]).values():
+        answered = [question for question in questions if any(hit.answers(question) for hit in rank(question.text))]
+        assert len(answered) > len(questions) // 2

@@ -13,6 +13,7 @@ import pytest
 from pplx_embed_integrations import EncodingError, PplxEncoder
 from pplx_embed_integrations.cli import main
 from pplx_embed_integrations.stores.handle import Handle
+from tests.stores.object_storage import object_storage
 
 PROGRAM = str(Path(sys.executable).with_name("pplx-embed"))
 
@@ -144,6 +145,21 @@ def test_a_store_at_an_odd_place_is_told(notes: Path, replica_v1: Path, capsys: 
     for place in (notes / "0.txt" / "store", "/proc/store", notes.parent / "loop", "y" * 300, "/dev/null"):
         assert main(["index", str(notes), "--store", str(place), "--model", str(replica_v1)]) == 2
         assert capsys.readouterr().err.splitlines()[-1].startswith("pplx-embed: error: ")
+
+
+def test_a_collection_on_object_storage(
+    notes: Path, replica_v1: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with object_storage() as (options, objects):
+        for name, value in options.items():
+            monkeypatch.setenv(f"AWS_{name.removeprefix('aws_').upper()}", value)
+        index = ["index", str(notes), "--store", "s3://bucket/notes"]
+        assert main([*index, "--model", str(replica_v1)]) == 0
+        assert main(index) == 0
+        assert "0 files indexed, 3 unchanged" in capsys.readouterr().out
+        assert main(["search", "rivers", "--store", "s3://bucket/notes"]) == 0
+        assert capsys.readouterr().out.count(".txt") == 3
+        assert all(key.startswith("notes/documents.lance/") for key in objects.found)
 
 
 def test_one_ctrl_c_ends_the_program_and_the_next_run_goes_on(
