@@ -19,6 +19,7 @@ from ..inputs import check_positive
 from .contextual import OnMiss
 from .embeddings import PplxEmbeddings
 from .grouping import GroupBy, Key, Keys, check_documents
+from .held import check_ids
 from .reading import Doubts
 from .resolving import check_embeddings, resolve_embeddings
 from .splitting import ChunkedDocument, chunk_documents
@@ -233,6 +234,8 @@ class _Job:
             ids = options.get("ids")
             if isinstance(ids, list) and len(ids) != len(given):
                 raise InputError(f"ids has {len(ids)} entries for {len(given)} chunks; give one per chunk")
+            if splitter is None:
+                check_ids(getattr(store, "vectorstore", store), given, ids)
             chunked = chunk_documents(given, splitter=splitter, group_by=group_by)
         if splitter is not None:
             given = [chunk for document in chunked for chunk in document.chunks]

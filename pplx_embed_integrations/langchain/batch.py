@@ -60,6 +60,7 @@ class Batch:
         self.documents = [each.document for each in named]
         self.recorded: set[str] = set()
         self.new: list[ChunkedDocument] = []
+        self._forced = False
         self._ids = {each.document.key.form: each.ids for each in named}
 
     def ids(self) -> Iterator[list[str]]:
@@ -90,15 +91,31 @@ class Batch:
         for document in self.documents:
             one = Batch([NamedDocument(document, self._ids[document.key.form])])
             one.new = [each for each in self.new if each is document]
-            one.recorded = self.recorded
+            one.recorded, one._forced = self.recorded, self._forced
             yield one
 
     def unrecorded(self) -> list[str]:
         """Return the ids of those chunks that were not recorded before."""
         return [each for ids in self.ids() for each in ids if each not in self.recorded]
 
+    def to_store(self) -> list[str]:
+        """Return the ids of the chunks that the store is going to be given."""
+        new = [each for document in self.new for each in self._ids[document.key.form]]
+        return new if self._forced else [each for each in new if each not in self.recorded]
+
+    def to_look_up(self) -> list[str]:
+        """Return an id of each document that is recorded, to see whether the store really holds it."""
+        return [ids[0] for ids in self._ids.values() if self.recorded.issuperset(ids)]
+
+    def forget(self, absent: set[str]) -> list[str]:
+        """Take documents whose first id is one of these for unrecorded, and return all their ids."""
+        lost = [each for ids in self._ids.values() if ids[0] in absent for each in ids]
+        self.recorded.difference_update(lost)
+        return lost
+
     def choose(self, *, force: bool) -> None:
         """Find out which documents are not recorded yet, or not wholly; with `force` all of them count as new."""
+        self._forced = force
         self.new = [each for each in self.documents if force or not self.recorded.issuperset(self._ids[each.key.form])]
 
     def drop(self, document: ChunkedDocument) -> None:

@@ -23,6 +23,7 @@ from .batch import AT_ONCE, Batch, group_of
 from .contextual import OnMiss
 from .embeddings import PplxEmbeddings
 from .grouping import GroupBy, check_documents
+from .held import clear, deletable, held_ids
 from .run import Run
 
 __all__ = ["adelete_documents", "aindex_documents", "delete_documents", "index_documents"]
@@ -76,7 +77,7 @@ def index_documents(
         InputError: Which chunks belong together is not known, the store's embeddings are wrapped in a text cache, or
             some documents cannot be embedded: these are named, their old versions stay, and all others are done.
         InputTypeError: The store does not embed with PplxEmbeddings.
-        NotContextualError: The document side was not trained for job.
+        NotContextualError: The document side was not trained for this.
 
     Example:
         >>> from langchain_core.indexing import InMemoryRecordManager
@@ -154,6 +155,10 @@ def _index(
             for ids in batch.ids():
                 known = yield either(records.exists, records.aexists, ids)
                 batch.recorded |= {each for each, there in zip(ids, known, strict=True) if there}
+            asked = batch.to_look_up()
+            held = yield from held_ids(store, asked)
+            if held is not None and (lost := job.forget(batch, set(asked) - held)):
+                yield either(records.delete_keys, records.adelete_keys, lost)
             yield in_worker(partial(job.choose, batch, force=bool(options.get("force_update"))))
             if owned := job.owned(batch):
                 old = yield either(records.list_keys, records.alist_keys, group_ids=owned, before=started)
@@ -184,13 +189,15 @@ def _replace(
                 quietly = partial(job.embeddings._together, show_progress=False)
                 yield from scope.matrices(set(range(len(batch.new))), quietly)
             with job.storing(batch):
+                yield from clear(store, batch.to_store())
                 settings = job.settings(batch, options)
                 job.results.append((yield either(index, aindex, batch.chunks(), records, store, **settings)))
     except StoreError as error:
         if len(batch.documents) == 1:
             with suppress(Exception):  # the store may be gone
                 if ids := batch.unrecorded():
-                    yield either(store.delete, store.adelete, ids)  # it may have taken a part
+                    there = yield from deletable(store, ids)
+                    yield either(store.delete, store.adelete, there)  # it may have taken a part
                     yield either(records.delete_keys, records.adelete_keys, ids)
             raise
         with job.retrying(batch, error) as attempt:
@@ -226,25 +233,34 @@ def delete_documents(keys: Hashable | Iterable[Hashable], record_manager: Record
         >>> delete_documents("ada", records, store), delete_documents("ada", records, store)
         (1, 0)
     """
-    return run(_clean(record_manager, store, groups=_groups(keys)))
+    return run(_delete(_groups(keys), record_manager, store))
 
 
 async def adelete_documents(
     keys: Hashable | Iterable[Hashable], record_manager: RecordManager, store: VectorStore
 ) -> int:
     """`delete_documents` without blocking the event loop."""
-    return await arun(_clean(record_manager, store, groups=_groups(keys)))
+    return await arun(_delete(_groups(keys), record_manager, store))
 
 
-def _groups(keys: Any) -> list[str]:
+def _groups(keys: Any) -> list[tuple[str, str]]:
+    """Return each document's group, and what it would be if the key is the stamp out of a chunk's metadata."""
     several = isinstance(keys, Iterable) and not isinstance(keys, (str, bytes, tuple))
     groups = []
     for key in keys if several else [keys]:
         if is_missing(key):
             raise InputError(f"{key!r} names no document; nothing was deleted")
         form = document_key(key)
-        groups += [form] if form == key or not isinstance(key, str) else [form, key]  # as it stands in the metadata
-    return [group_of(group) for group in groups]
+        groups.append((group_of(form), "" if form == key or not isinstance(key, str) else group_of(key)))
+    return groups
+
+
+def _delete(named: list[tuple[str, str]], records: RecordManager, store: VectorStore) -> Flow[int]:
+    groups = []
+    for group, stamp in named:
+        known = not stamp or (yield either(records.list_keys, records.alist_keys, group_ids=[group], limit=1))
+        groups.append(group if known else stamp)
+    return (yield from _clean(records, store, groups=groups))
 
 
 def _clean(
@@ -255,7 +271,8 @@ def _clean(
     for part in _parts(groups):
         options = {"group_ids": part, "before": before, "limit": AT_ONCE}
         while ids := (yield either(records.list_keys, records.alist_keys, **options)):
-            if (yield either(store.delete, store.adelete, ids)) is False:
+            there = yield from deletable(store, ids)
+            if there and (yield either(store.delete, store.adelete, there)) is False:
                 raise StoreError(
                     f"{type(store).__name__} could not delete old chunks; they are still there and recorded"
                 )

@@ -25,7 +25,8 @@ _PAGES = ("page", "page_number")
 _SECTION = re.compile(r"^(header|heading|section|chapter|sheet|slide)", re.IGNORECASE)
 _WHOSE = (
     "user", "user_id", "username", "owner", "owner_id", "tenant", "tenant_id", "customer", "customer_id", "account",
-    "account_id", "workspace_id", "organization_id", "title", "url", "link", "file_path", "filepath", "file_name",
+    "account_id", "workspace", "workspace_id", "organization_id", "org_id", "team_id", "project_id", "repository",
+    "repo", "bucket", "folder", "directory", "title", "url", "link", "file_path", "filepath", "file_name",
     "filename", "file_id", "document_id", "row", "row_index", "row_number",
 )  # fmt: skip
 """Metadata in which the chunks of one document do not differ."""
@@ -34,7 +35,10 @@ _WHICH = ("source", "source_id", "id", "_id", "uuid", "doc_id", "docid", "ref_do
 _OF_A_CHUNK = re.compile(
     r"(^|_)(chunk|chunks|row|line|node|element|passage|segment)(_|$|id|index)|^_?id$", re.IGNORECASE
 )
-_OWNERS = re.compile(r"^(user|username|owner|tenant|customer|account|workspace|organization|file_?path|file)(_?id)?$")
+_OWNERS = re.compile(
+    r"^((user|username|owner|tenant|customer|account|workspace|organization|org|team|repository|repo|file_?path|file)"
+    r"(_?id)?|project_id|bucket|folder|directory)$"
+)
 _MANY = 10
 _LIKE = 0.5
 """Share of chunks that two versions of one document have in common, at least."""

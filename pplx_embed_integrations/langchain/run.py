@@ -80,6 +80,7 @@ class Run(Intake[NamedDocument]):
         self._shaping += f"{self.embeddings.normalize}\n"
         self._store = store
         self._counted = 0
+        self._lost = False
         self._bar: Any = None
 
     def take(self, document: ChunkedDocument) -> NamedDocument:
@@ -102,6 +103,16 @@ class Run(Intake[NamedDocument]):
         identity = hashlib.sha256(f"{self._shaping}{document.key.form!r}\n{version}\n{content}".encode())
         digests = [hashlib.sha256(identity.digest() + str(number).encode()) for number in range(len(document.chunks))]
         return [str(uuid.UUID(bytes=digest.digest()[:16])) for digest in digests]
+
+    def forget(self, batch: Batch, absent: set[str]) -> list[str]:
+        """Return the recorded ids of documents that the store has lost, so that they are stored again."""
+        if absent and not self._lost:
+            self._lost = True
+            warn(
+                f"the record manager remembers documents of which {type(self._store).__name__} holds nothing: they are "
+                "embedded and stored again. If that is another store, give it a record manager of its own"
+            )
+        return batch.forget(absent)
 
     def choose(self, batch: Batch, *, force: bool) -> None:
         """Find out what is new in a batch, leaving out documents that cannot be embedded."""

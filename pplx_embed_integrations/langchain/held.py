@@ -1,0 +1,95 @@
+"""What a vector store really holds, where that differs from what a record manager or its caller believes.
+
+Knows ids and how stores are asked for them; must not know vectors or how a document is embedded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+from langchain_core.documents import Document
+
+from ..errors import InputError
+from ..flow import Flow, either, run
+
+__all__ = ["check_ids", "clear", "deletable", "held_ids"]
+
+_ADDS_AGAIN = ("FAISS", "LanceDB")
+"""Stores that do not overwrite a known id: LanceDB has both rows, FAISS fails and mixes its rows up from then on."""
+_STRICT = ("FAISS",)
+"""Stores that delete nothing if one of the ids is unknown."""
+
+
+def _is_one_of(store: Any, names: Sequence[str]) -> bool:
+    return any(each.__name__ in names for each in type(store).__mro__)
+
+
+def held_ids(store: Any, ids: list[str]) -> Flow[set[str] | None]:
+    """Tell which of these ids are in a store.
+
+    Args:
+        store: The vector store.
+        ids: What to look for.
+
+    Returns:
+        Those that are there; None where the store does not tell.
+    """
+    try:
+        return _ids_of((yield either(store.get_by_ids, store.aget_by_ids, ids)) if ids else [])
+    except Exception:  # noqa: BLE001  (one cannot be asked at all, another has no table yet and raises what it likes)
+        return None
+
+
+def _ids_of(chunks: list[Document]) -> set[str] | None:
+    found = [chunk.metadata.get("_id") if chunk.id is None else chunk.id for chunk in chunks]  # Qdrant's stand there
+    return None if None in found else set(map(str, found))
+
+
+def clear(store: Any, ids: list[str]) -> Flow[None]:
+    """Take rows with these ids out of a store that would not overwrite them.
+
+    They are what a run has stored that was killed before it was recorded, or that is to be stored anew.
+    """
+    if not _is_one_of(store, _ADDS_AGAIN):
+        return
+    held = yield from held_ids(store, ids)
+    if there := ids if held is None else [each for each in ids if each in held]:
+        with suppress(AttributeError):  # LanceDB has no table before its first row
+            yield either(store.delete, store.adelete, there)
+
+
+def deletable(store: Any, ids: list[str]) -> Flow[list[str]]:
+    """Return the ids that a store can be told to delete: all, or those it holds where another one makes it fail."""
+    held = (yield from held_ids(store, ids)) if _is_one_of(store, _STRICT) else None
+    return ids if held is None else [each for each in ids if each in held]
+
+
+def check_ids(store: Any, chunks: Sequence[Document], ids: Sequence[str | None] | None) -> None:
+    """Refuse ids of which a store would lose a chunk.
+
+    Args:
+        store: The vector store, if there is one yet.
+        chunks: What is to be added.
+        ids: Their ids; None for those that the chunks bear.
+
+    Raises:
+        InputError: Two chunks have one id, or the store holds one and would not overwrite it.
+    """
+    given = [chunk.id for chunk in chunks] if ids is None else list(ids)
+    where: dict[str, int] = {}
+    for position, each in enumerate(given):
+        if each is not None and where.setdefault(each, position) != position:
+            way = "give each its own in ids=" if ids is not None else "give each its own, or leave Document.id out"
+            raise InputError(
+                f"chunks {where[each]} and {position} have the same id {each!r}, and a store keeps one row for an id; "
+                f"{way}. An id names a chunk; its document is named by group_by="
+            )
+    if store is None or not where or not _is_one_of(store, _STRICT):
+        return
+    if held := run(held_ids(store, list(where))):
+        raise InputError(
+            f"{type(store).__name__} holds {min(held)!r} already and cannot replace what it holds; delete the old "
+            "chunks first, with store.delete(ids), or use index_documents"
+        )
