@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import warnings
 
@@ -46,7 +47,7 @@ def read(read_vectors, monkeypatch):
         from tests.langchain.conftest import _rows
 
         found: dict[tuple[str, int], list[list[float]]] = {}
-        for metadata, vector in _rows(name, store):
+        for _, metadata, vector in _rows(name, store):
             row = np.asarray(vector, dtype=np.float32).tolist()
             found.setdefault((metadata["pplx_document"], int(metadata["pplx_chunk"])), []).append(row)
         return found
@@ -94,8 +95,8 @@ def test_stamped_chunks_are_read_back_shuffled_and_added_again(
         add_documents(InMemoryVectorStore(embeddings), [c for c in back if c.metadata["pplx_chunk"] != 10])
 
 
-def test_an_incomplete_document_replaces_nothing(embeddings, whole):
-    store, records = InMemoryVectorStore(embeddings), records_of()
+def test_an_incomplete_document_replaces_nothing(opened, whole):
+    store, records = opened.store, records_of()
     index_documents(whole, records, store, splitter=LINES)
     some = [chunk for chunk in store.similarity_search("x", k=132) if chunk.metadata["pplx_chunk"] < 5]
     with (
@@ -103,7 +104,7 @@ def test_an_incomplete_document_replaces_nothing(embeddings, whole):
         pytest.raises(InputError, match="5 of the 11 chunks of doc"),
     ):
         index_documents(some, records, store)
-    assert len(store.store) == 132
+    assert len(opened.rows()) == 132
     complete = store.similarity_search("x", k=132)
     assert index_documents(complete, records, store)["num_skipped"] == 132
 
@@ -156,15 +157,16 @@ def test_any_splitter(embeddings, splitter, text, pieces):
     np.testing.assert_allclose([row["vector"] for row in store.store.values()], expected, atol=0.006)
 
 
-def test_a_splitter_that_embeds_with_the_same_object_needs_no_warning(new_embeddings):
-    embeddings = new_embeddings()
-    store = InMemoryVectorStore(embeddings)
+def test_a_splitter_that_embeds_with_the_same_object_needs_no_warning(new_store, new_fake):
+    embeddings = new_fake()
+    opened = new_store(embeddings)
     text = ". ".join(f"Sentence {n} about {what}" for n, what in enumerate(["boats", "boats", "bread", "birds"]))
     with warnings.catch_warnings():
         warnings.simplefilter("error", ContextWarning)
-        add_documents(store, [Document(text, id="a")], splitter=SemanticChunker(embeddings))
-    [expected] = embeddings.embed_document_chunks([[row["text"] for row in store.store.values()]])
-    np.testing.assert_allclose([row["vector"] for row in store.store.values()], expected, atol=0.006)
+        add_documents(opened.store, [Document(text, id="a")], splitter=SemanticChunker(embeddings))
+    rows = sorted(opened.rows(), key=lambda row: row.metadata["pplx_chunk"])
+    assert len(rows) > 1
+    opened.check({"a": [row.text for row in rows]}, by="pplx_document", place="pplx_chunk")
     with pytest.warns(ContextWarning, match="each by itself"):
         SemanticChunker(embeddings).split_text(text)
 
@@ -185,6 +187,27 @@ def test_pages_are_joined_in_the_order_given(embeddings):
         split_documents([*pages, Document("", metadata={"file": "b.pdf"})], LINES, group_by="file")
 
 
+@pytest.mark.parametrize("way", ["add", "aadd", "index"])
+def test_pages_of_a_file_are_one_document_in_a_store(opened, way):
+    pages = [
+        Document(f"{name}, page {n} begins.\n{name}, page {n} ends.", metadata={"file": name, "page": n})
+        for name in ("a.pdf", "b.pdf")
+        for n in range(3)
+    ]
+    mixed = [pages[n] for n in (0, 3, 1, 4, 2, 5)]
+    splitter = RecursiveCharacterTextSplitter(chunk_size=30, chunk_overlap=0, separators=["\n"], keep_separator=False)
+    if way == "add":
+        add_documents(opened.store, mixed, splitter=splitter, group_by="file")
+    elif way == "aadd":
+        asyncio.run(aadd_documents(opened.store, mixed, splitter=splitter, group_by="file"))
+    else:
+        index_documents(mixed, records_of(), opened.store, splitter=splitter, group_by="file")
+    texts: dict[str, list[str]] = {}
+    for page in pages:
+        texts.setdefault(page.metadata["file"], []).extend(page.page_content.splitlines())
+    opened.check(texts, by="file", place="pplx_chunk")
+
+
 def test_whole_documents_of_one_text(embeddings):
     one, two = Document("the same", metadata={"source": "a"}), Document("the same", metadata={"source": "b"})
     assert len({c.metadata["pplx_document"] for c in split_documents([one, two], LINES)}) == 2
@@ -195,15 +218,14 @@ def test_whole_documents_of_one_text(embeddings):
     assert len(kept) == 2
 
 
-def test_two_versions_of_one_id(embeddings):
+def test_two_versions_of_one_id(opened):
     versions = [Document("the old text", id="a"), Document("the new text", id="a"), Document("another", id="b")]
     with pytest.warns(ContextWarning, match="'a' comes 2 times with different texts"):
         chunks = split_documents(versions, LINES)
     assert len({(c.metadata["pplx_document"], c.metadata["pplx_version"]) for c in chunks}) == 3
-    store = InMemoryVectorStore(embeddings)
     with pytest.raises(InputError, match="document 'a' comes 2 times with different texts"):
-        index_documents(versions, records_of(), store, splitter=LINES)
-    assert [row["text"] for row in store.store.values()] == ["another"]
+        index_documents(versions, records_of(), opened.store, splitter=LINES)
+    assert [row.text for row in opened.rows()] == ["another"]
 
 
 def test_ids_of_chunks_cannot_be_given_before_there_are_any(embeddings):
