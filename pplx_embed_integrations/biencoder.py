@@ -9,17 +9,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from .checkpoints import CheckpointSpec, resolve, resolve_pair
-from .embedder import Embedder, as_embedder, in_form
+from .embedder import Embedder, Form, as_embedder, in_form
 from .errors import CheckpointError, InputError
 from .inputs import check_positive, check_text
 from .options import BiEncoderOptions, HubOptions, PairOptions, SideOptions
 from .query_cache import QueryCache
 from .schema import documented, options_of, values_of
 from .threads import in_thread
-from .vectors import Quantization, Vectors, check_dimensions, to_lists
+from .vectors import Vectors, check_dimensions, to_lists
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -28,15 +28,6 @@ if TYPE_CHECKING:
     from .options import Model
 
 __all__ = ["Form", "PplxBiEncoder", "models_of"]
-
-
-class Form(TypedDict, total=False):
-    """What may be chosen anew in a call of an `encode_*` method."""
-
-    dimensions: int | None
-    quantization: Quantization | None
-    normalize: bool
-    show_progress: bool
 
 
 @documented(BiEncoderOptions)
@@ -138,24 +129,21 @@ class PplxBiEncoder(BiEncoderOptions):
             encoder.close()
 
     def _embedder(self, side: CheckpointSpec | Embedder) -> Embedder:
-        return self._encoder(side) if isinstance(side, CheckpointSpec) else side
-
-    def _encoder(self, spec: CheckpointSpec) -> PplxEncoder:
-        key = spec.source, spec.revision
-        if key not in self._encoders:
-            from .backbone import PplxEncoder
-
-            name = Path(spec.source) if spec.local else spec.source
-            # Atomic: threads that race here end up with one object, which loads once.
-            self._encoders.setdefault(key, PplxEncoder(name, revision=spec.revision, **values_of(self, SideOptions)))
-        return self._encoders[key]
-
-    async def _aembedder(self, side: CheckpointSpec | Embedder) -> Embedder:
         if not isinstance(side, CheckpointSpec):
             return side
-        if (encoder := self._encoders.get((side.source, side.revision))) is not None:
-            return encoder
-        return await in_thread(self._encoder, side)  # the first one imports torch, which takes seconds
+        return self._encoders.get((side.source, side.revision)) or self._make_encoder(side)
+
+    async def _aembedder(self, side: CheckpointSpec | Embedder) -> Embedder:
+        if isinstance(side, CheckpointSpec) and (side.source, side.revision) not in self._encoders:
+            return await in_thread(self._make_encoder, side)  # the first one imports torch, which takes seconds
+        return self._embedder(side)
+
+    def _make_encoder(self, spec: CheckpointSpec) -> PplxEncoder:
+        from .backbone import PplxEncoder
+
+        name = Path(spec.source) if spec.local else spec.source
+        made = PplxEncoder(name, revision=spec.revision, **values_of(self, SideOptions))
+        return self._encoders.setdefault((spec.source, spec.revision), made)  # atomic: threads that race get one
 
     def hold(self, other: PplxBiEncoder) -> None:
         """Keep what a pair with the same checkpoints has loaded, for a copy with other options; loads nothing."""
@@ -163,7 +151,7 @@ class PplxBiEncoder(BiEncoderOptions):
             if not isinstance(spec, CheckpointSpec):
                 continue
             if (loaded := other._encoders.get((spec.source, spec.revision))) is not None:
-                self._encoder(spec).hold(loaded)
+                self._make_encoder(spec).hold(loaded)
 
     def identity(self) -> str:
         """Return everything that decides the vectors of documents in native form; see `PplxEncoder.identity`.

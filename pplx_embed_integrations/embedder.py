@@ -8,17 +8,21 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol, cast, get_args
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict, cast
 
-from .errors import InputError, InputTypeError, NotContextualError
-from .inputs import check_positive
-from .vectors import Quantization, Vectors, check_dimensions, check_quantization
+import numpy as np
+import numpy.typing as npt
+
+from .errors import InputTypeError, NotContextualError
+from .inputs import Role, check_positive, check_role
+from .vectors import Quantization, Quantizer, Vectors, check_dimensions, quantize
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing_extensions import Self, Unpack
 
 __all__ = [
     "Embedder",
+    "Form",
     "OutputForm",
     "Role",
     "as_embedder",
@@ -34,8 +38,13 @@ _FORMAT = "pplx-embed-1"
 """Changes when the way from a text to its vector does, so that older vectors are no longer taken for new ones."""
 
 
-Role = Literal["query", "document"]
-"""What a text is embedded as, where a model reads the two differently."""
+class Form(TypedDict, total=False):
+    """What may be chosen in a call of an `encode*` method; see `Embedder.encode`."""
+
+    quantization: Quantization | None
+    dimensions: int | None
+    normalize: bool
+    show_progress: bool
 
 
 class Embedder(Protocol):
@@ -64,57 +73,26 @@ class Embedder(Protocol):
         """Raise one `InputError` for everything that `encode_documents` would refuse."""
         ...
 
-    def encode(
-        self,
-        texts: Sequence[str],
-        *,
-        role: Role | None = None,
-        quantization: Quantization | None = "int8",
-        dimensions: int | None = None,
-        normalize: bool = False,
-        show_progress: bool = False,
-    ) -> Vectors:
+    def encode(self, texts: Sequence[str], *, role: Role | None = None, **form: Unpack[Form]) -> Vectors:
         """Embed texts, each by itself: `[texts, dimensions]`, packed bits `[texts, ceil(dimensions / 8)]`.
 
-        In the role of a document a text has the vector of a document of one chunk.
+        In the role of a document a text has the vector of a document of one chunk. `quantization` is `"int8"` unless
+        given, `dimensions` the full width; `normalize` and `show_progress` are False.
         """
         ...
 
     def encode_documents(
-        self,
-        documents: Sequence[Sequence[str]],
-        *,
-        quantization: Quantization | None = "int8",
-        dimensions: int | None = None,
-        normalize: bool = False,
-        show_progress: bool = False,
-        names: Sequence[str] | None = None,
+        self, documents: Sequence[Sequence[str]], *, names: Sequence[str] | None = None, **form: Unpack[Form]
     ) -> list[Vectors]:
         """Embed the chunks of each document together: a matrix for each, as from `encode`."""
         ...
 
-    async def aencode(
-        self,
-        texts: Sequence[str],
-        *,
-        role: Role | None = None,
-        quantization: Quantization | None = "int8",
-        dimensions: int | None = None,
-        normalize: bool = False,
-        show_progress: bool = False,
-    ) -> Vectors:
+    async def aencode(self, texts: Sequence[str], *, role: Role | None = None, **form: Unpack[Form]) -> Vectors:
         """`encode` without blocking the event loop."""
         ...
 
     async def aencode_documents(
-        self,
-        documents: Sequence[Sequence[str]],
-        *,
-        quantization: Quantization | None = "int8",
-        dimensions: int | None = None,
-        normalize: bool = False,
-        show_progress: bool = False,
-        names: Sequence[str] | None = None,
+        self, documents: Sequence[Sequence[str]], *, names: Sequence[str] | None = None, **form: Unpack[Form]
     ) -> list[Vectors]:
         """`encode_documents` without blocking the event loop."""
         ...
@@ -157,45 +135,49 @@ class OutputForm:
         dimensions: Width to which they are cut.
         quantization: Form of their values.
         normalize: Whether they are scaled to unit length.
+        show_progress: Whether a bar is shown until they are there.
+        width: Columns of the result.
+        dtype: Its numbers.
     """
 
     dimensions: int
     quantization: Quantization | None
     normalize: bool
+    show_progress: bool
+    width: int
+    dtype: np.dtype[Any]
 
     @classmethod
-    def of(cls, embedder: Embedder, quantization: Quantization | None, dimensions: int | None, normalize: bool) -> Self:
+    def of(
+        cls,
+        embedder: Embedder,
+        quantization: Quantization | None = "int8",
+        dimensions: int | None = None,
+        normalize: bool = False,
+        show_progress: bool = False,
+    ) -> Self:
         """Check what a caller asks of an embedder's vectors.
 
         Raises:
             InputError: An option is out of range, or two exclude each other.
             InputTypeError: `dimensions` is no integer.
         """
-        if quantization == "ubinary" and normalize:
-            raise InputError('normalize=True has no meaning for packed bits; use quantization="binary"')
-        return cls(
-            check_dimensions(dimensions, smallest=embedder.min_dimension, largest=embedder.dimension),
-            check_quantization(quantization),
-            normalize,
+        columns = check_dimensions(dimensions, smallest=embedder.min_dimension, largest=embedder.dimension)
+        none = quantize(np.empty((0, columns)), quantization=quantization, normalize=normalize)
+        return cls(columns, quantization, normalize, show_progress, none.shape[1], none.dtype)
+
+    def vectors(
+        self, pooled: npt.ArrayLike, *, rows: Sequence[int] | None = None, quantizer: Quantizer | None = None
+    ) -> Vectors:
+        """Turn pooled floats, `[n, dimension]`, into vectors of this form; see `vectors.quantize`."""
+        return quantize(
+            pooled,
+            dimensions=self.dimensions,
+            quantization=self.quantization,
+            normalize=self.normalize,
+            rows=rows,
+            quantizer=quantizer,
         )
-
-    @property
-    def width(self) -> int:
-        """Columns of the result."""
-        return -(-self.dimensions // 8) if self.quantization == "ubinary" else self.dimensions
-
-
-def check_role(role: object) -> None:
-    """Refuse what is no role.
-
-    Raises:
-        InputError: It is not `"query"`, `"document"` or `None`.
-
-    Example:
-        >>> check_role("query")
-    """
-    if role is not None and role not in get_args(Role):
-        raise InputError(f'role={role!r} is unknown; use "query", "document" or None')
 
 
 def check_contextual(embedder: Embedder, *, name: str) -> None:

@@ -10,14 +10,19 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import accumulate, pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from .embedder import OutputForm, Role, check_contextual, check_role, identify
+from .embedder import Form, OutputForm, Role, check_contextual, check_role, identify
 from .families import PPLX_EMBED
 from .inputs import EMPTY, check_documents, check_positive, check_texts, not_unicode, refuse_chunks, too_long
-from .vectors import Quantization, Vectors, quantize
+from .vectors import Vectors
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["FakeEmbedder"]
 
@@ -88,16 +93,7 @@ class FakeEmbedder:
         check_contextual(self, name=repr(self))
         refuse_chunks(check_documents(documents, names=names, allow_empty=True), self._problems, names=names)
 
-    def encode(
-        self,
-        texts: Sequence[str],
-        *,
-        role: Role | None = None,
-        quantization: Quantization | None = "int8",
-        dimensions: int | None = None,
-        normalize: bool = False,
-        show_progress: bool = False,
-    ) -> Vectors:
+    def encode(self, texts: Sequence[str], *, role: Role | None = None, **form: Unpack[Form]) -> Vectors:
         """Embed texts, each by itself; see `PplxEncoder.encode`. The role makes no difference.
 
         Example:
@@ -105,53 +101,31 @@ class FakeEmbedder:
             (2, 128)
         """
         check_role(role)
-        form = OutputForm.of(self, quantization, dimensions, normalize)
+        output = OutputForm.of(self, **form)
         checked = check_texts(texts)
         refuse_chunks([checked], self._problems, call=lambda _, row: f"text {row}")
-        return self._vectors([row for text in checked for row in self._pooled([text])], form)
+        pooled = [row for text in checked for row in self._pooled([text])]
+        return output.vectors(np.reshape(pooled, (len(pooled), self.dimension)))
 
     def encode_documents(
-        self,
-        documents: Sequence[Sequence[str]],
-        *,
-        quantization: Quantization | None = "int8",
-        dimensions: int | None = None,
-        normalize: bool = False,
-        show_progress: bool = False,
-        names: Sequence[str] | None = None,
+        self, documents: Sequence[Sequence[str]], *, names: Sequence[str] | None = None, **form: Unpack[Form]
     ) -> list[Vectors]:
         """Embed the chunks of each document together; see `PplxEncoder.encode_documents`."""
-        form = OutputForm.of(self, quantization, dimensions, normalize)
+        output = OutputForm.of(self, **form)
         self.check_documents(documents, names=names)
-        return [self._vectors(self._pooled(list(chunks)), form) for chunks in documents]
+        pooled = [row for chunks in documents for row in self._pooled(list(chunks))]
+        vectors = output.vectors(np.reshape(pooled, (len(pooled), self.dimension)))
+        return [vectors[start:end] for start, end in pairwise(accumulate(map(len, documents), initial=0))]
 
-    async def aencode(
-        self,
-        texts: Sequence[str],
-        *,
-        role: Role | None = None,
-        quantization: Quantization | None = "int8",
-        dimensions: int | None = None,
-        normalize: bool = False,
-        show_progress: bool = False,
-    ) -> Vectors:
+    async def aencode(self, texts: Sequence[str], *, role: Role | None = None, **form: Unpack[Form]) -> Vectors:
         """`encode`, which takes too little time to block an event loop."""
-        return self.encode(texts, role=role, quantization=quantization, dimensions=dimensions, normalize=normalize)
+        return self.encode(texts, role=role, **form)
 
     async def aencode_documents(
-        self,
-        documents: Sequence[Sequence[str]],
-        *,
-        quantization: Quantization | None = "int8",
-        dimensions: int | None = None,
-        normalize: bool = False,
-        show_progress: bool = False,
-        names: Sequence[str] | None = None,
+        self, documents: Sequence[Sequence[str]], *, names: Sequence[str] | None = None, **form: Unpack[Form]
     ) -> list[Vectors]:
         """`encode_documents`, which takes too little time to block an event loop."""
-        return self.encode_documents(
-            documents, quantization=quantization, dimensions=dimensions, normalize=normalize, names=names
-        )
+        return self.encode_documents(documents, names=names, **form)
 
     def close(self) -> None:
         """Do nothing: nothing is held."""
@@ -173,10 +147,6 @@ class FakeEmbedder:
             own / np.sqrt(len(each)) + whole / 2 + _direction(f"{mark} {place}", self.dimension) / 4
             for place, (own, each) in enumerate(zip(sums, words, strict=True))
         ]
-
-    def _vectors(self, pooled: list[npt.NDArray[np.float32]], form: OutputForm) -> Vectors:
-        matrix = np.reshape(pooled, (len(pooled), self.dimension))
-        return quantize(matrix, dimensions=form.dimensions, quantization=form.quantization, normalize=form.normalize)
 
 
 @lru_cache(maxsize=4096)

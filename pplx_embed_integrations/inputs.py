@@ -8,14 +8,16 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from numbers import Integral
-from typing import Any
+from typing import Any, Literal, get_args
 
 from .errors import InputError, InputTypeError
 
 __all__ = [
     "EMPTY",
+    "Role",
     "check_documents",
     "check_positive",
+    "check_role",
     "check_text",
     "check_texts",
     "chunk_name",
@@ -27,10 +29,25 @@ __all__ = [
     "too_long",
 ]
 
+Role = Literal["query", "document"]
+"""What a text is embedded as, where a model reads the two differently."""
 EMPTY = "is empty; an empty text has no vector: leave it out"
 """What an error says of a text without characters."""
 _LISTED = 20
 """Problems that one error lists."""
+
+
+def check_role(role: object) -> None:
+    """Refuse what is no role.
+
+    Raises:
+        InputError: It is not `"query"`, `"document"` or `None`.
+
+    Example:
+        >>> check_role("query")
+    """
+    if role is not None and role not in get_args(Role):
+        raise InputError(f'role={role!r} is unknown; use "query", "document" or None')
 
 
 def check_text(text: object, *, name: str = "the text") -> str:

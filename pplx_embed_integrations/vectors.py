@@ -117,7 +117,6 @@ def quantize(
         array([[128]], dtype=uint8)
     """
     matrix = as_matrix(np.asarray(pooled, dtype=np.float32))
-    check_quantization(quantization)
     if normalize and quantization == "ubinary":
         raise InputError('normalize=True has no meaning for packed bits; use quantization="binary" or normalize=False')
     bad = np.flatnonzero(~np.isfinite(matrix).all(axis=1))
@@ -134,6 +133,7 @@ def quantize(
     elif quantization == "ubinary":
         codes = np.packbits(matrix >= 0, axis=1)
     else:
+        check_quantization(quantization)  # "binary", or it is refused
         codes = np.where(matrix >= 0, np.int8(1), np.int8(-1))
     return _unit_rows(codes, rows) if normalize else codes
 

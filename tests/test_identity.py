@@ -146,7 +146,7 @@ def test_auto_enters_as_what_it_becomes(monkeypatch: pytest.MonkeyPatch, replica
     assert PplxEmbedding("v1-0.6b", dtype="bfloat16").to_dict() == PplxEmbedding("v1-0.6b", device="cpu").to_dict()
     monkeypatch.setattr(devices, "_native_bfloat16", lambda device: device.type == "cpu")
     monkeypatch.setattr(
-        "pplx_embed_integrations.backbone.identity.resolve_device", lambda device: torch.device(device or "cpu")
+        "pplx_embed_integrations.backbone.backends.base.resolve_device", lambda device: torch.device(device or "cpu")
     )
     mixed = PplxEncoder("v1-0.6b", devices=["cpu", "cuda:0"])
     assert json.loads(mixed.identity())["dtype"] == "bfloat16+float32"

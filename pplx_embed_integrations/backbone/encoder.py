@@ -7,35 +7,39 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..checkpoints import CheckpointSpec, resolve
-from ..embedder import OutputForm, Role, check_contextual, check_role, identify
-from ..errors import InputError
-from ..inputs import check_documents, check_positive, check_texts, refuse_chunks
+from ..embedder import Form, OutputForm, check_contextual, identify
+from ..errors import EncodingError, InputError
+from ..inputs import Role, check_documents, check_positive, check_role, check_texts, refuse_chunks
 from ..options import EncoderOptions, HubOptions, SideOptions
 from ..schema import documented, values_of
 from ..threads import in_own_thread
 from ..vectors import Quantization, Vectors
-from .backends.base import Loading
+from .backends.base import backend_class
 from .hub import checkpoint_folder, config_folder
 from .identity import Origin, arithmetic
 from .loaded import LoadedCheckpoint
 from .results import Result, split
 from .scheduler import Batches
 from .sequences import TokenSequence, Window, plan_windows
-from .tokenizer import TextTokenizer
+from .tokenizer import Limits, TextTokenizer
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
+    from typing_extensions import Unpack
 
 __all__ = ["PplxEncoder"]
 
 
-_Tokenize = Callable[[LoadedCheckpoint], Iterator[list[TokenSequence]]]
+_Slices = Callable[[TextTokenizer, Limits], Iterator[list[TokenSequence]]]
+"""Tokenises what a call was given."""
 
 
 @documented(EncoderOptions)
@@ -47,6 +51,11 @@ class PplxEncoder(EncoderOptions):
 
     Args:
         **options: By name; every one is in the tables of options on the pages of both frameworks.
+
+    Attributes:
+        dimension: Width of the full vector.
+        min_dimension: Smallest width to which a vector may be cut.
+        contextual: Whether the chunks of a document can be embedded together.
 
     Raises:
         CheckpointError: There is no such checkpoint.
@@ -68,8 +77,11 @@ class PplxEncoder(EncoderOptions):
         self._hub = values_of(self, HubOptions)
         fetch = partial(config_folder, **self._hub)
         self.checkpoint: CheckpointSpec = resolve(self.model, revision=self.revision, fetch=fetch)
-        limit = self.checkpoint.max_tokens
-        self.max_tokens = check_positive("max_tokens", self._longest, largest=limit)
+        self.dimension, self.min_dimension = self.checkpoint.dimension, self.checkpoint.min_dimension
+        self.contextual = self.checkpoint.contextual
+        longest = self.checkpoint.max_tokens
+        wanted = longest if self.max_tokens is None else self.max_tokens
+        self.max_tokens = self._longest = check_positive("max_tokens", wanted, largest=longest)
         self._reset()
 
     def _reset(self) -> None:
@@ -95,25 +107,6 @@ class PplxEncoder(EncoderOptions):
         backend = "" if self.backend == "torch" else f", backend={self.backend!r}"
         return f"PplxEncoder({self.checkpoint.name!r}, {where}, dtype={self.dtype!r}{weights}{backend})"
 
-    @property
-    def _longest(self) -> int:
-        return self.checkpoint.max_tokens if self.max_tokens is None else self.max_tokens
-
-    @property
-    def dimension(self) -> int:
-        """Width of the full vector; loads nothing."""
-        return self.checkpoint.dimension
-
-    @property
-    def min_dimension(self) -> int:
-        """Smallest width to which a vector may be cut; loads nothing."""
-        return self.checkpoint.min_dimension
-
-    @property
-    def contextual(self) -> bool:
-        """Whether the chunks of a document can be embedded together; loads nothing."""
-        return self.checkpoint.contextual
-
     def identity(self) -> str:
         """Return everything besides the text that decides a full vector, as a line of JSON; loads no weights.
 
@@ -136,10 +129,10 @@ class PplxEncoder(EncoderOptions):
         with self._loading:
             if self._identity is None:
                 origin = self._find_origin()
-                alone = "cpu" if self.backend == "openvino" and self.device is None else self.device
-                devices = (alone,) if self.devices is None else self.devices
+                devices = [self.device] if self.devices is None else self.devices
+                places = map(backend_class(self.backend).place, devices)
                 decisive = values_of(self, SideOptions, decisive=True)
-                decisive["dtype"] = arithmetic(str(self.dtype), origin=origin, devices=devices, hub=self._hub)
+                decisive["dtype"] = arithmetic(str(self.dtype), origin=origin, places=places, hub=self._hub)
                 self._identity = identify(origin.name(), **decisive)
             changes = self._loaded.changes() if self._loaded is not None else None
             if changes is not None:  # weights that no file holds are like no others
@@ -167,8 +160,8 @@ class PplxEncoder(EncoderOptions):
         Raises:
             InputError: The weights are in the processes of several `devices`, rounded to int8, or OpenVINO's.
         """
-        loaded = self._load()
         with self._loading:
+            loaded = self._load()
             if self._sentence_transformer is None:
                 from .qwen3.sentence_transformer import compose  # sentence-transformers alone takes seconds to import
 
@@ -304,18 +297,11 @@ class PplxEncoder(EncoderOptions):
             >>> encoder.encode(["late chunking"], quantization="ubinary").shape
             (1, 48)
         """
-        form = OutputForm.of(self, quantization, dimensions, normalize)
-        return self._run(*self._texts(texts, role, form, show_progress=show_progress))
+        form = OutputForm.of(self, quantization, dimensions, normalize, show_progress)
+        return self._run(*self._texts(texts, role, form))
 
     def encode_documents(
-        self,
-        documents: Sequence[Sequence[str]],
-        *,
-        quantization: Quantization | None = "int8",
-        dimensions: int | None = None,
-        normalize: bool = False,
-        show_progress: bool = False,
-        names: Sequence[str] | None = None,
+        self, documents: Sequence[Sequence[str]], *, names: Sequence[str] | None = None, **form: Unpack[Form]
     ) -> list[Vectors]:
         """Embed the chunks of each document together, so that every chunk's vector knows its neighbours.
 
@@ -325,11 +311,8 @@ class PplxEncoder(EncoderOptions):
 
         Args:
             documents: Documents, each a list of its chunks in reading order, without overlap.
-            quantization: As for `encode`.
-            dimensions: As for `encode`.
-            normalize: As for `encode`.
-            show_progress: As for `encode`.
             names: How an error calls each document, by default `document 0` and so on.
+            **form: `quantization`, `dimensions`, `normalize` and `show_progress`, as for `encode`.
 
         Returns:
             A matrix for each document, with a row for each of its chunks.
@@ -345,24 +328,10 @@ class PplxEncoder(EncoderOptions):
             >>> [matrix.shape for matrix in encoder.encode_documents([["one", "two"], ["three"]])]
             [(2, 384), (1, 384)]
         """
-        form = OutputForm.of(self, quantization, dimensions, normalize)
         checked = self._check_documents(documents, names)
-        tokenize = partial(LoadedCheckpoint.document_slices, documents=checked, names=names)
-        result = Result(
-            sum(map(len, checked)), form, quantizer=self.checkpoint.family.quantizer, show_progress=show_progress
-        )
-        return split(self._run(tokenize, result), checked)
+        return split(self._run(*self._documents(checked, names, OutputForm.of(self, **form))), checked)
 
-    async def aencode(
-        self,
-        texts: Sequence[str],
-        *,
-        role: Role | None = None,
-        quantization: Quantization | None = "int8",
-        dimensions: int | None = None,
-        normalize: bool = False,
-        show_progress: bool = False,
-    ) -> Vectors:
+    async def aencode(self, texts: Sequence[str], *, role: Role | None = None, **form: Unpack[Form]) -> Vectors:
         """`encode` without blocking the event loop; concurrent calls share forward passes.
 
         Example:
@@ -370,18 +339,10 @@ class PplxEncoder(EncoderOptions):
             >>> asyncio.run(PplxEncoder("miniature-v1").aencode(["late chunking"])).shape
             (1, 384)
         """
-        form = OutputForm.of(self, quantization, dimensions, normalize)
-        return await self._arun(*self._texts(texts, role, form, show_progress=show_progress))
+        return await self._arun(*self._texts(texts, role, OutputForm.of(self, **form)))
 
     async def aencode_documents(
-        self,
-        documents: Sequence[Sequence[str]],
-        *,
-        quantization: Quantization | None = "int8",
-        dimensions: int | None = None,
-        normalize: bool = False,
-        show_progress: bool = False,
-        names: Sequence[str] | None = None,
+        self, documents: Sequence[Sequence[str]], *, names: Sequence[str] | None = None, **form: Unpack[Form]
     ) -> list[Vectors]:
         """`encode_documents` without blocking the event loop; concurrent calls share forward passes.
 
@@ -391,63 +352,17 @@ class PplxEncoder(EncoderOptions):
             >>> len(asyncio.run(encoder.aencode_documents([["one", "two"], ["three"]])))
             2
         """
-        form = OutputForm.of(self, quantization, dimensions, normalize)
         checked = self._check_documents(documents, names)
-        tokenize = partial(LoadedCheckpoint.document_slices, documents=checked, names=names)
-        result = Result(
-            sum(map(len, checked)), form, quantizer=self.checkpoint.family.quantizer, show_progress=show_progress
-        )
-        return split(await self._arun(tokenize, result), checked)
+        return split(await self._arun(*self._documents(checked, names, OutputForm.of(self, **form))), checked)
 
-    def _ready(self) -> LoadedCheckpoint | None:
-        loaded = self._loaded
-        if loaded is None or loaded.backend.closed:
-            return None
-        loaded.check_process()
-        return loaded
-
-    def _load(self) -> LoadedCheckpoint:
-        loaded = self._ready()
-        if loaded is None:
-            with self._loading:
-                loaded = self._ready()
-                if loaded is None:
-                    if self._identity is None and self._held is None:
-                        self._origin = None  # nobody relies on what a failed attempt found
-                    origin = self._find_origin()
-                    origin.check()
-                    folder = checkpoint_folder(origin.spec, **self._hub)
-                    self._loaded = loaded = LoadedCheckpoint(
-                        self.checkpoint,
-                        Loading(
-                            folder,
-                            self.checkpoint.contextual,
-                            str(self.dtype),
-                            self.weights,
-                            self.backend,
-                            self.attention,
-                            self.checkpoint.family,
-                        ),
-                        key=origin.stamps,
-                        device=self.device,
-                        devices=self.devices,
-                        max_tokens=self._longest,
-                        batch_tokens=self.batch_tokens,
-                        truncate=self.truncate,
-                    )
-                    origin.check()
-                    self._held = None
-        return loaded
-
-    def _load_tokenizer(self) -> TextTokenizer:
-        loaded = self._loaded
-        if loaded is not None:
-            return loaded.tokenizer
-        with self._loading:
-            if self._tokenizer is None:
-                folder = checkpoint_folder(self._find_origin().spec, **self._hub)
-                self._tokenizer = TextTokenizer(folder, family=self.checkpoint.family)
-            return self._tokenizer
+    def _texts(self, texts: Sequence[str], role: Role | None, form: OutputForm) -> tuple[_Slices, Result]:
+        family = self.checkpoint.family
+        check_role(role)
+        if role is None and family.prompts is not None:
+            raise InputError(f'{family.name} reads queries and documents differently; use role="query" or "document"')
+        checked = check_texts(texts)
+        slices = partial(TextTokenizer.text_slices, texts=checked, role=role)
+        return slices, Result(len(checked), form, quantizer=family.quantizer)
 
     def _check_documents(
         self, documents: Sequence[Sequence[str]], names: Sequence[str] | None, *, allow_empty: bool = False
@@ -455,33 +370,64 @@ class PplxEncoder(EncoderOptions):
         check_contextual(self, name=self.checkpoint.name)
         return check_documents(documents, names=names, allow_empty=allow_empty)
 
-    def _texts(
-        self, texts: Sequence[str], role: Role | None, form: OutputForm, *, show_progress: bool
-    ) -> tuple[_Tokenize, Result]:
-        family = self.checkpoint.family
-        check_role(role)
-        if role is None and family.prompts is not None:
-            raise InputError(f'{family.name} reads queries and documents differently; use role="query" or "document"')
-        checked = check_texts(texts)
-        result = Result(len(checked), form, quantizer=family.quantizer, show_progress=show_progress)
-        return partial(LoadedCheckpoint.text_slices, texts=checked, role=role), result
+    def _documents(
+        self, documents: list[list[str]], names: Sequence[str] | None, form: OutputForm
+    ) -> tuple[_Slices, Result]:
+        slices = partial(TextTokenizer.document_slices, documents=documents, names=names)
+        return slices, Result(sum(map(len, documents)), form, quantizer=self.checkpoint.family.quantizer)
 
-    def _run(self, tokenize: _Tokenize, result: Result) -> Vectors:
+    def _run(self, tokenize: _Slices, result: Result) -> Vectors:
         if len(result.vectors):
-            loaded = self._load()
+            loaded = self._ready() or self._load()
+            slices = tokenize(loaded.tokenizer, loaded.limits)
             try:
-                with result:
-                    loaded.scheduler.run(result.counted(tokenize(loaded)), result.receive)
+                with result.progress or nullcontext():
+                    loaded.scheduler.run(result.progress.counted(slices) if result.progress else slices, result.receive)
             except KeyboardInterrupt:
                 loaded.backend.interrupt()
                 raise
         return result.vectors
 
-    async def _arun(self, tokenize: _Tokenize, result: Result) -> Vectors:
+    async def _arun(self, tokenize: _Slices, result: Result) -> Vectors:
         if len(result.vectors):
-            loaded = self._ready()
-            if loaded is None:
+            if (loaded := self._ready()) is None:
                 loaded = await asyncio.wrap_future(in_own_thread(self._load))
-            with result:
-                await loaded.scheduler.arun(result.counted(tokenize(loaded)), result.receive)
+            slices = tokenize(loaded.tokenizer, loaded.limits)
+            with result.progress or nullcontext():
+                counted = result.progress.counted(slices) if result.progress else slices
+                await loaded.scheduler.arun(counted, result.receive)
         return result.vectors
+
+    def _ready(self) -> LoadedCheckpoint | None:
+        loaded = self._loaded
+        if loaded is None or loaded.backend.closed:
+            return None
+        if loaded.process != os.getpid():
+            raise EncodingError(
+                "this process was forked from one that had loaded the model, whose threads are not here; start "
+                'processes with multiprocessing.get_context("spawn"), or load the model after the fork'
+            )
+        return loaded
+
+    def _load(self) -> LoadedCheckpoint:
+        with self._loading:
+            if (loaded := self._ready()) is not None:
+                return loaded
+            if self._identity is None and self._held is None:
+                self._origin = None  # nobody relies on what a failed attempt found
+            origin = self._find_origin()
+            origin.check()
+            folder = checkpoint_folder(origin.spec, **self._hub)
+            self._loaded = LoadedCheckpoint(self.checkpoint, folder, key=origin.stamps, options=self)
+            origin.check()
+            self._held = None
+            return self._loaded
+
+    def _load_tokenizer(self) -> TextTokenizer:
+        with self._loading:
+            if self._loaded is not None:
+                return self._loaded.tokenizer
+            if self._tokenizer is None:
+                folder = checkpoint_folder(self._find_origin().spec, **self._hub)
+                self._tokenizer = TextTokenizer(folder, family=self.checkpoint.family)
+            return self._tokenizer

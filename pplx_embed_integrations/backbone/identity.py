@@ -14,10 +14,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ..checkpoints import CheckpointSpec
 from ..errors import CheckpointError
 from ..files import weight_names
-from .devices import resolve_device, resolve_dtype
+from .devices import resolve_dtype
 from .hub import commit_of, config_folder
 from .qwen3.network import NetworkConfig, empty_network, tensor_shapes
 
@@ -84,24 +86,23 @@ class Origin:
             self.stamps = stamps
 
 
-def arithmetic(dtype: str, *, origin: Origin, devices: Iterable[str | None], hub: Mapping[str, Any]) -> str:
+def arithmetic(dtype: str, *, origin: Origin, places: Iterable[torch.device], hub: Mapping[str, Any]) -> str:
     """Return what a dtype's name becomes, which for `"auto"` depends on the devices and on the size of the model.
 
     Args:
         dtype: `"auto"`, `"float32"` or `"bfloat16"`.
         origin: The checkpoint.
-        devices: Where it runs; where several compute differently, their vectors are mixed, and all are named.
+        places: Where it runs; where several compute differently, their vectors are mixed, and all are named.
         hub: As for `Origin`.
 
     Raises:
         CheckpointError: The `config.json` is damaged.
         DownloadError: The `config.json` of a small checkpoint cannot be fetched.
-        InputError: The machine has no such device.
     """
     if dtype != "auto":
         return dtype
     parameters = _parameters(origin.spec, hub)
-    found = {resolve_dtype(dtype, device=resolve_device(device), parameters=parameters) for device in devices}
+    found = {resolve_dtype(dtype, device=place, parameters=parameters) for place in places}
     return "+".join(sorted(str(each).removeprefix("torch.") for each in found))
 
 

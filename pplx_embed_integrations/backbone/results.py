@@ -14,34 +14,55 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from ..embedder import OutputForm
-from ..vectors import Quantizer, Vectors, quantize, vector_dtype
+from ..vectors import Quantizer, Vectors
 from .backends.base import Pooled
 from .sequences import TokenSequence
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["Result", "split"]
+__all__ = ["Progress", "Result", "split"]
 
 
 class Result:
-    """A matrix that fills as batches come in, in any order and from any thread; closes its bar as a context manager.
+    """A matrix that fills as batches come in, in any order and from any thread.
 
     Args:
         rows: How many vectors there will be.
         form: What they will look like.
         quantizer: What makes int8 codes.
-        show_progress: Whether a bar counts their tokens.
 
     Attributes:
         vectors: The matrix, `[rows, width]`.
+        progress: A bar, None where none is wanted.
     """
 
-    def __init__(self, rows: int, form: OutputForm, *, quantizer: Quantizer, show_progress: bool) -> None:
-        dtype = vector_dtype(form.quantization, normalize=form.normalize)
-        self.vectors: Vectors = np.empty((rows, form.width), dtype=dtype)
+    def __init__(self, rows: int, form: OutputForm, *, quantizer: Quantizer) -> None:
+        self.vectors: Vectors = np.empty((rows, form.width), dtype=form.dtype)
+        self.progress = Progress(rows) if form.show_progress else None
         self._form, self._quantizer = form, quantizer
-        self._show_progress = show_progress
+
+    def receive(self, sequences: list[TokenSequence], pooled: Pooled) -> None:
+        """Put the rows of some sequences where they belong.
+
+        Raises:
+            EncodingError: A row is not finite.
+        """
+        rows = [row for sequence in sequences for row in sequence.rows]
+        self.vectors[rows] = self._form.vectors(pooled, rows=rows, quantizer=self._quantizer)
+        if self.progress is not None:
+            self.progress.advance(sum(map(len, sequences)))
+
+
+class Progress:
+    """A bar that counts the tokens of a call; closes as a context manager.
+
+    Args:
+        rows: How many vectors there will be.
+    """
+
+    def __init__(self, rows: int) -> None:
+        self._rows = rows
         self._bar: tqdm[NoReturn] | None = None
         self._lock = threading.Lock()
 
@@ -64,28 +85,15 @@ class Result:
         for sequences in slices:
             tokens += sum(map(len, sequences))
             rows += sum(len(sequence.rows) for sequence in sequences)
-            if rows and self._show_progress:
-                self._expect(round(tokens * len(self.vectors) / rows))
+            if rows:
+                self._expect(round(tokens * self._rows / rows))
             yield sequences
 
-    def receive(self, sequences: list[TokenSequence], pooled: Pooled) -> None:
-        """Put the rows of some sequences where they belong.
-
-        Raises:
-            EncodingError: A row is not finite.
-        """
-        rows = [row for sequence in sequences for row in sequence.rows]
-        self.vectors[rows] = quantize(
-            pooled,
-            dimensions=self._form.dimensions,
-            quantization=self._form.quantization,
-            normalize=self._form.normalize,
-            rows=rows,
-            quantizer=self._quantizer,
-        )
+    def advance(self, tokens: int) -> None:
+        """Tell the bar of tokens that have been computed."""
         with self._lock:
             if self._bar is not None:
-                self._bar.update(sum(map(len, sequences)))
+                self._bar.update(tokens)
 
     def _expect(self, tokens: int) -> None:
         with self._lock:

@@ -1,12 +1,16 @@
-"""Text to token ids, through the checkpoint's own `tokenizer.json`.
+"""Texts and documents to token sequences, through the checkpoint's own `tokenizer.json`.
 
-Knows the tokenizers library and where a checkpoint names its separator; must not know models, spans or batches.
+Knows the tokenizers library and where a checkpoint names its separator; must not know models or batches.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+import logging
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +20,30 @@ from ..embedder import Role
 from ..errors import CheckpointError, InputError
 from ..families import PPLX_EMBED, Family
 from ..files import read_json, unreadable
-from ..inputs import EMPTY, most_tokens, not_unicode, too_long
+from ..inputs import EMPTY, chunk_name, document_name, most_tokens, not_unicode, too_long
+from .sequences import TokenSequence, document_sequences, text_sequence
 
-__all__ = ["TextTokenizer"]
+__all__ = ["Limits", "TextTokenizer"]
+
+logger = logging.getLogger(__name__)
 
 _NO_TOKENS = "has no tokens after normalisation; leave it out"
 _CHARACTERS_AT_ONCE = 1_000_000
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What an encoder sets to its texts.
+
+    Attributes:
+        max_tokens: Longest sequence.
+        truncate: Cut what is longer instead of refusing it.
+        characters: Characters that are tokenised at a time, or a single text where it has more.
+    """
+
+    max_tokens: int
+    truncate: bool
+    characters: int
 
 
 class TextTokenizer:
@@ -86,32 +108,102 @@ class TextTokenizer:
             raise CheckpointError(f"{path!r} does not hold the separator {self._separator_token!r}")
         return int(separator)
 
-    def encode(self, texts: Sequence[str], *, name: Callable[[int], str]) -> list[list[int]]:
+    def encode(
+        self,
+        texts: Sequence[str],
+        *,
+        name: Callable[[int], str],
+        first: int = 0,
+        max_tokens: int | None = None,
+        truncate: bool = False,
+    ) -> list[list[int]]:
         """Tokenise each text by itself.
 
         Args:
             texts: Non-empty strings.
-            name: How an error calls the text at a position.
+            name: How an error calls the text of a number.
+            first: Number of the first text.
+            max_tokens: Longest text, None where any length is right.
+            truncate: Cut what is longer instead of refusing it.
 
         Returns:
             Token ids, a list a text.
 
         Raises:
-            InputError: A text cannot be written in UTF-8 (a lone surrogate) or has no token.
+            InputError: A text cannot be written in UTF-8 (a lone surrogate), has no token or too many.
         """
         try:
             # Without offsets, which nobody here reads, encoding is about a third faster.
             encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         except (TypeError, UnicodeError):
-            for position, text in enumerate(texts):
+            for number, text in enumerate(texts, first):
                 if why := not_unicode(text):
-                    raise InputError(f"{name(position)} {why}") from None
+                    raise InputError(f"{name(number)} {why}") from None
             raise
         ids = [encoding.ids for encoding in encodings]
         for position, tokens in enumerate(ids):
             if not tokens:
-                raise InputError(f"{name(position)} {_NO_TOKENS}")
+                raise InputError(f"{name(first + position)} {_NO_TOKENS}")
+            if max_tokens is not None and len(tokens) > max_tokens:
+                if not truncate:
+                    raise InputError(f"{name(first + position)} {too_long(len(tokens), max_tokens)}")
+                ids[position] = tokens[:max_tokens]
         return ids
+
+    def text_slices(
+        self, limits: Limits, texts: Sequence[str], *, role: Role | None = None
+    ) -> Iterator[list[TokenSequence]]:
+        """Tokenise texts, a sequence each, in slices, each when it is asked for.
+
+        Raises:
+            InputError: A text is too long or not Unicode.
+        """
+        prompt = self.prompts[role]
+        longest = limits.max_tokens - len(prompt)
+        for start, end in _slices(map(len, texts), limits.characters):
+            ids = self.encode(
+                texts[start:end], name="text {}".format, first=start, max_tokens=longest, truncate=limits.truncate
+            )
+            yield [text_sequence(tokens, row=row, prompt=prompt) for row, tokens in enumerate(ids, start)]
+
+    def document_slices(
+        self, limits: Limits, documents: Sequence[Sequence[str]], *, names: Sequence[str] | None = None
+    ) -> Iterator[list[TokenSequence]]:
+        """Tokenise documents, a sequence each, or several windows where one is too long, in slices like texts.
+
+        Args:
+            limits: What is too long.
+            documents: Chunks of each; their rows follow each other.
+            names: How an error calls each, by default `document 0` and so on.
+
+        Raises:
+            InputError: A chunk is too long or not Unicode.
+        """
+        borders = list(accumulate(map(len, documents), initial=0))
+        prompt = self.prompts["document"]
+        longest = limits.max_tokens - len(prompt)
+
+        def name(row: int) -> str:
+            number = bisect_right(borders, row) - 1
+            return chunk_name(document_name(number, names), row - borders[number])
+
+        for start, end in _slices((sum(map(len, chunks)) for chunks in documents), limits.characters):
+            chunks, first = list(chain.from_iterable(documents[start:end])), borders[start]
+            ids = self.encode(chunks, name=name, first=first, max_tokens=longest, truncate=limits.truncate)
+            sequences: list[TokenSequence] = []
+            for number in range(start, end):
+                windows = document_sequences(
+                    ids[borders[number] - first : borders[number + 1] - first],
+                    separator=self.separator,
+                    max_tokens=limits.max_tokens,
+                    first_row=borders[number],
+                    prompt=prompt,
+                )
+                if len(windows) > 1:
+                    message = "%s is longer than %d tokens and is read in %d overlapping windows"
+                    logger.info(message, document_name(number, names), limits.max_tokens, len(windows))
+                sequences += windows
+            yield sequences
 
     def problems(self, texts: Sequence[str], *, max_tokens: int | None) -> Iterator[tuple[int, str]]:
         """Find the texts that cannot be embedded, without tokenising those that are clearly short enough.
@@ -147,6 +239,19 @@ class TextTokenizer:
                 yield position, _NO_TOKENS
             elif max_tokens is not None and tokens > max_tokens:
                 yield position, too_long(tokens, max_tokens)
+
+
+def _slices(lengths: Iterable[int], most: int) -> Iterator[tuple[int, int]]:
+    """Yield ranges of neighbours that together reach `most`, the last one excepted."""
+    start = end = total = 0
+    for length in lengths:
+        end += 1
+        total += length
+        if total >= most:
+            yield start, end
+            start, total = end, 0
+    if end > start:
+        yield start, end
 
 
 def _byte_level(tokenizer: dict[str, Any]) -> bool:

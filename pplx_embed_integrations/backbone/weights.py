@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable, Sequence
 from weakref import WeakSet, WeakValueDictionary
 
 from ..checkpoints import CheckpointSpec
-from ..errors import CheckpointError, EncodingError
+from ..errors import CheckpointError
 from ..threads import in_own_thread
 from .backends.base import Backend, Loading, start_backend
 from .backends.workers import WorkerPool
@@ -24,6 +24,9 @@ __all__ = ["Weights", "acquire", "release", "withdraw"]
 
 class Weights:
     """Tokenizer, backend and scheduler of a checkpoint.
+
+    A process that is forked from the one that loaded them cannot compute: the threads of torch, and these, do not run
+    there, and it would hang.
 
     Args:
         checkpoint: What it should be.
@@ -49,7 +52,7 @@ class Weights:
     ) -> None:
         self.loading = loading
         self.users: WeakSet[object] = WeakSet()
-        self._process = os.getpid()
+        self.process = os.getpid()
         self.tokenizer = TextTokenizer(loading.folder, contextual=loading.contextual, family=loading.family)
         # In a thread that ends, so that the OpenMP threads which loading needs do not stay (see `Scheduler`).
         self.backend: Backend = (
@@ -64,18 +67,6 @@ class Weights:
             budget=batch_tokens or self.backend.batch_tokens,
             parallel=self.backend.parallel,
         )
-
-    def check_process(self) -> None:
-        """Refuse to work in a process that was forked from the one that loaded the model.
-
-        Raises:
-            EncodingError: It was. Its copies of torch's threads, and of this model's, do not run, and it would hang.
-        """
-        if os.getpid() != self._process:
-            raise EncodingError(
-                "this process was forked from one that had loaded the model, whose threads are not here; start "
-                'processes with multiprocessing.get_context("spawn"), or load the model after the fork'
-            )
 
 
 _lock = threading.Lock()

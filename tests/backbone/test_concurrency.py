@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from pplx_embed_integrations.backbone import results
 from pplx_embed_integrations.backbone.backends.base import Pooled
 from pplx_embed_integrations.backbone.loaded import LoadedCheckpoint
 from pplx_embed_integrations.backbone.sequences import TokenSequence
+from pplx_embed_integrations.backbone.tokenizer import TextTokenizer
 from pplx_embed_integrations.errors import EncodingError, InputError
 
 SAME = 2e-5
@@ -83,7 +85,7 @@ def test_threads_with_texts_and_documents_on_one_checkpoint(replica_context_v1: 
 def who_works(encoder: PplxEncoder) -> Iterator[dict[str, set[int]]]:
     """Note the threads that load, tokenise and compute for an encoder."""
     did: dict[str, set[int]] = {"load": set(), "tokenise": set(), "compute": set()}
-    load, init = PplxEncoder._load, LoadedCheckpoint._tokenize
+    load, encode = PplxEncoder._load, TextTokenizer.encode
 
     def loading(self: PplxEncoder) -> LoadedCheckpoint:
         if self._loaded is None:
@@ -93,13 +95,13 @@ def who_works(encoder: PplxEncoder) -> Iterator[dict[str, set[int]]]:
             loaded.scheduler._run = _Noting(loaded.scheduler._run, did["compute"])
         return loaded
 
-    def tokenising(self: LoadedCheckpoint, *arguments: Any) -> list[list[int]]:
+    def tokenising(self: TextTokenizer, *given: Any, **options: Any) -> list[list[int]]:
         did["tokenise"].add(threading.get_ident())
-        return init(self, *arguments)
+        return encode(self, *given, **options)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(PplxEncoder, "_load", loading)
-        patch.setattr(LoadedCheckpoint, "_tokenize", tokenising)
+        patch.setattr(TextTokenizer, "encode", tokenising)
         yield did
 
 
@@ -221,7 +223,7 @@ def sliced(replica_context_v1: Path) -> PplxEncoder:
     """An encoder that tokenises a few texts at a time."""
     encoder = PplxEncoder(replica_context_v1, dtype="float32", batch_tokens=50, max_tokens=60).load()
     assert encoder._loaded is not None
-    encoder._loaded._slice = 100
+    encoder._loaded.limits = replace(encoder._loaded.limits, characters=100)
     return encoder
 
 

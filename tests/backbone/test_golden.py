@@ -90,12 +90,12 @@ def test_token_ids(
 ) -> None:
     loaded = encoder_v1.load()._loaded
     assert loaded is not None
-    assert [s.ids.tolist() for s in loaded.text_sequences(expected_v1.inputs)] == expected_v1.input_ids
+    [texts] = loaded.tokenizer.text_slices(loaded.limits, expected_v1.inputs)
+    assert [s.ids.tolist() for s in texts] == expected_v1.input_ids
     loaded = encoder_context_v1.load()._loaded
     assert loaded is not None
-    assert [
-        s.ids.tolist() for s in loaded.document_sequences(expected_context_v1.inputs)
-    ] == expected_context_v1.input_ids
+    [documents] = loaded.tokenizer.document_slices(loaded.limits, expected_context_v1.inputs)
+    assert [s.ids.tolist() for s in documents] == expected_context_v1.input_ids
 
 
 @pytest.mark.parametrize("implementation", ["sdpa", "eager"])

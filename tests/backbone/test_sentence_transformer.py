@@ -38,7 +38,8 @@ def test_its_tokens_are_those_of_encode(encoder_v1: PplxEncoder) -> None:
     assert loaded is not None
     for text in TEXTS:
         features = model.tokenize([text])
-        assert features["input_ids"][0].tolist() == loaded.text_sequences([text])[0].ids.tolist()
+        [[sequence]] = loaded.tokenizer.text_slices(loaded.limits, [text])
+        assert features["input_ids"][0].tolist() == sequence.ids.tolist()
 
 
 def test_packed_bits_are_refused_with_the_way_to_them(encoder_v1: PplxEncoder) -> None:

@@ -5,6 +5,7 @@ Knows the protocol; must not know any one backend.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -12,16 +13,18 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from ...errors import EncodingError, InputError
 from ...families import PPLX_EMBED, Family
 from ...registry import BACKENDS
+from ..devices import resolve_device
 from ..sequences import TokenSequence
 
 if TYPE_CHECKING:
     from ..qwen3.export import PplxQwen3Model
 
-__all__ = ["Backend", "Loading", "Pooled", "WorkerLostError", "start_backend"]
+__all__ = ["Backend", "Loading", "Pooled", "WorkerLostError", "backend_class", "start_backend"]
 
 Pooled = npt.NDArray[np.float32]
 """The mean over each span, `[spans, width]`."""
@@ -62,20 +65,23 @@ class Backend(Protocol):
     Attributes:
         width: Dimensions of a vector.
         batch_tokens: Tokens of a batch that suit the device.
+        parallel: Batches it computes at a time.
+        closed: Whether nothing can be computed any more.
     """
 
     width: int
     batch_tokens: int
+    parallel: int = 1
+    closed: bool = False
 
-    @property
-    def parallel(self) -> int:
-        """Batches it computes at a time."""
-        return 1
+    @classmethod
+    def place(cls, device: str | None) -> torch.device:
+        """Return where it would run: on the device that is asked for, by default on the best there is.
 
-    @property
-    def closed(self) -> bool:
-        """Whether nothing can be computed any more."""
-        return False
+        Raises:
+            InputError: The machine has no such device, or the backend does not run there.
+        """
+        return resolve_device(device)
 
     def run(self, sequences: list[TokenSequence]) -> Pooled:
         """Compute the mean over each span of each sequence, in order, from as many threads as are `parallel`."""
@@ -113,5 +119,15 @@ def start_backend(loading: Loading, device: str | None) -> Backend:
         InputError: The machine has no such device, or cannot compute with such weights.
         MissingDependencyError: The backend is not installed.
     """
-    module, _, name = BACKENDS[loading.backend].partition(":")
-    return cast("Backend", getattr(import_module(module), name)(loading, device))
+    make = cast("Callable[[Loading, str | None], Backend]", backend_class(loading.backend))
+    return make(loading, device)
+
+
+def backend_class(name: str) -> type[Backend]:
+    """Return the backend of a name; loads nothing.
+
+    Raises:
+        MissingDependencyError: It is not installed.
+    """
+    module, _, attribute = BACKENDS[name].partition(":")
+    return cast("type[Backend]", getattr(import_module(module), attribute))

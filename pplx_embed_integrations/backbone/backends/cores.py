@@ -61,8 +61,11 @@ class Cores:
         """Compute each task on a core of its own; raise an error when all have ended.
 
         Args:
-            tasks: No more than have been hired. They may wait for each other.
+            tasks: One, which this thread computes where the system has no other, or no more than have been hired;
+                they may wait for each other.
         """
+        if not self._queues and not self.hire(1):
+            return [task() for task in tasks]
         futures: list[Future[T]] = [Future() for _ in tasks]
         with self._lock:  # every thread has the tasks of several callers in the same order
             for queue, future, task in zip(self._queues, futures, tasks, strict=False):

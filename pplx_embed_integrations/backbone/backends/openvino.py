@@ -49,9 +49,7 @@ class OpenVinoBackend(Backend):
     """
 
     def __init__(self, loading: Loading, device: str | None) -> None:
-        place = resolve_device(device or "cpu")
-        if place.type != "cpu":
-            raise InputError(f'backend="openvino" runs on the CPU alone, and device is {device!r}; leave backend out')
+        place = self.place(device)
         openvino = _openvino()
         config = NetworkConfig.from_folder(loading.folder)
         shapes = tensor_shapes(empty_network(config))
@@ -69,6 +67,18 @@ class OpenVinoBackend(Backend):
         self.width: int = config.hidden_size
         self.batch_tokens = default_batch_tokens(place, self.width)
         self._warm_up()
+
+    @classmethod
+    def place(cls, device: str | None) -> torch.device:
+        """Return the CPU, also by default.
+
+        Raises:
+            InputError: Another device is asked for.
+        """
+        place = resolve_device(device or "cpu")
+        if place.type != "cpu":
+            raise InputError(f'backend="openvino" runs on the CPU alone, and device is {device!r}; leave backend out')
+        return place
 
     def run(self, sequences: list[TokenSequence]) -> Pooled:
         """Run sequences through the model and return the float32 mean over each span, `[spans, width]`."""

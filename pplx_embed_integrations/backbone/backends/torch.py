@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from ...errors import InputError
-from ..devices import default_batch_tokens, resolve_device
+from ..devices import default_batch_tokens
 from ..pooling import span_means
 from ..qwen3.attention import check_kernel
 from ..qwen3.forward import Meeting, packed_forward, part_forward
@@ -57,7 +57,7 @@ class TorchBackend(Backend):
 
     def __init__(self, loading: Loading, device: str | None) -> None:
         self._loading = loading
-        place = resolve_device(device)
+        place = self.place(device)
         if place.type == "cpu":
             torch.empty(_LARGEST_RECYCLED, dtype=torch.uint8)
         self.model: Network | PplxQwen3Model = load_network(
@@ -82,15 +82,18 @@ class TorchBackend(Backend):
         waits for the others after each of some hundred operations. What is too little for that one core computes, or,
         of a large model, all that are free together.
         """
-        if self.model.device.type != "cpu":
+        if self.model.embed_tokens.weight.device.type != "cpu":
             return self._pool(sequences)
-        lengths = [len(sequence) for sequence in sequences]
-        at_least = _ALONE_FROM[self.size]
+        tokens = sum(len(sequence.ids) for sequence in sequences)
+        worth = tokens // _ALONE_FROM[self.size]
+        return self._share(sequences, worth) if worth > 1 else self._little(sequences)
+
+    def _share(self, sequences: list[TokenSequence], worth: int) -> Pooled:
+        """Compute what is worth several cores."""
         cores = min(torch.get_num_threads(), available_cores())
         # All cores or one: some of them would read all weights, too, and of a large model that takes the longest.
-        enough = sum(lengths) // at_least
-        cores = cores if self.size == "large" or enough >= cores else max(1, enough)
-        cores = self._cores.hire(cores) if sum(lengths) >= cores * at_least else 1
+        cores = self._cores.hire(min(cores, worth) if self.size == "small" or worth >= cores else 1)
+        at_least, lengths = _ALONE_FROM[self.size], [len(sequence) for sequence in sequences]
         groups = share_out(lengths, cores, at_least=at_least)
         if len(groups) > 1:
             tasks = [partial(self._pool, [sequences[index] for index in group]) for group in groups]
@@ -120,9 +123,8 @@ class TorchBackend(Backend):
             if team > 1:
                 with openmp_threads(team):
                     return self._pool(sequences)
-        if not self._cores.hire(1):
-            return self._pool(sequences)
-        return self._cores.at_once([partial(self._pool, sequences)])[0]
+        [pooled] = self._cores.at_once([partial(self._pool, sequences)])
+        return pooled
 
     def _divide(self, sequence: TokenSequence, cores: int) -> Pooled:
         """Compute a long sequence in parts of equal length, one a core."""

@@ -53,7 +53,8 @@ class WorkerPool(Backend):
         self._serving = set(workers)
         self._idle = deque(workers)
         self._changed = threading.Condition()
-        self._end: str | None = None
+        self._end = ""
+        self.parallel = len(workers)
         self._stop = weakref.finalize(self, _end_workers, workers, os.getpid())
         try:
             for worker in workers:
@@ -64,11 +65,6 @@ class WorkerPool(Backend):
             raise
         self.width = ready[0].width
         self.batch_tokens = min(each.batch_tokens for each in ready)
-
-    @property
-    def parallel(self) -> int:
-        """Batches at a time: a worker computes one."""
-        return len(self._workers)
 
     def run(self, sequences: list[TokenSequence]) -> Pooled:
         """Have the next free worker compute a batch; several threads may.
@@ -105,13 +101,9 @@ class WorkerPool(Backend):
         """End the workers for good; calls that wait for them fail."""
         with self._changed:
             self._end = self._end or reason
+            self.closed = True
             self._changed.notify_all()
         self._stop()
-
-    @property
-    def closed(self) -> bool:
-        """Whether nothing can be computed any more."""
-        return self._end is not None
 
     def _borrow(self) -> _Worker:
         """Wait for a worker that is free and has its model loaded."""
