@@ -11,13 +11,29 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast, get_args
+from urllib.parse import urlsplit
 
 from .errors import InputError, InputTypeError
 from .inputs import check_positive, check_text
 from .registry import BACKENDS, BackendName
 from .schema import Options, decisive, either, option
+from .secret import Secret
 
-__all__ = ["BiEncoderOptions", "EncoderOptions", "HubOptions", "PairOptions", "SideOptions", "check_quantization"]
+__all__ = [
+    "PERPLEXITY",
+    "BiEncoderOptions",
+    "EncoderOptions",
+    "HubOptions",
+    "PairOptions",
+    "RemoteOptions",
+    "ServerOptions",
+    "SideOptions",
+    "check_base_url",
+    "check_quantization",
+]
+
+PERPLEXITY = "perplexity"
+"""What `base_url` says for the hosted API."""
 
 Quantization = Literal["int8", "binary", "ubinary"]
 """`"int8"` codes, `"binary"` ±1 as int8, `"ubinary"` bits packed into uint8, most significant bit first."""
@@ -29,7 +45,9 @@ if TYPE_CHECKING:
 
     Dtype: TypeAlias = str | torch.dtype
     Model: TypeAlias = str | Path | Embedder
+    Key: TypeAlias = str | Secret
 else:
+    Key = Any  # also what has get_secret_value()
     Dtype = str  # torch takes a second to import
     Model = Any  # what an embedder is, the pair knows
 
@@ -52,6 +70,42 @@ def check_quantization(quantization: object) -> Quantization | None:
     if quantization is None or quantization in get_args(Quantization):
         return cast("Quantization | None", quantization)
     raise InputError(f'quantization={quantization!r} is unknown; use "int8", "binary", "ubinary" or None (float32)')
+
+
+def check_base_url(base_url: object) -> str:
+    """Return a server's address without what every route begins with, or `"perplexity"`.
+
+    Raises:
+        InputError: It is no address, or holds a user's name, a password or a query.
+        InputTypeError: It is no string.
+
+    Example:
+        >>> check_base_url("http://gpu:8080/v1/"), check_base_url("https://api.perplexity.ai")
+        ('http://gpu:8080', 'perplexity')
+    """
+    url = check_text(base_url, name="base_url").strip()
+    if url.lower() == PERPLEXITY:
+        return PERPLEXITY
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:  # a port that is no number, brackets that do not close
+        parts, host = urlsplit(""), None
+    if parts.username is not None or parts.password is not None or "@" in parts.netloc:
+        raise InputError("base_url must hold neither a user's name nor a password, which logs would show; use api_key=")
+    if parts.scheme not in ("http", "https") or not host or parts.query or parts.fragment:
+        raise InputError(f'base_url={url!r} is no address; use one like "http://gpu:8080", or "perplexity"')
+    if host == "api.perplexity.ai":
+        return PERPLEXITY
+    return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/').removesuffix('/v1')}".rstrip("/")
+
+
+def _check_seconds(name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise InputTypeError(f"{name} must be a number of seconds, not {type(value).__name__}")
+    if not 0 < value < float("inf"):
+        raise InputError(f"{name}={value} is out of range; it must be more than 0 seconds")
+    return float(value)
 
 
 def _check_device(device: object) -> str:
@@ -104,6 +158,24 @@ class HubOptions(Options):
     cache_folder: str | Path | None = option("The hub's cache folder", default=None, absent="the hub's own")
     local_files_only: bool = option("Never touch the network", default=False)
     token: str | bool | None = option("Access token, in no dump", default=None, absent="the hub's own", secret=True)
+
+
+class ServerOptions(Options):
+    """Where a model runs, if not in this process."""
+
+    base_url: str | None = option(
+        'A server\'s address, `"http://gpu:8080"`, or `"perplexity"` for the hosted API',
+        default=None,
+        absent="this process",
+        check=check_base_url,
+    )
+    api_key: Key | None = option(
+        "Key for it, in no repr, dump, pickle or error",
+        default=None,
+        absent="the environment's",
+        secret=True,
+        check=Secret,
+    )
 
 
 class SideOptions(HubOptions):
@@ -165,7 +237,27 @@ class EncoderOptions(SideOptions):
     revision: str | None = decisive("Commit, tag or branch on the hub", default=None, absent="pinned")
 
 
-class PairOptions(SideOptions):
+class RemoteOptions(ServerOptions):
+    """One model on a server."""
+
+    model: str = option("Its name there", kw_only=False)
+    base_url: str = option(
+        'The server\'s address, `"http://gpu:8080"`, or `"perplexity"` for the hosted API', check=check_base_url
+    )
+    timeout: float = option(
+        "Seconds to wait for the answer to a request", default=600.0, check=partial(_check_seconds, "timeout")
+    )
+    max_retries: int = option(
+        "How often a request is sent again that met a failing connection or a server without time",
+        default=6,
+        check=partial(check_positive, "max_retries", smallest=0),
+    )
+    concurrency: int = option(
+        "Requests of a call that are under way at once", default=4, check=partial(check_positive, "concurrency")
+    )
+
+
+class PairOptions(SideOptions, ServerOptions):
     """A checkpoint for queries and one for documents, and the form of their vectors."""
 
     query_model: Model | None = decisive(
