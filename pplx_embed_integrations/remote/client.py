@@ -1,0 +1,403 @@
+"""RemoteEncoder: a model behind HTTP, used like one in this process.
+
+Knows the way from texts to requests and from answers to vectors; must not know frameworks or pairs of models.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from functools import partial
+from itertools import accumulate, pairwise
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from ..embedder import OutputForm, Role, check_contextual, check_role
+from ..errors import EncodingError, InputError, NotContextualError, ServerError
+from ..inputs import check_documents, check_texts, refuse_chunks
+from ..options import RemoteOptions
+from ..schema import documented, values_of
+from ..secret import Secret
+from ..threads import in_thread
+from ..vectors import Quantization, Vectors, vector_dtype
+from .encoding import read_documents, read_vectors
+from .forms import asked_format, in_form
+from .loop import arun, run
+from .packing import Lengths, Part, document_parts, pack, problems, text_parts
+from .protocol import CONTEXTUALIZED, EMBEDDINGS, Usage, field_of, message_of
+from .served import Served, ask, check_answered, hosted, known
+from .transport import RefusedError, Transport, key_of_environment, key_variables
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["RemoteEncoder"]
+
+_Plan = Callable[[Served], list[Part]]
+_LISTED = 3
+
+
+@documented(RemoteOptions)
+class RemoteEncoder(RemoteOptions):
+    """A pplx-embed model on a server: one's own, Perplexity's, or one that speaks OpenAI's embeddings API.
+
+    It takes, gives and refuses what `PplxEncoder` does, to the code, and stands wherever an embedder may. Texts are
+    packed into requests within the server's limits; a request that meets a failing connection or a server without time
+    is sent again, and no other is. Nothing is sent before the first vector, except for a model that only its server
+    knows: it is asked for its width.
+
+    Objects are safe to share between threads, tasks and event loops. A key is in no repr, log, error or pickle: a copy
+    in another process takes its own from the environment, `PERPLEXITY_API_KEY` or `PPLX_API_KEY` for Perplexity,
+    `PPLX_EMBED_API_KEY` for any other server.
+
+    Args:
+        **options: By name; `base_url` and `api_key` are those of `PplxEmbeddings(..., base_url=)`, too.
+
+    Raises:
+        CheckpointError: The server does not have the model.
+        InputError: An option is out of range, or there is no key for Perplexity.
+        InputTypeError: There is no such option, or its value has the wrong type.
+        ServerError: The server cannot be asked for the width of a model.
+
+    Example:
+        >>> encoder = RemoteEncoder("v1-0.6b", base_url="http://gpu:8080", api_key="a key")
+        >>> encoder, encoder.dimension
+        (RemoteEncoder('v1-0.6b', base_url='http://gpu:8080'), 1024)
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._transport = Transport(
+            self.base_url, _key(self.api_key), timeout=self.timeout, max_retries=self.max_retries
+        )
+        if self._transport.hosted and self.api_key is None and not key_of_environment(hosted=True):
+            raise InputError(
+                f"Perplexity's API asks for a key; pass api_key=, or set {' or '.join(key_variables(hosted=True))} in "
+                "the environment"
+            )
+        self._spec = known(self.model)
+        self._lengths = Lengths(self._spec)
+        self._served = hosted(self.model, self._spec) if self._transport.hosted else None
+        self._usage = Usage()
+
+    def __repr__(self) -> str:
+        return f"RemoteEncoder({self.model!r}, base_url={self.base_url!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, RemoteEncoder) and _values(self) == _values(other)
+
+    def __hash__(self) -> int:
+        return hash((self.model, self.base_url))
+
+    def __reduce__(self) -> tuple[Any, tuple[()]]:
+        return partial(type(self), **{**_values(self), "api_key": Secret()}), ()
+
+    def __copy__(self) -> Self:
+        return self  # immutable, and the connections are worth sharing
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self
+
+    @property
+    def dimension(self) -> int:
+        """Width of the full vector; the server is asked where it alone knows the model."""
+        return self._ask().dimension if self._spec is None else self._spec.dimension
+
+    @property
+    def min_dimension(self) -> int:
+        """Smallest width to which a vector may be cut."""
+        return self._ask().min_dimension if self._spec is None else self._spec.min_dimension
+
+    @property
+    def contextual(self) -> bool:
+        """Whether the model embeds the chunks of a document together."""
+        return self._ask().contextual if self._spec is None else self._spec.contextual
+
+    @property
+    def usage(self) -> Usage:
+        """Tokens, and cost where the server tells it, of all answers so far.
+
+        Example:
+            >>> RemoteEncoder("v1-0.6b", base_url="http://gpu:8080").usage.total_tokens
+            0
+        """
+        return self._usage
+
+    def identity(self) -> str:
+        """Return what decides a full vector besides the text; see `PplxEncoder.identity`.
+
+        A server of this package says it of its model, so vectors made there and here under one identity are comparable;
+        it is asked once, until `close`. Of Perplexity's models and of other servers the name is all that is known.
+
+        Raises:
+            CheckpointError: The server does not have the model.
+            ServerError: It cannot be asked.
+        """
+        return self._ask().identity
+
+    def close(self) -> None:
+        """Close the connections and forget what the server said of its model; the next call asks anew."""
+        self._served = self._served if self._transport.hosted else None
+        run(self._transport.close())
+
+    def check_documents(self, documents: Sequence[Sequence[str]], *, names: Sequence[str] | None = None) -> None:
+        """Raise one error for everything that `encode_documents` would refuse.
+
+        Whether a text is too long is known where the model's tokenizer is on this machine; else the server says it.
+
+        Args:
+            documents: Documents, each a list of its chunks.
+            names: How the error calls each document, by default `document 0` and so on.
+
+        Raises:
+            NotContextualError: The model was not trained for this, or the server has no route for it.
+            InputError: Chunks are empty, too long or not Unicode: the error lists them.
+            InputTypeError: `documents` is no list of lists of strings.
+            ServerError: The server cannot be asked for its limits.
+        """
+        self._check_documents(self._documents(documents, names, allow_empty=True), names, self._ask())
+
+    def encode(
+        self,
+        texts: Sequence[str],
+        *,
+        role: Role | None = None,
+        quantization: Quantization | None = "int8",
+        dimensions: int | None = None,
+        normalize: bool = False,
+        show_progress: bool = False,
+    ) -> Vectors:
+        """Embed texts, each by itself; see `PplxEncoder.encode`.
+
+        Raises:
+            InputError: A text is empty, too long or not Unicode, or an option is out of range.
+            InputTypeError: `texts` is no list of strings.
+            EncodingError: The server answered with what are no vectors of these texts.
+            ServerError: It cannot be reached, or fails, again and again, or refuses.
+        """
+        form = OutputForm.of(self, quantization, dimensions, normalize)
+        checked = self._texts(texts, role)
+        return self._run(self._plan_texts(checked), len(checked), form, role, show_progress=show_progress)
+
+    def encode_documents(
+        self,
+        documents: Sequence[Sequence[str]],
+        *,
+        quantization: Quantization | None = "int8",
+        dimensions: int | None = None,
+        normalize: bool = False,
+        show_progress: bool = False,
+        names: Sequence[str] | None = None,
+    ) -> list[Vectors]:
+        """Embed the chunks of each document together; see `PplxEncoder.encode_documents`.
+
+        Raises:
+            NotContextualError: The model was not trained for this, or the server has no route for it.
+            InputError: A chunk is empty, too long or not Unicode, or an option is out of range.
+            InputTypeError: `documents` is no list of lists of strings.
+            EncodingError: The server answered with what are no vectors of these documents.
+            ServerError: It cannot be reached, or fails, again and again, or refuses.
+
+        Warns:
+            ContextWarning: A document may be too long, and the tokenizer that could tell is not on this machine.
+        """
+        form = OutputForm.of(self, quantization, dimensions, normalize)
+        checked = self._documents(documents, names)
+        plan, rows = self._plan_documents(checked, names), sum(map(len, checked))
+        return _split(self._run(plan, rows, form, "document", show_progress=show_progress), checked)
+
+    async def aencode(
+        self,
+        texts: Sequence[str],
+        *,
+        role: Role | None = None,
+        quantization: Quantization | None = "int8",
+        dimensions: int | None = None,
+        normalize: bool = False,
+        show_progress: bool = False,
+    ) -> Vectors:
+        """`encode` without blocking the event loop."""
+        form = OutputForm.of(self, quantization, dimensions, normalize)
+        checked = self._texts(texts, role)
+        return await self._arun(self._plan_texts(checked), len(checked), form, role, show_progress=show_progress)
+
+    async def aencode_documents(
+        self,
+        documents: Sequence[Sequence[str]],
+        *,
+        quantization: Quantization | None = "int8",
+        dimensions: int | None = None,
+        normalize: bool = False,
+        show_progress: bool = False,
+        names: Sequence[str] | None = None,
+    ) -> list[Vectors]:
+        """`encode_documents` without blocking the event loop."""
+        form = OutputForm.of(self, quantization, dimensions, normalize)
+        checked = self._documents(documents, names)
+        plan, rows = self._plan_documents(checked, names), sum(map(len, checked))
+        return _split(await self._arun(plan, rows, form, "document", show_progress=show_progress), checked)
+
+    def _ask(self) -> Served:
+        if self._served is None:
+            self._served = run(ask(self._transport, self.model, self._spec))
+        return self._served
+
+    def _documents(
+        self, documents: Sequence[Sequence[str]], names: Sequence[str] | None, *, allow_empty: bool = False
+    ) -> list[list[str]]:
+        check_contextual(self, name=self.model)
+        return check_documents(documents, names=names, allow_empty=allow_empty)
+
+    def _check_documents(self, documents: list[list[str]], names: Sequence[str] | None, served: Served) -> None:
+        if served.api == "openai":
+            raise NotContextualError(
+                f"{self._transport.url} speaks OpenAI's embeddings API, which has no documents of chunks: run "
+                'pplx-embed serve there, use base_url="perplexity", or take a document_model in this process'
+            )
+        refuse_chunks(documents, problems(self._lengths, served.max_tokens), names=names)
+
+    def _texts(self, texts: Sequence[str], role: Role | None) -> list[str]:
+        check_role(role)
+        return check_texts(texts)
+
+    def _plan_texts(self, texts: list[str]) -> _Plan:
+        def plan(served: Served) -> list[Part]:
+            refuse_chunks([texts], problems(self._lengths, served.max_tokens), call=lambda _, row: f"text {row}")
+            return text_parts(texts, self._lengths, enough=served.limits.tokens)
+
+        return plan
+
+    def _plan_documents(self, documents: list[list[str]], names: Sequence[str] | None) -> _Plan:
+        def plan(served: Served) -> list[Part]:
+            self._check_documents(documents, names, served)
+            return document_parts(
+                documents,
+                self._lengths,
+                names=names,
+                max_tokens=served.max_tokens or served.longest,
+                longest=served.longest,
+                enough=served.limits.tokens,
+            )
+
+        return plan
+
+    def _run(self, plan: _Plan, rows: int, form: OutputForm, role: Role | None, *, show_progress: bool) -> Vectors:
+        vectors = np.empty((rows, form.width), dtype=vector_dtype(form.quantization, normalize=form.normalize))
+        if rows:
+            served = self._ask()
+            run(self._fill(vectors, plan(served), served, form, role, show_progress=show_progress))
+        return vectors
+
+    async def _arun(
+        self, plan: _Plan, rows: int, form: OutputForm, role: Role | None, *, show_progress: bool
+    ) -> Vectors:
+        vectors = np.empty((rows, form.width), dtype=vector_dtype(form.quantization, normalize=form.normalize))
+        if rows:
+            if self._served is None:
+                self._served = await arun(ask(self._transport, self.model, self._spec))
+            served = self._served
+            # A query is planned at once; more takes time, which an event loop has not.
+            parts = plan(served) if rows == 1 else await in_thread(plan, served)
+            await arun(self._fill(vectors, parts, served, form, role, show_progress=show_progress))
+        return vectors
+
+    async def _fill(
+        self,
+        vectors: Vectors,
+        parts: list[Part],
+        served: Served,
+        form: OutputForm,
+        role: Role | None,
+        *,
+        show_progress: bool,
+    ) -> None:
+        waiting = pack(parts, served.limits)
+        tokens = sum(part.tokens for part in parts)
+        shown = tqdm(total=tokens, unit="tok", unit_scale=True, desc="Embedding") if show_progress else nullcontext()
+
+        async def work(bar: tqdm[NoReturn] | None) -> None:
+            for request in waiting:  # shared by all who work
+                found = await self._answered(request, served, form, role)
+                vectors[[row for part in request for row in part.rows]] = found
+                if bar is not None:
+                    bar.update(sum(part.tokens for part in request))
+
+        with shown as bar:
+            working = [asyncio.ensure_future(work(bar)) for _ in range(min(self.concurrency, len(parts)))]
+            try:
+                await asyncio.gather(*working)
+            finally:
+                for each in working:
+                    each.cancel()
+                await asyncio.gather(*working, return_exceptions=True)
+
+    async def _answered(self, request: list[Part], served: Served, form: OutputForm, role: Role | None) -> Vectors:
+        together = request[0].first is not None or (served.api == "perplexity" and served.contextual)
+        path = CONTEXTUALIZED if together else EMBEDDINGS
+        encoding_format = asked_format(served, form)
+        width = served.dimension if served.api == "openai" else form.dimensions
+        body: dict[str, Any] = {
+            "input": [list(part.chunks) if together else part.chunks[0] for part in request],
+            "model": served.name,
+            "encoding_format": encoding_format,
+        }
+        if width != served.dimension:
+            body["dimensions"] = width
+        if served.api == "pplx-embed" and role is not None:
+            body["input_type"] = role
+        try:
+            answer = await self._transport.post(path, body)
+        except RefusedError as error:
+            raise _refused(error, request) from None
+        except ServerError as error:
+            raise ServerError(f"{error}. Not embedded: {_listed(request)}") from None
+        self._usage += Usage.of(answer)
+        try:
+            if served.api == "openai":
+                check_answered(answer, served, self._transport.url)
+            if together:
+                chunks = [len(part.chunks) for part in request]
+                found = read_documents(answer, chunks=chunks, encoding_format=encoding_format, dimensions=width)
+                given = np.concatenate([each[part.owned] for part, each in zip(request, found, strict=True)])
+            else:
+                given = read_vectors(answer, count=len(request), encoding_format=encoding_format, dimensions=width)
+            return in_form(given, served, form)
+        except EncodingError as error:
+            raise EncodingError(f"{self._transport.url}: {error}. It was asked for {_listed(request)}") from error
+
+
+def _key(given: object) -> Secret:
+    return given if isinstance(given, Secret) else Secret()
+
+
+def _values(encoder: RemoteEncoder) -> dict[str, Any]:
+    return values_of(encoder, RemoteOptions)
+
+
+def _refused(error: RefusedError, request: Sequence[Part]) -> InputError | ServerError:
+    """Return the error for what a server does not take, with the user's name for it where the server says what."""
+    if error.status not in (400, 413, 422):
+        return ServerError(f"{error}. Not embedded: {_listed(request)}")
+    detail = field_of(error.body, "detail")
+    for entry in detail if isinstance(detail, list) else ():
+        where = field_of(entry, "loc")
+        numbers = [part for part in where if type(part) is int] if isinstance(where, list) else []
+        if numbers and 0 <= numbers[0] < len(request):
+            part = request[numbers[0]]
+            name = part.called(numbers[1] if len(numbers) > 1 else 0)
+            return InputError(f"{error.url} does not take {name}: {message_of([{'msg': field_of(entry, 'msg')}])}")
+    return InputError(f"{error}. Not embedded: {_listed(request)}")
+
+
+def _listed(request: Sequence[Part]) -> str:
+    names = list(dict.fromkeys(part.name for part in request))
+    more = len(names) - _LISTED
+    return ", ".join(names[:_LISTED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _split(matrix: Vectors, documents: Sequence[Sequence[str]]) -> list[Vectors]:
+    borders = accumulate(map(len, documents), initial=0)
+    return [matrix[start:end] for start, end in pairwise(borders)]
