@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         StoreError,
     )
     from .fake import FakeEmbedder
+    from .remote.client import RemoteEncoder
 
 __version__ = "0.1.0"
 
@@ -52,6 +53,7 @@ __all__ = [
     "PplxEmbedError",
     "PplxEncoder",
     "PrecisionWarning",
+    "RemoteEncoder",
     "ServerError",
     "StoreError",
     "__version__",
@@ -66,6 +68,7 @@ _HOMES = {
     "list_checkpoints": "checkpoints",
     "Embedder": "embedder",
     "FakeEmbedder": "fake",
+    "RemoteEncoder": "remote.client",
     "register": "backbone.qwen3.sentence_transformer",
 }
 

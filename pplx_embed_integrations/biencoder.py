@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from .backbone import PplxEncoder
     from .options import Model
+    from .remote import RemoteEncoder
+    from .remote.protocol import Usage
 
 __all__ = ["Form", "PplxBiEncoder", "models_of"]
 
@@ -61,11 +63,11 @@ class PplxBiEncoder(BiEncoderOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         query, document = models_of(self.model, self.query_model, self.document_model)
+        self._remote: dict[str, RemoteEncoder] = {}
         self._query = self._side("query", query)
         self._document = self._side("document", document)
         specs = [side for side in (self._query, self._document) if isinstance(side, CheckpointSpec)]
-        if not specs:
-            _refuse_options(self)
+        _refuse_options(self, specs)
         self.dimension = _common_dimension(self._query, self._document, self.dimensions)
         if self.max_tokens is not None:
             longest = min(spec.max_tokens for spec in specs)
@@ -76,14 +78,27 @@ class PplxBiEncoder(BiEncoderOptions):
     def _side(self, side: str, model: Model) -> CheckpointSpec | Embedder:
         name, revision = f"{side}_model", getattr(self, f"{side}_revision")
         embedder = as_embedder(model, name=name)
+        if embedder is None and self.base_url is not None:
+            embedder = self._on_server(name, cast("str | Path", model))
         if embedder is None:
             fetch = partial(_fetch, **values_of(self, HubOptions))
             return resolve(cast("str | Path", model), revision=revision, fetch=fetch)
         if revision is not None:
             raise InputError(
                 f"{side}_revision={revision!r} is for a checkpoint, and {name} is an embedder; leave it out"
+                if self.base_url is None
+                else f"{side}_revision={revision!r} is for a checkpoint in this process; leave it out"
             )
         return embedder
+
+    def _on_server(self, name: str, model: str | Path) -> RemoteEncoder:
+        from .remote import RemoteEncoder
+
+        if isinstance(model, Path):
+            raise InputError(f"{name}={model!r} is a folder of this machine, and base_url={self.base_url!r} another")
+        if model not in self._remote:
+            self._remote[model] = RemoteEncoder(model, base_url=str(self.base_url), api_key=self.api_key)
+        return self._remote[model]
 
     def __repr__(self) -> str:
         return f"PplxBiEncoder(query_model={_called(self._query)}, document_model={_called(self._document)})"
@@ -119,14 +134,31 @@ class PplxBiEncoder(BiEncoderOptions):
         """What embeds documents, the same object where both sides are one checkpoint."""
         return self._embedder(self._document)
 
+    @property
+    def usage(self) -> Usage:
+        """Tokens, and cost where a server tells it, of what servers have embedded for both sides so far.
+
+        What is embedded in this process is not counted.
+
+        Example:
+            >>> PplxBiEncoder("0.6b", base_url="http://gpu:8080").usage
+            Usage(prompt_tokens=0, total_tokens=0, input_cost=0.0, total_cost=0.0, currency=None)
+        """
+        from .remote.protocol import Usage
+
+        sides = [self._query, *([] if self._query is self._document else [self._document])]
+        return sum((found for side in sides if isinstance(found := getattr(side, "usage", None), Usage)), Usage())
+
     def close(self) -> None:
-        """Release both sides' weights and end their worker processes; the next call loads anew.
+        """Release both sides' weights, end their worker processes and close connections; the next call begins anew.
 
         An embedder that was given stays as it is.
         """
         self._query_cache.clear()
         for encoder in list(self._encoders.values()):
             encoder.close()
+        for remote in self._remote.values():
+            remote.close()
 
     def _embedder(self, side: CheckpointSpec | Embedder) -> Embedder:
         if not isinstance(side, CheckpointSpec):
@@ -325,14 +357,19 @@ def models_of(model: Model, query_model: Model | None, document_model: Model | N
     return query if query_model is None else query_model, document if document_model is None else document_model
 
 
-def _refuse_options(pair: PplxBiEncoder) -> None:
-    """Refuse what would be without effect: options of checkpoints, where there are none."""
+def _refuse_options(pair: PplxBiEncoder, loaded: list[CheckpointSpec]) -> None:
+    """Refuse what would be without effect: options of checkpoints, where there are none, and of a server."""
     given = [name for name, each in options_of(SideOptions).items() if getattr(pair, name) != each.default]
-    if given:
+    if given and not loaded:
+        where = "both models are embedders" if pair.base_url is None else f"the models run at {pair.base_url}"
         raise InputError(
-            f"without a checkpoint to load there is no use for {', '.join(given)}; both models are embedders, which "
-            "have options of their own"
+            f"without a checkpoint to load there is no use for {', '.join(given)}; {where}, which have options of "
+            "their own"
         )
+    if pair.base_url is None and pair.api_key is not None:
+        raise InputError('api_key is for a server; give its address, too: base_url="http://gpu:8080" or "perplexity"')
+    if pair.base_url is not None and not pair._remote:
+        raise InputError(f"there is no use for base_url={pair.base_url!r}: both models are embedders; leave it out")
 
 
 def _called(side: CheckpointSpec | Embedder) -> str:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from .biencoder import Form, PplxBiEncoder
+    from .remote.protocol import Usage
     from .vectors import Vectors
 
 __all__ = ["NativeForms"]
@@ -25,6 +26,11 @@ class NativeForms:
         @property
         def biencoder(self) -> PplxBiEncoder:
             """The pair."""
+
+    @property
+    def usage(self) -> Usage:
+        """Tokens, and cost where a server tells it, of what servers have embedded so far; see `PplxBiEncoder.usage`."""
+        return self.biencoder.usage
 
     def encode_query(self, text: str, **form: Unpack[Form]) -> Vectors:
         """Embed a query in native form, by default `[dimension]` int8 codes; see `PplxBiEncoder.encode_query`."""

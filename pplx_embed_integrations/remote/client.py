@@ -17,15 +17,15 @@ from tqdm.auto import tqdm
 
 from ..embedder import OutputForm, Role, check_contextual, check_role
 from ..errors import EncodingError, InputError, NotContextualError, ServerError
+from ..flow import Flow, Step, arun, either, in_worker, run
 from ..inputs import check_documents, check_texts, refuse_chunks
 from ..options import RemoteOptions
 from ..schema import documented, values_of
 from ..secret import Secret
-from ..threads import in_thread
 from ..vectors import Quantization, Vectors, vector_dtype
+from . import loop
 from .encoding import read_documents, read_vectors
 from .forms import asked_format, in_form
-from .loop import arun, run
 from .packing import Lengths, Part, document_parts, pack, problems, text_parts
 from .protocol import CONTEXTUALIZED, EMBEDDINGS, Usage, field_of, message_of
 from .served import Served, ask, check_answered, hosted, known
@@ -141,7 +141,7 @@ class RemoteEncoder(RemoteOptions):
     def close(self) -> None:
         """Close the connections and forget what the server said of its model; the next call asks anew."""
         self._served = self._served if self._transport.hosted else None
-        run(self._transport.close())
+        loop.run(self._transport.close())
 
     def check_documents(self, documents: Sequence[Sequence[str]], *, names: Sequence[str] | None = None) -> None:
         """Raise one error for everything that `encode_documents` would refuse.
@@ -180,7 +180,7 @@ class RemoteEncoder(RemoteOptions):
         """
         form = OutputForm.of(self, quantization, dimensions, normalize)
         checked = self._texts(texts, role)
-        return self._run(self._plan_texts(checked), len(checked), form, role, show_progress=show_progress)
+        return run(self._embed(self._plan_texts(checked), len(checked), form, role, show_progress=show_progress))
 
     def encode_documents(
         self,
@@ -207,7 +207,7 @@ class RemoteEncoder(RemoteOptions):
         form = OutputForm.of(self, quantization, dimensions, normalize)
         checked = self._documents(documents, names)
         plan, rows = self._plan_documents(checked, names), sum(map(len, checked))
-        return _split(self._run(plan, rows, form, "document", show_progress=show_progress), checked)
+        return _split(run(self._embed(plan, rows, form, "document", show_progress=show_progress)), checked)
 
     async def aencode(
         self,
@@ -222,7 +222,7 @@ class RemoteEncoder(RemoteOptions):
         """`encode` without blocking the event loop."""
         form = OutputForm.of(self, quantization, dimensions, normalize)
         checked = self._texts(texts, role)
-        return await self._arun(self._plan_texts(checked), len(checked), form, role, show_progress=show_progress)
+        return await arun(self._embed(self._plan_texts(checked), len(checked), form, role, show_progress=show_progress))
 
     async def aencode_documents(
         self,
@@ -238,11 +238,16 @@ class RemoteEncoder(RemoteOptions):
         form = OutputForm.of(self, quantization, dimensions, normalize)
         checked = self._documents(documents, names)
         plan, rows = self._plan_documents(checked, names), sum(map(len, checked))
-        return _split(await self._arun(plan, rows, form, "document", show_progress=show_progress), checked)
+        return _split(await arun(self._embed(plan, rows, form, "document", show_progress=show_progress)), checked)
 
     def _ask(self) -> Served:
         if self._served is None:
-            self._served = run(ask(self._transport, self.model, self._spec))
+            self._served = loop.run(ask(self._transport, self.model, self._spec))
+        return self._served
+
+    async def _aask(self) -> Served:
+        if self._served is None:
+            self._served = await loop.arun(ask(self._transport, self.model, self._spec))
         return self._served
 
     def _documents(
@@ -284,24 +289,15 @@ class RemoteEncoder(RemoteOptions):
 
         return plan
 
-    def _run(self, plan: _Plan, rows: int, form: OutputForm, role: Role | None, *, show_progress: bool) -> Vectors:
-        vectors = np.empty((rows, form.width), dtype=vector_dtype(form.quantization, normalize=form.normalize))
-        if rows:
-            served = self._ask()
-            run(self._fill(vectors, plan(served), served, form, role, show_progress=show_progress))
-        return vectors
-
-    async def _arun(
+    def _embed(
         self, plan: _Plan, rows: int, form: OutputForm, role: Role | None, *, show_progress: bool
-    ) -> Vectors:
+    ) -> Flow[Vectors]:
         vectors = np.empty((rows, form.width), dtype=vector_dtype(form.quantization, normalize=form.normalize))
         if rows:
-            if self._served is None:
-                self._served = await arun(ask(self._transport, self.model, self._spec))
-            served = self._served
-            # A query is planned at once; more takes time, which an event loop has not.
-            parts = plan(served) if rows == 1 else await in_thread(plan, served)
-            await arun(self._fill(vectors, parts, served, form, role, show_progress=show_progress))
+            served = yield either(self._ask, self._aask)
+            parts = (yield in_worker(plan, served)) if rows > 1 else plan(served)  # one query is planned at once
+            fill = partial(self._fill, vectors, parts, served, form, role, show_progress=show_progress)
+            yield Step(lambda: loop.run(fill()), lambda: loop.arun(fill()))
         return vectors
 
     async def _fill(

@@ -8,9 +8,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from ..bits import unpack_bits
 from ..embedder import OutputForm
 from ..errors import EncodingError, InputError
-from ..vectors import Vectors, quantize, unpack_bits
+from ..vectors import Vectors, quantize
 from .protocol import EncodingFormat
 from .served import Served
 
@@ -109,7 +110,7 @@ def _codes_of_one(row: npt.NDArray[np.float64]) -> npt.NDArray[np.float64] | Non
     # The smallest code is 1 in most vectors; else it is tried which it is.
     for smallest in range(1, int(_LARGEST * sizes.min() / sizes.max()) + 2):
         scaled = row * (smallest / sizes.min())
-        whole = np.rint(scaled)
+        whole: npt.NDArray[np.float64] = np.rint(scaled)
         if np.abs(whole).max() <= _LARGEST and np.abs(scaled - whole).max() < _NEAR:
             return whole
     return None

@@ -177,9 +177,10 @@ def test_settings_takes_it_and_the_class_has_its_name(embed_model):
 def test_the_dictionary_holds_what_decides_a_vector_and_a_dump_every_option(make_model):
     embed_model = make_model(token="hf_secret", dimensions=16, quantization="binary", max_tokens=64, truncate=True)
     own = set(EmbeddingOptions.model_fields) - set(BaseEmbedding.model_fields)
-    assert own - set(embed_model.model_dump()) == {"token"}
+    assert own - set(embed_model.model_dump()) == {"token", "api_key"}
     changes_nothing = {"device", "devices", "batch_tokens", "attention", "query_cache"}
-    assert own - set(embed_model.to_dict()) == changes_nothing | {"cache_folder", "local_files_only", "token"}
+    places = {"cache_folder", "local_files_only", "token", "base_url", "api_key"}
+    assert own - set(embed_model.to_dict()) == changes_nothing | places
     for shown in (
         str(embed_model.to_dict()),
         str(embed_model.model_dump()),
