@@ -207,7 +207,7 @@ def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "models",
         nargs="*",
         metavar="MODEL",
-        help="a pair (0.6b, 4b, miniature), a checkpoint, a folder, or NAME=FOLDER (default: 0.6b)",
+        help="a pair (0.6b, 4b, miniature), a checkpoint, a folder, or NAME=MODEL (default: 0.6b)",
     )
     command.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="where to listen (default: 127.0.0.1)")
     command.add_argument("--port", type=int, default=8080, metavar="N", help="which port, 0 for any (default: 8080)")

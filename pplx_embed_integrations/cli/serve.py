@@ -63,14 +63,14 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _models(given: Iterable[str], options: dict[str, object]) -> Iterable[tuple[str, Embedder]]:
-    """Yield the name and the encoder of each model that arguments mean: pairs, checkpoints, folders, NAME=FOLDER."""
+    """Yield the name and the encoder of each model that arguments mean: pairs, checkpoints, folders, NAME=MODEL."""
     from ..backbone.encoder import PplxEncoder
 
     names: set[str] = set()
     for argument in given:
         name, equals, source = argument.partition("=")
         if equals and not (name and source):
-            raise InputError(f"{argument!r} is no model; write NAME=FOLDER")
+            raise InputError(f"{argument!r} is no model; write NAME=MODEL")
         for model in [source] if equals else dict.fromkeys(resolve_pair(argument)):
             encoder = PplxEncoder(model, **options)  # type: ignore[arg-type]
             called = name if equals else _name(model)

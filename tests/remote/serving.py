@@ -63,7 +63,7 @@ def serving(
     app = create_app(models, api_keys=api_keys, limits=limits)
     with socket.create_server(("127.0.0.1", port)) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        server = uvicorn.Server(configured(app))
+        server = uvicorn.Server(configured(app, limits))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:

@@ -77,6 +77,7 @@ def read_request(body: bytes, limits: ServerLimits, *, contextual: bool) -> Aske
     Raises:
         RefusedError: 400, it is no JSON; 422, it is not what is wanted.
     """
+    _check_structure(body, limits)
     try:
         fields = from_json(body, allow_inf_nan=False, cache_strings="keys")
     except ValueError as error:
@@ -99,6 +100,24 @@ def read_request(body: bytes, limits: ServerLimits, *, contextual: bool) -> Aske
             'chunks are read as documents; send queries to /v1/embeddings, or each as [["query"]]', "input_type"
         )
     return asked
+
+
+def _check_structure(body: bytes, limits: ServerLimits) -> None:
+    """Refuse a body with far more values than are allowed before they become objects, which take 60 bytes each."""
+    most = limits.chunks + 2 * limits.texts + 16
+    if _values(body) <= most:  # there are fewer outside strings than anywhere
+        return
+    plain = body.replace(rb"\\", b"").replace(rb"\"", b"")
+    # Every second part lies outside strings; with too many of those it is not worth a look.
+    if plain.count(b'"') > 2 * most or _values(b"".join(plain.split(b'"')[::2])) > most:
+        raise at_fault(
+            f"the input has more parts than are allowed: {limits.texts} texts or documents, {limits.chunks} chunks",
+            "input",
+        )
+
+
+def _values(body: bytes) -> int:
+    return sum(map(body.count, (b",", b"[", b"{")))
 
 
 def _check_names(fields: dict[str, Any], wanted: type) -> None:

@@ -35,7 +35,7 @@ class ServerLimits:
         body_bytes: Bytes of a request.
         requests: Requests that are computed or wait at the same time.
         held_bytes: Bytes of all these requests and of their vectors together. A request alone is always taken.
-        seconds: For the client to send a request, and for it to take each piece of the answer.
+        seconds: For a client to send headers, to send a body, and to take each piece of the answer.
 
     Raises:
         InputError: A number is not positive.

@@ -5,12 +5,17 @@ Knows uvicorn, addresses and signals; must not know routes.
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import socket
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
 
+import h11
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ...embedder import Embedder
 from ...errors import InputError
@@ -61,7 +66,7 @@ def run(
             server.should_exit = True
 
     app = create_app(models, api_keys=api_keys, limits=limits, loaded=loaded)
-    server = uvicorn.Server(configured(app))
+    server = uvicorn.Server(configured(app, limits))
     with _listen(host, port) as listener:
         listening(_url(listener))
         server.run(sockets=[listener])
@@ -69,12 +74,46 @@ def run(
         raise failures[0]
 
 
-def configured(app: FastAPI) -> uvicorn.Config:
+class _Connection(H11Protocol):
+    """HTTP/1.1 that lets go of who begins to ask and does not end; uvicorn's own patience there has no limit.
+
+    It is h11, as httptools takes headers of any size, and they are read before anybody knows of a key.
+    """
+
+    def __init__(self, *arguments: Any, seconds: float, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.access_log = False  # whatever handlers there are
+        self._seconds = seconds
+        self._deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._wait_for_headers()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._wait_for_headers()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._forget_deadline()
+
+    def _wait_for_headers(self) -> None:
+        if self.conn.their_state is not h11.IDLE:
+            self._forget_deadline()
+        elif self._deadline is None:
+            self._deadline = self.loop.call_later(self._seconds, self.transport.close)
+
+    def _forget_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+
+def configured(app: FastAPI, limits: ServerLimits | None = None) -> uvicorn.Config:
     """Return how uvicorn runs an application of `create_app`."""
-    # h11, as httptools sets no limit to headers, and they are read before anybody knows of a key.
-    return uvicorn.Config(
-        app, http="h11", ws="none", log_config=None, access_log=False, server_header=False, proxy_headers=False
-    )
+    http: Any = partial(_Connection, seconds=(limits or ServerLimits()).seconds)
+    return uvicorn.Config(app, http=http, ws="none", log_config=None, server_header=False, proxy_headers=False)
 
 
 def check_open(host: str, api_keys: Sequence[str], *, allow_no_key: bool) -> None:
