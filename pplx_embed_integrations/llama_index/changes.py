@@ -17,7 +17,7 @@ from ..errors import InputError, warn
 from ..flow import Flow, either, in_worker
 from .embedding import PplxEmbedding, progress_bar
 from .held import Held, keeps_doubles
-from .intake import check_documents, has_text, hash_of, options_of, transformed, unique
+from .intake import check_documents, has_text, hash_of, options_of, transformed, unique, unique_nodes
 from .nodes import (
     NodeDocument,
     batches,
@@ -59,14 +59,15 @@ class Changes(VectorStoreIndex):
 
     def _insert_nodes(self, nodes: Sequence[BaseNode], insert_kwargs: dict[str, Any]) -> Flow[None]:
         # Copies: a vector left on the caller's node would outlive an edit of its text.
-        given = [node.model_copy() for node in check_nodes(nodes)]
+        given = [node.model_copy() for node in unique_nodes(check_nodes(nodes))]
         held = self._held()
         give_sources(given, (yield from self._alone(held.nodes(linked_elsewhere(given)))))
         yield from self._turns.during(source_ids(given), self._insert_in_turn(given, held, insert_kwargs))
 
     def _insert_in_turn(self, given: list[BaseNode], held: Held, insert_kwargs: dict[str, Any]) -> Flow[None]:
         old = yield from self._alone(held.nodes_of(source_ids(given)))
-        lone = yield from self._alone(held.nodes([node.node_id for node in given if not node.ref_doc_id]))
+        known = {node.node_id for node in old or []}
+        lone = yield from self._alone(held.namesakes(node for node in given if node.node_id not in known))
         if old is None:
             yield from self._warn_of_unknown(source_ids(given))
         yield from self._join(given, [*(old or []), *lone], held, insert_kwargs)
@@ -201,7 +202,7 @@ class Changes(VectorStoreIndex):
         hashes = {key: hash_of(document) for key, document in wanted.items()}  # before an extractor changes them
         unreadable = [wanted[key] for key, value in hashes.items() if value is None]
         readable = [wanted[key] for key, value in hashes.items() if value is not None]
-        nodes: list[BaseNode] = yield from transformed(readable, self._transformations, show_progress=show)
+        nodes = unique_nodes((yield from transformed(readable, self._transformations, show_progress=show)))
         held = self._held(delete_kwargs)
         if not held.removable and (yield from self._alone(held.nodes_of(wanted.keys()))):
             raise InputError(held.cannot_remove)
@@ -233,10 +234,11 @@ class Changes(VectorStoreIndex):
         self, chunks: list[BaseNode], hashes: dict[str, str | None], held: Held, insert_kwargs: dict[str, Any]
     ) -> Flow[None]:
         old = yield from held.nodes_of(hashes.keys())
+        old_ids = {node.node_id for node in old or []}
+        yield from held.namesakes(node for node in chunks if node.node_id not in old_ids)
         if old is None:
             for key in hashes:
                 yield from held.remove_document(key)
-        old_ids = {node.node_id for node in old or []}
         if old and not chunks:
             warn(f"document {old[0].ref_doc_id!r} has no text any more: its chunks are deleted")
         for node in chunks:

@@ -88,9 +88,27 @@ class Held:
         if self._store.stores_text:
             nodes = yield from self._ask(node_ids=list(node_ids))
             if nodes is not None:
-                return [node for node in _bare(nodes) if node.node_id in node_ids]
+                wanted = set(node_ids)
+                return [node for node in _bare(nodes) if node.node_id in wanted]
         mine = set(self._structure.nodes_dict.values())
         return (yield from self._from_docstore([node_id for node_id in node_ids if node_id in mine]))
+
+    def namesakes(self, nodes: Iterable[BaseNode]) -> Flow[list[BaseNode]]:
+        """Find what the index holds under the ids of nodes.
+
+        Raises:
+            InputError: It belongs to another document, whose other nodes have read it.
+        """
+        homes = {node.node_id: node.ref_doc_id for node in nodes}
+        there = yield from self.nodes(list(homes))
+        for node in there:
+            if node.ref_doc_id not in (None, homes[node.node_id]):
+                raise InputError(
+                    f"the id {node.node_id!r} is that of a node of document {node.ref_doc_id!r} in the index, and a "
+                    "store keeps one node for an id: give the new one its own (an id_func must put the document's id "
+                    f"into it), or remove the old one first, index.delete_nodes([{node.node_id!r}])"
+                )
+        return there
 
     def _from_docstore(self, node_ids: list[str]) -> Flow[list[BaseNode]]:
         if not node_ids:

@@ -15,7 +15,7 @@ from ..errors import InputError, InputTypeError
 from ..flow import Flow, Step, in_worker
 from .embedding import PplxEmbedding
 
-__all__ = ["check_documents", "has_text", "hash_of", "options_of", "transformed", "unique"]
+__all__ = ["check_documents", "has_text", "hash_of", "options_of", "transformed", "unique", "unique_nodes"]
 
 
 def check_documents(documents: object) -> None:
@@ -48,6 +48,28 @@ def unique(documents: Sequence[Document]) -> dict[str, Document]:
                 "them if they are parts of one document"
             )
     return wanted
+
+
+def unique_nodes(nodes: Sequence[BaseNode]) -> list[BaseNode]:
+    """Return the nodes, each once.
+
+    Raises:
+        InputError: Different nodes have the same id.
+    """
+    wanted: dict[str, BaseNode] = {}
+    for node in nodes:
+        first = wanted.setdefault(node.node_id, node)
+        if (first.ref_doc_id, _whole(first)) != (node.ref_doc_id, _whole(node)):
+            names = ", ".join(repr(each.ref_doc_id) for each in (first, node))
+            raise InputError(
+                f"two different nodes have the id {node.node_id!r} (of documents {names}), and a store keeps one node "
+                "for an id: give each its own; an id_func must put the document's id into it"
+            )
+    return list(wanted.values())
+
+
+def _whole(node: BaseNode) -> str:
+    return node.get_content(metadata_mode=MetadataMode.ALL)
 
 
 def hash_of(document: Document) -> str | None:

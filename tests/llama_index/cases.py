@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from llama_index.core import Document
+from llama_index.core import Document, VectorStoreIndex
 from llama_index.core.bridge.pydantic import Field
 from llama_index.core.instrumentation import get_dispatcher
 from llama_index.core.instrumentation.event_handlers import BaseEventHandler
@@ -18,6 +18,7 @@ from llama_index.core.node_parser import TextSplitter
 from llama_index.core.schema import BaseNode
 from llama_index.core.vector_stores import SimpleVectorStore
 from llama_index.core.vector_stores.types import BasePydanticVectorStore
+from llama_index.vector_stores.faiss import FaissVectorStore
 
 from pplx_embed_integrations.llama_index import PplxEmbedding
 
@@ -96,6 +97,17 @@ def make_store(kind: str, folder: Path) -> Store:
 
 
 STORES = ["default", "faiss", "qdrant", "chroma", "lancedb"]
+FOUR = ["default", "chroma", "qdrant", "faiss"]
+"""Where everything about the life of a document is read back from."""
+
+
+def read_back(index: VectorStoreIndex, store: Store) -> dict[str, Any]:
+    """Every vector that is in the store of an index, by the id of its node; FAISS itself knows numbers only."""
+    if not isinstance(store.vector_store, FaissVectorStore):
+        return store.read([])
+    rows = index.index_struct.nodes_dict
+    assert store.vector_store.client.ntotal == len(rows)
+    return {node_id: store.vector_store.client.reconstruct(int(row)) for row, node_id in rows.items()}
 
 
 def _default(folder: Path) -> Store:
@@ -105,7 +117,6 @@ def _default(folder: Path) -> Store:
 
 def _faiss(folder: Path) -> Store:
     import faiss
-    from llama_index.vector_stores.faiss import FaissVectorStore
 
     index = faiss.IndexFlatL2(32)
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from pplx_embed_integrations import FakeEmbedder
 from pplx_embed_integrations.llama_index import PplxEmbedding
 
 
@@ -27,3 +28,9 @@ def exact_model(make_model: Callable[..., PplxEmbedding]) -> PplxEmbedding:
 @pytest.fixture
 def embed_model(make_model: Callable[..., PplxEmbedding]) -> PplxEmbedding:
     return make_model()
+
+
+@pytest.fixture(scope="session")
+def fake_model() -> PplxEmbedding:
+    """Floats without a model, which still show every neighbour and place of a chunk; for what the stores keep."""
+    return PplxEmbedding(FakeEmbedder(32, max_tokens=400), quantization=None)

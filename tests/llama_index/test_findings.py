@@ -2,8 +2,9 @@
 
 import warnings
 
+import numpy as np
 import pytest
-from llama_index.core import Document
+from llama_index.core import Document, StorageContext
 from llama_index.core.callbacks import CallbackManager
 from llama_index.core.node_parser import HierarchicalNodeParser, SentenceSplitter
 from llama_index.core.schema import IndexNode, MetadataMode, NodeRelationship, RelatedNodeInfo, TextNode
@@ -12,7 +13,7 @@ from pplx_embed_integrations import ContextWarning
 from pplx_embed_integrations.llama_index import ContextualVectorStoreIndex, PplxEmbedding, contextual_index
 from pplx_embed_integrations.llama_index.findings import findings
 from pplx_embed_integrations.llama_index.nodes import read_documents
-from tests.llama_index.cases import SPLITTER, assert_same_vectors, hard_documents, make_store
+from tests.llama_index.cases import FOUR, SPLITTER, assert_same_vectors, hard_documents, make_store, read_back
 from tests.llama_index.test_nodes import link, node, texts
 
 TEXT = " ".join(f"Sentence number {number} of a long text." for number in range(60))
@@ -42,6 +43,37 @@ def test_repeated_lines_are_no_overlap(lines, embed_model):
         nodes = splitter([Document(text="\n".join(lines))])
         assert len(nodes) > 3
         assert said(nodes) == []
+
+
+@pytest.mark.parametrize("kind", FOUR)
+@pytest.mark.parametrize("what", ["log", "table"])
+def test_repeated_lines_are_stored_without_a_word(kind, what, fake_model: PplxEmbedding, tmp_path):
+    lines = {"log": ["GET /health 200 from the balancer"] * 120, "table": ["| part | 0 | not available |"] * 120}[what]
+    splitter = SentenceSplitter(chunk_size=64, chunk_overlap=0, paragraph_separator="\n", separator="\n")
+    document, store = Document(id_="d", text="\n".join(lines)), make_store(kind, tmp_path)
+    index = contextual_index([document], embed_model=fake_model, vector_store=store.vector_store, splitter=splitter)
+    chunks = [one.text for one in splitter([document])]
+    assert len(chunks) > 3
+    [matrix] = fake_model.encode_documents([chunks], normalize=True)
+    found = sorted(map(tuple, np.round(list(read_back(index, store).values()), 4)))
+    np.testing.assert_allclose(found, sorted(map(tuple, np.round(matrix, 4))), atol=2e-4)
+
+
+@pytest.mark.parametrize("kind", FOUR)
+def test_what_is_warned_about_is_stored_as_it_was_given(kind, fake_model: PplxEmbedding, tmp_path):
+    """Several levels of one hierarchy, and small chunks beside the big ones they were cut from."""
+    levels = HierarchicalNodeParser.from_defaults(chunk_sizes=[256, 64], chunk_overlap=0)([Document(text=TEXT)])
+    big = SentenceSplitter(chunk_size=256, chunk_overlap=0)([Document(id_="d", text=TEXT)])
+    copies = [*big, *SentenceSplitter(chunk_size=64, chunk_overlap=0)(big)]
+    for n, nodes in enumerate((levels, copies)):
+        store = make_store(kind, tmp_path / str(n))
+        with pytest.warns(ContextWarning, match="at several levels"):
+            index = ContextualVectorStoreIndex(
+                nodes=nodes,
+                embed_model=fake_model,
+                storage_context=StorageContext.from_defaults(vector_store=store.vector_store),
+            )
+        assert read_back(index, store).keys() == {one.node_id for one in nodes}
 
 
 def test_real_overlap_is_found_in_each_document():
@@ -119,9 +151,9 @@ def test_links_make_a_document_where_no_source_is_named():
     assert texts([lone, sourced]) == [["g", "h"]]
 
 
-@pytest.mark.parametrize("kind", ["default", "qdrant", "chroma"])
+@pytest.mark.parametrize("kind", FOUR)
 @pytest.mark.parametrize("by", ["links", "parent"])
-def test_what_is_linked_stays_a_document_in_the_store(kind, by, exact_model: PplxEmbedding, tmp_path):
+def test_what_is_linked_stays_a_document_in_the_store(kind, by, fake_model: PplxEmbedding, tmp_path):
     words = [f"Part {n} of a book." for n in range(6)]
     nodes = [TextNode(text=text) for text in words]
     if by == "links":
@@ -130,17 +162,25 @@ def test_what_is_linked_stays_a_document_in_the_store(kind, by, exact_model: Ppl
         for one in nodes:
             one.relationships = {NodeRelationship.PARENT: RelatedNodeInfo(node_id="book")}
     store = make_store(kind, tmp_path)
-    index = contextual_index([], embed_model=exact_model, vector_store=store.vector_store)
+    index = contextual_index([], embed_model=fake_model, vector_store=store.vector_store)
+    if kind == "faiss":  # which replaces no vector, so all come at once
+        index.insert_nodes([nodes[n] for n in (3, 0, 5, 1, 4, 2)])
+        [matrix] = fake_model.encode_documents(
+            [words if by == "links" else [words[n] for n in (3, 0, 5, 1, 4, 2)]], normalize=True
+        )
+        order = nodes if by == "links" else [nodes[n] for n in (3, 0, 5, 1, 4, 2)]
+        assert_same_vectors(read_back(index, store), {one.node_id: row for one, row in zip(order, matrix, strict=True)})
+        return
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ContextWarning)  # in part, until the last has come
         index.insert_nodes(nodes[:3])
         index.insert_nodes(nodes[3:5])
     index.insert_nodes(nodes[5:])
-    [matrix] = exact_model.encode_documents([words], normalize=True)
-    assert_same_vectors(store.read([]), {one.node_id: row for one, row in zip(nodes, matrix, strict=True)})
+    [matrix] = fake_model.encode_documents([words], normalize=True)
+    assert_same_vectors(read_back(index, store), {one.node_id: row for one, row in zip(nodes, matrix, strict=True)})
     assert all(NodeRelationship.SOURCE not in one.relationships for one in nodes)
     index.delete_ref_doc(nodes[0].node_id if by == "links" else "book")
-    assert store.read([]) == {}
+    assert read_back(index, store) == {}
 
 
 @pytest.mark.parametrize("kind", ["default", "qdrant", "chroma"])
@@ -170,9 +210,16 @@ def test_pointers_to_one_thing_without_a_document_are_counted():
     assert said([IndexNode(text=f"About {name}.", index_id=name) for name in ("rivers", "lakes")]) == []
 
 
-def test_nodes_with_nothing_are_counted(exact_model: PplxEmbedding):
+@pytest.mark.parametrize("kind", FOUR)
+def test_nodes_with_nothing_are_counted(kind, fake_model: PplxEmbedding, tmp_path):
     nodes = [TextNode(text=text) for text in ("one", "two")]
+    store = make_store(kind, tmp_path)
     with pytest.warns(ContextWarning, match="2 of 2 nodes name no document"):
-        index = ContextualVectorStoreIndex(nodes=nodes, embed_model=exact_model, callback_manager=CallbackManager([]))
-    [one, two] = exact_model.encode_documents([["one"], ["two"]], normalize=True)
-    assert_same_vectors(index.vector_store.data.embedding_dict, {nodes[0].node_id: one[0], nodes[1].node_id: two[0]})
+        index = ContextualVectorStoreIndex(
+            nodes=nodes,
+            embed_model=fake_model,
+            callback_manager=CallbackManager([]),
+            storage_context=StorageContext.from_defaults(vector_store=store.vector_store),
+        )
+    [one, two] = fake_model.encode_documents([["one"], ["two"]], normalize=True)
+    assert_same_vectors(read_back(index, store), {nodes[0].node_id: one[0], nodes[1].node_id: two[0]})

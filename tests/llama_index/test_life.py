@@ -9,6 +9,7 @@ from llama_index.core.storage.docstore import SimpleDocumentStore
 from pplx_embed_integrations import ContextWarning, InputError
 from pplx_embed_integrations.llama_index import ContextualVectorStoreIndex, PplxEmbedding, contextual_index
 from tests.llama_index.cases import (
+    FOUR,
     SPLITTER,
     Encodes,
     Paragraphs,
@@ -17,6 +18,7 @@ from tests.llama_index.cases import (
     expected_vectors,
     hard_documents,
     make_store,
+    read_back,
 )
 
 REPLACING = ["default", "qdrant", "chroma"]
@@ -85,38 +87,165 @@ def test_a_deleted_document_comes_back_with_a_refresh(kind, exact_model, documen
     assert_same_vectors(store.read([]), expected_vectors(exact_model, documents))
 
 
-def test_parents_in_the_docstore_are_no_siblings(exact_model: PplxEmbedding):
+@pytest.mark.parametrize("kind", FOUR)
+def test_parents_in_the_docstore_are_no_siblings(kind, fake_model: PplxEmbedding, tmp_path):
     text = " ".join(f"Sentence number {number} of a long text." for number in range(60))
     parser = HierarchicalNodeParser.from_defaults(chunk_sizes=[256, 64], chunk_overlap=0)
     nodes = parser([Document(text=text, id_="d")])
     leaves = get_leaf_nodes(nodes)
-    storage = StorageContext.from_defaults()
+    store = make_store(kind, tmp_path)
+    storage = StorageContext.from_defaults(vector_store=store.vector_store)
     storage.docstore.add_documents(nodes)
-    index = ContextualVectorStoreIndex(nodes=leaves, embed_model=exact_model, storage_context=storage)
+    index = ContextualVectorStoreIndex(nodes=leaves, embed_model=fake_model, storage_context=storage)
     late = node("The last sentence.", "d", start_char_idx=len(text) + 1)
+    [before] = fake_model.encode_documents([[leaf.text for leaf in leaves]], normalize=True)
+    [matrix] = fake_model.encode_documents([[*(leaf.text for leaf in leaves), late.text]], normalize=True)
+    if kind == "faiss":
+        with pytest.warns(ContextWarning, match="FaissVectorStore cannot replace vectors"):
+            index.insert_nodes([late])
+        expected = dict(zip([leaf.node_id for leaf in leaves], before, strict=True)) | {late.node_id: matrix[-1]}
+        assert_same_vectors(read_back(index, store), expected)
+        return
     index.insert_nodes([late])
-    [matrix] = exact_model.encode_documents([[*(leaf.text for leaf in leaves), late.text]], normalize=True)
     expected = dict(zip([*(leaf.node_id for leaf in leaves), late.node_id], matrix, strict=True))
-    assert_same_vectors(index.vector_store.data.embedding_dict, expected)
+    assert_same_vectors(read_back(index, store), expected)
     index.update_ref_doc(Document(id_="d", text="All new."))
-    assert {one.get_content() for one in index.docstore.docs.values()} == {"All new."}
+    assert len(read_back(index, store)) == 1
+    if kind == "default":
+        assert {one.get_content() for one in index.docstore.docs.values()} == {"All new."}
 
 
-def test_another_index_in_the_same_stores_keeps_to_itself(exact_model: PplxEmbedding, documents):
+@pytest.mark.parametrize("kind", FOUR)
+def test_an_index_that_shares_the_docstore_keeps_to_itself(kind, fake_model: PplxEmbedding, documents, tmp_path):
+    docstore = SimpleDocumentStore()
+    stores = [make_store(kind, tmp_path / str(n)) for n in range(2)]
+    halves = [Document(id_=d.id_, text=d.text.replace("\n\n", " ")) for d in documents]
+    one, two = (
+        contextual_index(
+            given,
+            embed_model=fake_model,
+            splitter=SPLITTER if given is documents else Paragraphs(),
+            storage_context=StorageContext.from_defaults(docstore=docstore, vector_store=store.vector_store),
+        )
+        for given, store in zip([documents, halves], stores, strict=True)
+    )
+    lone = node("lone", "somebody else's")
+    two.insert_nodes([lone])
+    late = node("late", "report-0")
+    if kind == "faiss":
+        with pytest.warns(ContextWarning, match="cannot replace vectors"):
+            two.insert_nodes([late])
+    else:
+        two.insert_nodes([late])
+    [matrix] = fake_model.encode_documents([[halves[0].text, "late"]], normalize=True)
+    found = read_back(two, stores[1])
+    assert len(found) == 5
+    assert_same_vectors({"late": found[late.node_id]}, {"late": matrix[1]})
+    assert_same_vectors({"lone": found[lone.node_id]}, {"lone": alone(fake_model, lone)[lone.node_id]})
+    if kind != "faiss":
+        two.delete_ref_doc("report-0", delete_from_docstore=True)
+        assert len(read_back(two, stores[1])) == 3
+    assert_same_vectors(read_back(one, stores[0]), expected_vectors(fake_model, documents))
+
+
+def test_a_second_index_in_the_same_stores_is_warned_about(exact_model: PplxEmbedding, documents):
     storage = StorageContext.from_defaults()
     one = contextual_index(documents, embed_model=exact_model, splitter=SPLITTER, storage_context=storage)
     halves = [Document(id_=d.id_, text=d.text.replace("\n\n", " ")) for d in documents]
     with pytest.warns(ContextWarning, match=r"'report-0' is in index .* a second index is made beside it"):
         two = contextual_index(halves, embed_model=exact_model, storage_context=storage)
-    late = node("late", "report-0")
-    two.insert_nodes([late])
-    [matrix] = exact_model.encode_documents([[halves[0].text, "late"]], normalize=True)
-    found = two.vector_store.data.embedding_dict
-    [half] = [n for n in two.index_struct.nodes_dict.values() if storage.docstore.get_node(n).text == halves[0].text]
-    assert_same_vectors({key: found[key] for key in (half, late.node_id)}, {half: matrix[0], late.node_id: matrix[1]})
     two.delete_ref_doc("report-0", delete_from_docstore=True)
     assert [len(one.index_struct.nodes_dict), len(two.index_struct.nodes_dict)] == [33, 2]
     assert len(one.as_retriever(similarity_top_k=33).retrieve("river")) == 33
+
+
+@pytest.mark.parametrize("kind", FOUR)
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_a_new_document_that_cannot_be_embedded_is_named(kind, asynchronous, fake_model, documents, tmp_path):
+    index, store = build(documents, fake_model, kind, tmp_path)
+    bad = [Document(id_="long", text="4711;" * 900), Document(id_="odd", text="half \ud800 a sign")]
+    fine = Document(id_="fine", text="a new one")
+
+    async def refresh(given):
+        return await index.arefresh_ref_docs(given) if asynchronous else index.refresh_ref_docs(given)
+
+    with pytest.raises(InputError, match=r"(?s)long.*tokens.*odd"):
+        await refresh([*documents, bad[0], fine, bad[1]])
+    assert_same_vectors(read_back(index, store), expected_vectors(fake_model, documents))
+    assert await refresh([*documents, fine]) == [False] * 3 + [True]
+    assert_same_vectors(read_back(index, store), expected_vectors(fake_model, [*documents, fine]))
+
+
+@pytest.mark.parametrize("kind", FOUR)
+def test_one_id_for_nodes_of_two_documents_is_refused(kind, fake_model: PplxEmbedding, documents, tmp_path):
+    """A store keeps one node for an id; the document of the other one would have read what is no longer there."""
+    index, store = build(documents, fake_model, kind, tmp_path)
+    own = chunk_id(0, documents[0])
+    with pytest.raises(InputError, match=rf"'{own}' is that of a node of document 'report-0'.*delete_nodes"):
+        index.insert_nodes([node("another text", "another", id_=own)])
+    twice = [
+        node("one text", "a", id_=chunk_id(77, documents[0])),
+        node("one text", "b", id_=chunk_id(77, documents[0])),
+    ]
+    with pytest.raises(InputError, match=r"two different nodes have the id .*documents 'a', 'b'"):
+        index.insert_nodes(twice)
+    numbered = Paragraphs(id_func=lambda position, document: chunk_id(position, documents[0]))
+    other = make_store(kind, tmp_path / "other")
+    options = {"embed_model": fake_model, "vector_store": other.vector_store, "splitter": numbered}
+    with pytest.raises(InputError, match="an id_func must put the document's id into it"):
+        contextual_index(documents, **options)
+    second = contextual_index(documents[:1], **options)
+    with pytest.raises(InputError, match=r"'report-0' in the index"):
+        second.insert(documents[1])
+    assert_same_vectors(read_back(second, other), expected_vectors(fake_model, documents[:1]))
+    assert_same_vectors(read_back(index, store), expected_vectors(fake_model, documents))
+    index.insert_nodes([twice[0], twice[0]])
+    assert len(read_back(index, store)) == 34
+
+
+ODD_NAMES = [
+    "it's",
+    'a "b"',
+    "7",
+    "07",
+    "x" * 3000,
+    "new\nline",
+    "s3://a:b",
+    "ünï 100%",
+    "{x}",
+    "None",
+    " lead",
+    "a",
+    "A",
+]
+
+
+@pytest.mark.parametrize("kind", FOUR)
+def test_any_name_of_a_document(kind, fake_model: PplxEmbedding, tmp_path):
+    given = [Document(id_=name, text=f"one of {n}\n\ntwo of {n}") for n, name in enumerate(ODD_NAMES)]
+    index, store = build(given, fake_model, kind, tmp_path)
+    assert_same_vectors(read_back(index, store), expected_vectors(fake_model, given))
+    assert index.refresh_ref_docs(given) == [False] * len(given)
+    if kind == "faiss":
+        return
+    changed = [Document(id_=document.id_, text=f"{document.text}\n\nthree") for document in given]
+    assert index.refresh_ref_docs(changed) == [True] * len(given)
+    for document in changed[::2]:
+        index.delete_ref_doc(document.id_, delete_from_docstore=True)
+    assert_same_vectors(read_back(index, store), expected_vectors(fake_model, changed[1::2]))
+
+
+@pytest.mark.parametrize("kind", REPLACING)
+def test_metadata_that_the_store_refuses_leaves_the_old_version(kind, fake_model: PplxEmbedding, documents, tmp_path):
+    index, store = build(documents, fake_model, kind, tmp_path)
+    new = Document(id_="report-1", text="All new.", metadata={"nested": {"a": [1]}})
+    if kind == "chroma":
+        with pytest.raises(ValueError, match="must be one of"):
+            index.update_ref_doc(new)
+        assert_same_vectors(read_back(index, store), expected_vectors(fake_model, documents))
+    else:
+        index.update_ref_doc(new)
+        assert len(read_back(index, store)) == 23
 
 
 @pytest.mark.parametrize("kind", REPLACING)

@@ -14,7 +14,7 @@ from llama_index.core.ingestion import DocstoreStrategy, IngestionCache, Ingesti
 from llama_index.core.schema import MetadataMode
 from llama_index.core.storage.docstore import SimpleDocumentStore
 
-from pplx_embed_integrations import ContextWarning
+from pplx_embed_integrations import ContextWarning, InputError
 from pplx_embed_integrations.llama_index import PplxEmbedding
 from tests.llama_index.cases import (
     SPLITTER,
@@ -90,17 +90,13 @@ def test_an_edit_anywhere_in_a_document_is_never_served_from_the_cache(exact_mod
     assert_same_vectors(vectors_of(pipeline.run(documents=documents)), expected_vectors(exact_model, documents))
 
 
+@pytest.mark.parametrize("kind", ["default", "chroma", "qdrant"])
 @pytest.mark.parametrize("strategy", [DocstoreStrategy.UPSERTS, DocstoreStrategy.UPSERTS_AND_DELETE])
 @pytest.mark.parametrize("run", ["run", "arun"])
-async def test_upserts_replace_whole_documents(strategy, run, exact_model: PplxEmbedding, tmp_path: Path):
+async def test_upserts_replace_whole_documents(kind, strategy, run, fake_model: PplxEmbedding, tmp_path: Path):
     documents = hard_documents(3)
-    store = make_store("qdrant", tmp_path)
-    pipeline = IngestionPipeline(
-        transformations=[SPLITTER, exact_model],
-        vector_store=store.vector_store,
-        docstore=SimpleDocumentStore(),
-        docstore_strategy=strategy,
-    )
+    store = make_store(kind, tmp_path)
+    pipeline = upserting(store, fake_model, docstore_strategy=strategy)
 
     async def ingest(given):
         result = getattr(pipeline, run)(documents=given)
@@ -116,7 +112,38 @@ async def test_upserts_replace_whole_documents(strategy, run, exact_model: PplxE
     left = [documents[0], edited(documents[1])]
     if strategy == DocstoreStrategy.UPSERTS:
         left.append(documents[2])
-    assert_same_vectors(store.read([]), expected_vectors(exact_model, left))
+    assert_same_vectors(store.read([]), expected_vectors(fake_model, left))
+
+
+def upserting(store, model, **options) -> IngestionPipeline:
+    return IngestionPipeline(
+        transformations=[SPLITTER, model], vector_store=store.vector_store, docstore=SimpleDocumentStore(), **options
+    )
+
+
+@pytest.mark.parametrize("kind", ["default", "chroma", "qdrant"])
+def test_a_refused_upsert_is_done_by_the_next_run(kind, fake_model: PplxEmbedding, tmp_path: Path):
+    """LlamaIndex's pipeline deletes the old version first; `check` tells before it does."""
+    documents, store = hard_documents(2), make_store(kind, tmp_path)
+    pipeline = upserting(store, fake_model)
+    pipeline.run(documents=documents)
+    bad = Document(id_="report-1", text="4711;" * 900)
+    with pytest.raises(InputError, match=r"report-1.*tokens"):
+        fake_model.check(SPLITTER([documents[0], bad]))
+    assert_same_vectors(store.read([]), expected_vectors(fake_model, documents))
+    with pytest.raises(InputError, match=r"report-1.*tokens"):
+        pipeline.run(documents=[documents[0], bad])
+    pipeline.run(documents=[documents[0], edited(documents[1])])
+    assert_same_vectors(store.read([]), expected_vectors(fake_model, [documents[0], edited(documents[1])]))
+
+
+def test_upserts_into_faiss_are_new_documents_only(fake_model: PplxEmbedding, tmp_path: Path):
+    documents, store = hard_documents(3), make_store("faiss", tmp_path)
+    pipeline = upserting(store, fake_model)
+    nodes = [*pipeline.run(documents=documents[:2]), *pipeline.run(documents=documents)]
+    with pytest.raises(NotImplementedError):
+        pipeline.run(documents=[edited(documents[0])])
+    assert_same_vectors(store.read([node.node_id for node in nodes]), expected_vectors(fake_model, documents))
 
 
 def test_duplicates_only_skips_documents_seen_before(exact_model: PplxEmbedding, tmp_path: Path):

@@ -15,7 +15,15 @@ from pplx_embed_integrations import InputError
 from pplx_embed_integrations.flow import arun, run
 from pplx_embed_integrations.llama_index import PplxEmbedding, acontextual_index, contextual_index
 from pplx_embed_integrations.llama_index.turns import Turns
-from tests.llama_index.cases import SPLITTER, assert_same_vectors, expected_vectors, hard_documents, make_store
+from tests.llama_index.cases import (
+    FOUR,
+    SPLITTER,
+    assert_same_vectors,
+    expected_vectors,
+    hard_documents,
+    make_store,
+    read_back,
+)
 
 
 def parts(document):
@@ -35,6 +43,15 @@ async def test_parts_that_arrive_at_once_give_what_one_call_gives(kind, exact_mo
         index.ainsert_nodes(parts(documents[0])[5:]), *(index.ainsert_nodes([n]) for n in parts(documents[1])[5:])
     )
     assert_same_vectors(store.read([]), expected_vectors(exact_model, documents))
+
+
+@pytest.mark.parametrize("kind", FOUR)
+async def test_documents_that_arrive_at_once(kind, fake_model: PplxEmbedding, tmp_path):
+    documents = hard_documents(6)
+    store = make_store(kind, tmp_path)
+    index = contextual_index([], embed_model=fake_model, vector_store=store.vector_store, splitter=SPLITTER)
+    await asyncio.gather(*(index.ainsert(document) for document in documents))
+    assert_same_vectors(read_back(index, store), expected_vectors(fake_model, documents))
 
 
 @pytest.mark.parametrize("kind", ["default", "qdrant", "chroma"])
