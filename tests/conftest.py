@@ -96,5 +96,11 @@ def database(postgres_server: postgres.Server) -> postgres.Database:
 
 @pytest.fixture(scope="session")
 def processes() -> Processes:
-    """Runs functions of these modules in other processes."""
-    return Processes("tests.langchain.test_postgres", "tests.llama_index.test_postgres", "torch")
+    """Runs functions of test modules in other processes, which have the slow imports behind them."""
+    return Processes(
+        "torch",
+        "langchain_postgres",
+        "llama_index.vector_stores.postgres",
+        "tests.langchain.test_indexing",
+        "tests.llama_index.test_opening",
+    )

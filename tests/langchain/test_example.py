@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import os
+import runpy
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import jupytext
@@ -11,10 +12,16 @@ import jupytext
 SCRIPT = Path(__file__).parents[2] / "examples" / "langchain_contextual_rag.py"
 
 
-def test_the_script_runs(tmp_path):
-    done = subprocess.run([sys.executable, str(SCRIPT)], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    rows = {line[:30].strip(): float(line.split()[-1]) for line in done.stdout.splitlines() if " MRR " in line}
+def _run(output: Path) -> None:
+    os.chdir(output.parent)
+    with output.open("w") as stream, redirect_stdout(stream):
+        runpy.run_path(str(SCRIPT), run_name="__main__")
+
+
+def test_the_script_runs(processes, tmp_path):
+    processes.run(_run, tmp_path / "output.txt")
+    printed = (tmp_path / "output.txt").read_text().splitlines()
+    rows = {line[:30].strip(): float(line.split()[-1]) for line in printed if " MRR " in line}
     assert len(rows) == 8
     assert rows["contextual"] > rows["plain"]
 

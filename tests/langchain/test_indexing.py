@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
+import os
+import signal
 from pathlib import Path
 from uuid import uuid4
 
-import numpy as np
 import pytest
+from langchain_chroma import Chroma
+from langchain_classic.indexes import SQLRecordManager
 from langchain_core.document_loaders import BaseLoader
 from langchain_core.documents import Document
 from langchain_core.indexing import InMemoryRecordManager
@@ -17,6 +18,7 @@ from langchain_core.vectorstores import InMemoryVectorStore
 
 from pplx_embed_integrations.errors import ContextWarning, InputError, InputTypeError, StoreError
 from pplx_embed_integrations.langchain import (
+    PplxEmbeddings,
     aadd_documents,
     add_documents,
     adelete_documents,
@@ -25,6 +27,7 @@ from pplx_embed_integrations.langchain import (
     index_documents,
     split_documents,
 )
+from tests.langchain.conftest import Opened
 
 
 def corpus(count: int = 12, rows: int = 7) -> list[list[str]]:
@@ -491,53 +494,38 @@ def test_one_bar_for_the_whole_run(new_embeddings, records, capsys, asynchronous
     assert "chunks=84" in drawn
 
 
-RUN = """
-import os, signal, sys
-from pathlib import Path
-from langchain_chroma import Chroma
-from langchain_classic.indexes import SQLRecordManager
-from langchain_core.documents import Document
-from pplx_embed_integrations.langchain import PplxEmbeddings, index_documents
-
-folder, golden, batches = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
-pair = {"query_model": golden / "replica-v1", "document_model": golden / "replica-context-v1"}
-embeddings = PplxEmbeddings(**pair, dtype="float32")
-
 class Dying(Chroma):
-    added = 0
+    """Dies when it has stored a batch that is not recorded yet: the worst moment."""
+
+    left = 5
+
     def add_documents(self, documents, **options):
         super().add_documents(documents, **options)
-        Dying.added += 1
-        if Dying.added == batches:  # stored, but not yet recorded: the worst moment
+        Dying.left -= 1
+        if Dying.left == 0:
             os.kill(os.getpid(), signal.SIGKILL)
 
-records = SQLRecordManager("chunks", db_url=f"sqlite:///{folder}/records.db")
-records.create_schema()
-chunks = [Document(f"document {n} says {row}", metadata={"source": n}) for n in range(200) for row in range(5)]
-store = Dying("chunks", embeddings, persist_directory=str(folder / "chroma"))
-index_documents(chunks, records, store, group_by="source")
-"""
+
+def _records_in(folder: Path) -> SQLRecordManager:
+    records = SQLRecordManager("chunks", db_url=f"sqlite:///{folder}/records.db")
+    records.create_schema()
+    return records
 
 
-def test_a_killed_run_of_200_documents_goes_on_where_it_was(counting, embeddings, golden, tmp_path):
-    from langchain_chroma import Chroma
-    from langchain_classic.indexes import SQLRecordManager
+NOTES = [[f"document {n} says {row}" for row in range(5)] for n in range(60)]
 
-    killed = subprocess.run(
-        [sys.executable, "-c", RUN, str(tmp_path), str(golden), "5"], cwd=Path(__file__).parents[2], check=False
-    )
-    assert killed.returncode == -9
-    counted = counting()
+
+def _index_and_die(folder: Path, embeddings: PplxEmbeddings) -> None:
+    store = Dying("chunks", embeddings, persist_directory=str(folder / "chroma"))
+    index_documents(chunks_of(NOTES), _records_in(folder), store, group_by="source", batch_size=25)
+
+
+def test_a_killed_run_goes_on_where_it_was(counting_fake, fake, processes, tmp_path):
+    processes.run(_index_and_die, tmp_path, fake, exitcode=-signal.SIGKILL)
+    counted = counting_fake()
     store = Chroma("chunks", counted, persist_directory=str(tmp_path / "chroma"))
-    assert len(store.get()["ids"]) == 500
-    records = SQLRecordManager("chunks", db_url=f"sqlite:///{tmp_path}/records.db")
-    documents = [[f"document {n} says {row}" for row in range(5)] for n in range(200)]
-    chunks = [Document(text, metadata={"source": n}) for n, texts in enumerate(documents) for text in texts]
-    result = index_documents(chunks, records, store, group_by="source")
-    assert (result["num_added"], result["num_skipped"], result["num_deleted"]) == (600, 400, 0)
-    assert counted.encoded == [tuple(texts) for texts in documents[80:]]
-    found = store.get(include=["metadatas", "embeddings"])
-    places = [(metadata["source"], metadata["pplx_chunk"]) for metadata in found["metadatas"]]
-    assert sorted(places) == [(n, row) for n in range(200) for row in range(5)]
-    expected = embeddings.embed_document_chunks(documents)
-    np.testing.assert_allclose(found["embeddings"], [expected[n][row] for n, row in places], atol=0.006)
+    assert len(store.get()["ids"]) == 125
+    result = index_documents(chunks_of(NOTES), _records_in(tmp_path), store, group_by="source")
+    assert (result["num_added"], result["num_skipped"], result["num_deleted"]) == (200, 100, 0)
+    assert counted.encoded == [tuple(texts) for texts in NOTES[20:]]
+    check(Opened("Chroma", store), NOTES)

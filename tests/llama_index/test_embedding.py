@@ -129,24 +129,6 @@ def test_native_arrays_are_one_method_away(embed_model):
     assert matrix.dtype == np.float32
 
 
-EMPTY = """
-import asyncio, sys
-from pplx_embed_integrations.llama_index import PplxEmbedding, contextual_index
-
-embed_model = PplxEmbedding()  # not on this machine
-assert embed_model.get_text_embedding_batch([]) == []
-assert asyncio.run(embed_model.aget_text_embedding_batch([])) == []
-assert embed_model([]) == [] == asyncio.run(embed_model.acall([]))
-contextual_index([], embed_model=embed_model)
-assert not {"torch", "sentence_transformers"} & set(sys.modules)
-"""
-
-
-def test_empty_lists_load_nothing():
-    done = subprocess.run([sys.executable, "-c", EMPTY], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-
-
 def test_one_name_means_a_pair_or_both_sides(replica_v1):
     default = PplxEmbedding()
     assert (default.query_model, default.document_model) == ("v1-0.6b", "context-v1-0.6b")

@@ -1,15 +1,21 @@
 """An index is saved, and opened by another process: the same vectors, and what is added later is contextual, too."""
 
-import os
-import subprocess
-import sys
+import warnings
 from pathlib import Path
+from typing import Any
 
+import chromadb
+import faiss
 import numpy as np
 import pytest
 from llama_index.core import Document, StorageContext, SummaryIndex, load_index_from_storage
 from llama_index.core.schema import TextNode
 from llama_index.core.vector_stores import SimpleVectorStore
+from llama_index.core.vector_stores.types import BasePydanticVectorStore
+from llama_index.vector_stores.chroma import ChromaVectorStore
+from llama_index.vector_stores.faiss import FaissVectorStore
+from llama_index.vector_stores.qdrant import QdrantVectorStore
+from qdrant_client import QdrantClient
 
 from pplx_embed_integrations import ContextWarning, InputError, InputTypeError
 from pplx_embed_integrations.llama_index import (
@@ -18,102 +24,85 @@ from pplx_embed_integrations.llama_index import (
     contextual_index,
     load_contextual_index,
 )
-from tests.llama_index.cases import SPLITTER, assert_same_vectors, expected_vectors, hard_documents
+from tests.llama_index.cases import (
+    SPLITTER,
+    Encodes,
+    assert_same_vectors,
+    chunk_id,
+    expected_vectors,
+    hard_documents,
+)
 
-PROCESS = """
-import json, sys
-from pathlib import Path
-from llama_index.core import Document, StorageContext
-from pplx_embed_integrations.llama_index import PplxEmbedding, contextual_index, load_contextual_index
-from tests.llama_index.cases import SPLITTER, Encodes, chunk_id, hard_documents
 
-kind, step, folder, query_model, document_model = sys.argv[1:]
-folder = Path(folder)
-embed_model = PplxEmbedding(query_model=query_model, document_model=document_model, dtype="float32", quantization=None)
-documents = hard_documents(3)
-first = [Document(id_=one.id_, text="\\n\\n".join(one.text.split("\\n\\n")[:8])) for one in documents]
-
-def store():
+def opened_store(kind: str, folder: Path, *, again: bool = False) -> BasePydanticVectorStore | None:
+    """A store that is kept in a folder."""
     if kind == "qdrant":
-        from llama_index.vector_stores.qdrant import QdrantVectorStore
-        from qdrant_client import QdrantClient
         return QdrantVectorStore(collection_name="chunks", client=QdrantClient(path=str(folder / "qdrant")))
     if kind == "chroma":
-        import chromadb
-        from llama_index.vector_stores.chroma import ChromaVectorStore
-        return ChromaVectorStore(
-            chroma_collection=chromadb.PersistentClient(str(folder / "chroma")).get_or_create_collection("chunks")
-        )
+        client = chromadb.PersistentClient(str(folder / "chroma"))
+        return ChromaVectorStore(chroma_collection=client.get_or_create_collection("chunks"))
     if kind == "faiss":
-        import faiss
-        from llama_index.vector_stores.faiss import FaissVectorStore
-        if step == "read":
+        if again:
             return FaissVectorStore.from_persist_dir(str(folder))
         return FaissVectorStore(faiss_index=faiss.IndexFlatL2(32))
     return None
 
-if step == "write":
-    given = documents if kind == "faiss" else first
-    contextual_index(
-        given, embed_model=embed_model, splitter=SPLITTER, vector_store=store()
-    ).storage_context.persist(str(folder))
-    sys.exit()
 
-storage = StorageContext.from_defaults(persist_dir=str(folder), **({"vector_store": store()} if store else {}))
-index = load_contextual_index(storage, embed_model=embed_model, splitter=SPLITTER)
-with Encodes() as encodes:
-    assert index.refresh_ref_docs(documents if kind == "faiss" else first) == [False] * 3
-    assert encodes.texts == []
-assert len(index.as_retriever(similarity_top_k=40).retrieve("river")) == (33 if kind == "faiss" else 24)
-if kind != "faiss":
-    early = {chunk_id(position, document) for document in documents for position in range(8)}
-    late = [node for node in SPLITTER(documents) if node.node_id not in early]
-    index.insert_nodes(late)
-    [one] = SPLITTER([Document(id_="new", text="a new one")])
-    index.insert_nodes([one])
-    index.delete_ref_doc("new", delete_from_docstore=True)
-vector_store = index.vector_store
-if kind == "qdrant":
-    points, _ = vector_store.client.scroll("chunks", limit=100, with_vectors=True)
-    found = {str(point.id): point.vector for point in points}
-elif kind == "chroma":
-    rows = vector_store.client.get(include=["embeddings"])
-    found = {key: row.tolist() for key, row in zip(rows["ids"], rows["embeddings"])}
-elif kind == "faiss":
-    rows = index.index_struct.nodes_dict
-    assert vector_store.client.ntotal == len(rows)
-    found = {node_id: vector_store.client.reconstruct(int(row)).tolist() for row, node_id in rows.items()}
-else:
-    found = vector_store.data.embedding_dict
-print(json.dumps(found))
-"""
+def read_all(kind: str, index: ContextualVectorStoreIndex) -> dict[str, Any]:
+    store = index.vector_store
+    if kind == "qdrant":
+        points, _ = store.client.scroll("chunks", limit=100, with_vectors=True)
+        return {str(point.id): point.vector for point in points}
+    if kind == "chroma":
+        rows = store.client.get(include=["embeddings"])
+        return dict(zip(rows["ids"], rows["embeddings"], strict=True))
+    if kind == "faiss":
+        rows = index.index_struct.nodes_dict
+        assert store.client.ntotal == len(rows)
+        return {node_id: store.client.reconstruct(int(row)) for row, node_id in rows.items()}
+    return dict(store.data.embedding_dict)
 
 
-def run(*arguments: str) -> str:
-    root = Path(__file__).parents[2]
-    done = subprocess.run(
-        [sys.executable, "-W", "error::pplx_embed_integrations.errors.ContextWarning", "-c", PROCESS, *arguments],
-        capture_output=True,
-        text=True,
-        cwd=root,
-        env={**os.environ, "PYTHONPATH": str(root)},
-        check=False,
-        timeout=280,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+def beginnings(documents: list[Document]) -> list[Document]:
+    return [Document(id_=one.id_, text="\n\n".join(one.text.split("\n\n")[:8])) for one in documents]
 
 
-@pytest.mark.slow
+def _go_on(kind: str, folder: Path, model: PplxEmbedding) -> None:
+    """What the other process does: nothing that is there is embedded again, and what is added has its context."""
+    warnings.simplefilter("error", ContextWarning)
+    documents = hard_documents(3)
+    store = opened_store(kind, folder, again=True)
+    storage = StorageContext.from_defaults(persist_dir=str(folder), **({"vector_store": store} if store else {}))
+    index = load_contextual_index(storage, embed_model=model, splitter=SPLITTER)
+    known = documents if kind == "faiss" else beginnings(documents)
+    with Encodes() as encodes:
+        assert index.refresh_ref_docs(known) == [False] * 3
+        assert encodes.texts == []
+    assert len(index.as_retriever(similarity_top_k=40).retrieve("river")) == (33 if kind == "faiss" else 24)
+    if kind != "faiss":
+        early = {chunk_id(position, document) for document in documents for position in range(8)}
+        index.insert_nodes([node for node in SPLITTER(documents) if node.node_id not in early])
+        index.insert_nodes(SPLITTER([Document(id_="new", text="a new one")]))
+        index.delete_ref_doc("new", delete_from_docstore=True)
+    assert_same_vectors(read_all(kind, index), expected_vectors(model, documents))
+    (folder / "done").touch()
+
+
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("kind", ["default", "faiss", "qdrant", "chroma"])
-def test_another_process_goes_on(kind, exact_model: PplxEmbedding, replica_v1, replica_context_v1, tmp_path: Path):
-    import json
-
-    models = [str(tmp_path), str(replica_v1), str(replica_context_v1)]
-    run(kind, "write", *models)
-    found = json.loads(run(kind, "read", *models).splitlines()[-1])
-    assert_same_vectors(found, expected_vectors(exact_model, hard_documents(3)))
+def test_another_process_goes_on(kind, fake_model: PplxEmbedding, processes, tmp_path: Path):
+    documents = hard_documents(3)
+    index = contextual_index(
+        documents if kind == "faiss" else beginnings(documents),
+        embed_model=fake_model,
+        splitter=SPLITTER,
+        vector_store=opened_store(kind, tmp_path),
+    )
+    index.storage_context.persist(str(tmp_path))
+    if kind == "qdrant":
+        index.vector_store.client.close()  # its folder takes one process at a time
+    processes.run(_go_on, kind, tmp_path, fake_model)
+    assert (tmp_path / "done").exists()
 
 
 @pytest.fixture

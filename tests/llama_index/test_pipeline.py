@@ -1,18 +1,19 @@
 """IngestionPipeline: cached, changed, upserted, in several processes, killed and resumed; every vector contextual."""
 
+import asyncio
 import os
 import signal
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import chromadb
 import numpy as np
 import pytest
 from llama_index.core import Document
 from llama_index.core.ingestion import DocstoreStrategy, IngestionCache, IngestionPipeline
 from llama_index.core.schema import MetadataMode
 from llama_index.core.storage.docstore import SimpleDocumentStore
+from llama_index.vector_stores.chroma import ChromaVectorStore
 
 from pplx_embed_integrations import ContextWarning, InputError
 from pplx_embed_integrations.llama_index import PplxEmbedding
@@ -162,13 +163,12 @@ def test_duplicates_only_skips_documents_seen_before(exact_model: PplxEmbedding,
     assert_same_vectors(store.read([]), expected_vectors(exact_model, documents))
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.filterwarnings("ignore:Specified num_workers exceed number of CPUs")
-def test_several_processes_embed_whole_documents(exact_model: PplxEmbedding):
+def test_several_processes_embed_whole_documents(fake_model: PplxEmbedding):
     documents = hard_documents(4)
-    expected = expected_vectors(exact_model, documents)
-    pipeline = IngestionPipeline(transformations=[SPLITTER, exact_model], disable_cache=True)
+    expected = expected_vectors(fake_model, documents)
+    pipeline = IngestionPipeline(transformations=[SPLITTER, fake_model], disable_cache=True)
     assert_same_vectors(vectors_of(pipeline.run(documents=documents, num_workers=2)), expected)
 
 
@@ -206,88 +206,44 @@ def test_codes_differ_by_at_most_one_among_others(make_model):
         assert (codes != others).mean() < 0.05
 
 
-ASYNCHRONOUS = """
-import asyncio, sys
-from llama_index.core.ingestion import IngestionPipeline
-from pplx_embed_integrations.llama_index import PplxEmbedding
-from tests.llama_index.cases import SPLITTER, assert_same_vectors, expected_vectors, hard_documents
-
-embed_model = PplxEmbedding(query_model=sys.argv[1], document_model=sys.argv[2], dtype="float32", quantization=None)
-documents = hard_documents(4)
-expected = expected_vectors(embed_model, documents)
-pipeline = IngestionPipeline(transformations=[SPLITTER, embed_model], disable_cache=True)
-nodes = asyncio.run(pipeline.arun(documents=documents, num_workers=2))
-assert_same_vectors({node.node_id: node.embedding for node in nodes}, expected)
-"""
-
-RESUMABLE = """
-import os, signal, sys
-from llama_index.core import Document
-from llama_index.core.ingestion import IngestionPipeline
-from llama_index.core.storage.docstore import SimpleDocumentStore
-import chromadb
-from llama_index.vector_stores.chroma import ChromaVectorStore
-from pplx_embed_integrations.llama_index import PplxEmbedding
-from tests.llama_index.cases import SPLITTER, Encodes, short_documents
-
-folder, query_model, document_model, kill_in = sys.argv[1:]
-embed_model = PplxEmbedding(query_model=query_model, document_model=document_model, dtype="float32", quantization=None)
-collection = chromadb.PersistentClient(folder + "/chroma").get_or_create_collection("chunks")
-pipeline = IngestionPipeline(
-    transformations=[SPLITTER, embed_model],
-    vector_store=ChromaVectorStore(chroma_collection=collection),
-    docstore=SimpleDocumentStore(),
-)
-if os.path.isdir(folder + "/pipeline"):
-    pipeline.load(folder + "/pipeline")
-documents = short_documents(200)
-with Encodes() as encodes:
-    for start in range(0, len(documents), 20):
-        pipeline.run(documents=documents[start : start + 20])
-        if start == int(kill_in):
-            os.kill(os.getpid(), signal.SIGKILL)  # stored, and not yet remembered as stored
-        pipeline.persist(folder + "/pipeline")
-print(len(encodes.texts))
-"""
+def _ingest_in_two(model: PplxEmbedding) -> None:
+    documents = hard_documents(4)
+    pipeline = IngestionPipeline(transformations=[SPLITTER, model], disable_cache=True)
+    nodes = asyncio.run(pipeline.arun(documents=documents, num_workers=2))
+    assert_same_vectors(vectors_of(nodes), expected_vectors(model, documents))
 
 
-def run_script(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    root = Path(__file__).parents[2]
-    return subprocess.run(
-        [sys.executable, "-c", script, *arguments],
-        capture_output=True,
-        text=True,
-        cwd=root,
-        env={**os.environ, "PYTHONPATH": str(root)},
-        check=False,
-        timeout=280,
-    )
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-def test_several_processes_of_an_asynchronous_run_do_too(replica_v1, replica_context_v1):
+def test_several_processes_of_an_asynchronous_run_do_too(fake_model: PplxEmbedding, processes):
     # In a process of its own: there arun forks, and this one has threads of every store.
-    done = run_script(ASYNCHRONOUS, str(replica_v1), str(replica_context_v1))
-    assert done.returncode == 0, done.stderr
+    processes.run(_ingest_in_two, fake_model)
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-def test_a_killed_run_is_resumed(exact_model, replica_v1, replica_context_v1, tmp_path: Path):
-    models = [str(replica_v1), str(replica_context_v1)]
-    killed = run_script(RESUMABLE, str(tmp_path), *models, "100")
-    assert killed.returncode == -signal.SIGKILL
-    resumed = run_script(RESUMABLE, str(tmp_path), *models, "-1")
-    assert resumed.returncode == 0, resumed.stderr
-    assert resumed.stdout.split()[-1] == str(100 * 2)
+def _ingest(folder: Path, model: PplxEmbedding, kill_at: int, texts: int) -> None:
+    collection = chromadb.PersistentClient(str(folder / "chroma")).get_or_create_collection("chunks")
+    pipeline = IngestionPipeline(
+        transformations=[SPLITTER, model],
+        vector_store=ChromaVectorStore(chroma_collection=collection),
+        docstore=SimpleDocumentStore(),
+    )
+    if (folder / "pipeline").exists():
+        pipeline.load(str(folder / "pipeline"))
+    documents = short_documents(60)
+    with Encodes() as encodes:
+        for start in range(0, len(documents), 10):
+            pipeline.run(documents=documents[start : start + 10])
+            if start == kill_at:
+                os.kill(os.getpid(), signal.SIGKILL)  # stored, and not yet remembered as stored
+            pipeline.persist(str(folder / "pipeline"))
+    assert len(encodes.texts) == texts
 
-    import chromadb
 
+def test_a_killed_run_is_resumed(fake_model: PplxEmbedding, processes, tmp_path: Path):
+    processes.run(_ingest, tmp_path, fake_model, 30, 0, exitcode=-signal.SIGKILL)
+    processes.run(_ingest, tmp_path, fake_model, -1, 30 * 2)
     rows = chromadb.PersistentClient(str(tmp_path / "chroma")).get_collection("chunks").get(include=["embeddings"])
     found = dict(zip(rows["ids"], rows["embeddings"], strict=True))
     assert len(rows["ids"]) == len(found)
-    assert_same_vectors(found, expected_vectors(exact_model, short_documents(200)))
+    assert_same_vectors(found, expected_vectors(fake_model, short_documents(60)))
 
 
 def test_metadata_reaches_the_cache_key_and_the_vectors(make_model):
