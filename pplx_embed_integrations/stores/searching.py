@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import InputError
+from ..vectors import Vectors
 from .documents import Hit
 from .handle import Handle
 from .rows import CONTENT, hits, matrix, vectors
@@ -27,6 +28,10 @@ CANDIDATES = 200
 """At least so many candidates are rescored: fewer cost recall and save next to nothing."""
 OVERSAMPLING = 20
 TEXT_INDEX = "text_idx"
+EVERY = 1_000_000
+"""Partitions of the index that are looked into: all, so that it finds what a search of every row finds."""
+ORDER = ["document", "position", "id"]
+"""Columns that equal scores are ordered by."""
 _ROWS_READ = 4096
 _WIDER = 8
 
@@ -89,28 +94,34 @@ def search_bits(
         where: SQL.
         oversampling: Candidates for each one that is wanted.
         rescore: Rank by the cosine of the query's codes with what is kept; else by that of the bits alone.
-        probes: Partitions of the index to look into.
+        probes: Partitions of the index to look into; all by default.
         exact: Look at every row, index or not.
     """
     wanted = (
         k if not rescore else max(k, round(k * oversampling) if oversampling else max(k * OVERSAMPLING, CANDIDATES))
     )
-    columns = [*CONTENT, "codes" if handle.record.has_codes else "bits", "_distance"]
-    found = _nearest(handle, query, columns, wanted, where, probes, exact)
-    rows = vectors(found, handle.record)
-    assert rows is not None
-    if rescore:
-        scores = cosines(query, rows)
-    else:
-        scores = 1.0 - 2.0 * found["_distance"].to_numpy().astype(np.float64) / handle.record.dimensions
-    order = _order(scores, found)[:k]
-    return hits(found.take(order), scores=scores[order].tolist(), found=rows[order])
+    for table in (handle.table, None):
+        table = table or handle.snapshot()
+        found = _nearest(handle, table, query, wanted, where, probes, exact)
+        rows = vectors(found, handle.record)
+        assert rows is not None
+        if rescore:
+            scores = cosines(query, rows)
+        else:
+            scores = 1.0 - 2.0 * found["_distance"].to_numpy().astype(np.float64) / handle.record.dimensions
+        order = _order(scores, found)[:k]
+        with handle.reading(where):
+            chosen = _taken(table, found["_rowid"].to_numpy()[order].tolist(), scores[order], rows[order])
+        if len(chosen) == len(order):
+            return chosen
+        # Another writer replaced some of them since, so all of it is read from one version.
+    raise AssertionError  # a snapshot loses no row
 
 
 def _nearest(
     handle: Handle,
+    table: Any,
     query: npt.NDArray[np.int8],
-    columns: list[str],
     wanted: int,
     where: str | None,
     probes: int | None,
@@ -122,14 +133,15 @@ def _nearest(
     than wanted, and those as far away as the last one go: all that are nearer are there.
     """
     bits = signs(query[None])[0]
+    columns = [*ORDER, "codes" if handle.record.has_codes else "bits", "_distance"]
     limit = wanted + max(wanted // 2, 64)
     while True:
-        asked = handle.table.search(bits, vector_column_name="bits").distance_type("hamming").limit(limit)
+        asked = table.search(bits, vector_column_name="bits").distance_type("hamming").limit(limit)
         asked = asked.where(where) if where else asked
         asked = asked.bypass_vector_index() if exact else asked
-        asked = asked.nprobes(probes) if probes else asked
+        asked = asked.nprobes(probes or EVERY)
         with handle.reading(where):
-            found = asked.select(columns).to_arrow()
+            found = asked.select(columns).with_row_id(True).to_arrow()
         if len(found) < limit:
             return found
         distances = found["_distance"].to_numpy()
@@ -161,15 +173,14 @@ def search_codes(handle: Handle, query: npt.NDArray[np.int8], *, k: int, where: 
 
     snapshot = handle.snapshot()  # rows are read twice, and must be of one version
     condition = f"id IS NOT NULL AND {where}" if where else "id IS NOT NULL"
-    columns = ["document", "position", "id"]
     best: pa.Table | None = None
     scores = np.empty(0)
     with handle.reading(where):
-        reader = snapshot.search().where(condition).select([*columns, "codes"]).with_row_id(True)
+        reader = snapshot.search().where(condition).select([*ORDER, "codes"]).with_row_id(True)
         for batch in reader.to_batches(batch_size=_ROWS_READ):
             table = pa.Table.from_batches([batch])
             fresh = cosines(query, matrix(table["codes"], np.int8))
-            table = table.select([*columns, "_rowid"])
+            table = table.select([*ORDER, "_rowid"])
             best = table if best is None else pa.concat_tables([best, table])
             scores = np.concatenate([scores, fresh])
             if len(scores) > k:
@@ -179,15 +190,21 @@ def search_codes(handle: Handle, query: npt.NDArray[np.int8], *, k: int, where: 
         if best is None:
             return []
         order = _order(scores, best)[:k]
-        rowids = best["_rowid"].to_numpy()[order].tolist()
-        return _taken(snapshot, rowids, scores[order])
+        return _taken(snapshot, best["_rowid"].to_numpy()[order].tolist(), scores[order], None)
 
 
-def _taken(snapshot: Any, rowids: list[int], scores: npt.NDArray[np.float64]) -> list[Hit]:
-    found = snapshot.take_row_ids(rowids).select([*CONTENT, "codes"]).with_row_id().to_arrow()
-    place = {rowid: row for row, rowid in enumerate(found["_rowid"].to_pylist())}
-    ordered = found.take([place[rowid] for rowid in rowids])
-    return hits(ordered, scores=scores.tolist(), found=matrix(ordered["codes"], np.int8))
+def _taken(table: Any, rowids: list[int], scores: npt.NDArray[np.float64], found: Vectors | None) -> list[Hit]:
+    """Read the chunks in these rows, and their codes where they were not found before; [] if a row is gone."""
+    if not rowids:
+        return []
+    forms = ["codes"] if found is None else []
+    read = table.take_row_ids(rowids).select([*CONTENT, *forms]).with_row_id().to_arrow()
+    place = {rowid: row for row, rowid in enumerate(read["_rowid"].to_pylist())}
+    if len(place) < len(rowids):
+        return []
+    ordered = read.take([place[rowid] for rowid in rowids])
+    codes = matrix(ordered["codes"], np.int8) if found is None else found
+    return hits(ordered, scores=scores.tolist(), found=codes)
 
 
 def search_words(handle: Handle, text: str, *, k: int, where: str | None) -> list[Hit]:

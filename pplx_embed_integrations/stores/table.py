@@ -155,7 +155,9 @@ class ChunkTable:
         """
         self.check_writable()
         with self._lock:
-            return writing.replace(self._handle, documents, codes)
+            written = writing.replace(self._handle, documents, codes)
+            upkeep.tidy(self._handle)
+        return written
 
     def upsert(
         self,
@@ -178,7 +180,9 @@ class ChunkTable:
         """
         self.check_writable()
         with self._lock:
-            return writing.upsert(self._handle, chunks, codes, documents=documents, positions=positions)
+            written = writing.upsert(self._handle, chunks, codes, documents=documents, positions=positions)
+            upkeep.tidy(self._handle)
+        return written
 
     def delete(
         self,
@@ -266,7 +270,7 @@ class ChunkTable:
             oversampling: Candidates for each chunk that is wanted; by default 20, and 200 at least.
             by: `"both"`, `"int8"` (every row's codes: exact) or `"bits"` (Hamming alone); by default the best of what
                 is kept.
-            probes: Partitions of the index to look into, where there is one.
+            probes: Partitions of the index to look into, where there is one; all by default, which misses nothing.
             exact: Look at every row, index or not.
 
         Returns:
@@ -299,10 +303,11 @@ class ChunkTable:
         return searching.search_words(self._handle, text, k=k, where=condition(where))
 
     def index(self, *, partitions: int | None = None) -> None:
-        """Make an index over the bits (IVF), for tables of millions: faster, and it finds a little less.
+        """Make an index over the bits (IVF) now; by itself `compact` makes one from 100,000 chunks on.
 
-        `stats(recall_sample=20)` says how much less, and `search(probes=…)` buys some back. Rows that come later are
-        looked at one by one until `compact()` takes them into the index.
+        A search looks into every part of it, so it finds what a search of every row finds, some times faster;
+        `search(probes=…)` looks into some, is faster still and misses some; `stats(recall_sample=20)` says how many.
+        Rows that come later are looked at one by one until the table is compacted.
 
         Args:
             partitions: How many parts; by default a quarter of the square root of the rows.
@@ -317,8 +322,10 @@ class ChunkTable:
         with self._lock:
             self._handle.drop()
 
-    def compact(self, *, keep_versions: timedelta = timedelta(hours=1)) -> None:
-        """Put small files together, take new rows into the indexes, and remove old versions.
+    def compact(self, *, keep_versions: timedelta = upkeep.KEEP_VERSIONS) -> None:
+        """Put small files together, make the index or take new rows into it, and remove old versions.
+
+        Writing does so by itself when many small files have come together. Call it after large changes, or nightly.
 
         Args:
             keep_versions: Versions younger than this stay, for those who are reading them.

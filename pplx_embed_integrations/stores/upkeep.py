@@ -5,24 +5,33 @@ Knows LanceDB's indexes, files and versions; must not know documents or models.
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, StoreError
 from .handle import Handle, is_remote
 from .rows import vectors
 from .searching import search_bits, search_codes
 
-__all__ = ["Stats", "compact", "index_bits", "measure"]
+__all__ = ["Stats", "compact", "index_bits", "measure", "tidy"]
+
+logger = logging.getLogger(__name__)
 
 BITS_INDEX = "bits_idx"
-SMALLEST_INDEXED = 10_000
-"""Below this a search of every row takes milliseconds, and an index could only lose some."""
+INDEXED_FROM = 100_000
+"""From so many rows on there is an index; fewer are read in a few hundredths of a second."""
+_SMALLEST_INDEXED = 10_000
+_FILES, _ROWS_A_FILE = 64, 10_000
+"""More files than 64, and one more for each 10,000 rows, are put together: each costs every write and search."""
+KEEP_VERSIONS = timedelta(hours=1)
+"""Versions younger than this stay, for those who are reading them."""
 _ITERATIONS = 4
 """Rounds of k-modes: the partitions of the first few are as good as those of fifty, at a tenth of the time."""
 
@@ -59,10 +68,10 @@ def index_bits(handle: Handle, *, partitions: int | None) -> None:
     if not handle.record.has_bits:
         raise InputError(f'{handle.label} keeps no bits, which the index is over; make it with keep="both"')
     rows = handle.table.count_rows("id IS NOT NULL")
-    if rows < SMALLEST_INDEXED:
+    if rows < _SMALLEST_INDEXED:
         raise InputError(
-            f"{handle.label} has {rows} rows; an index is worth its time from {SMALLEST_INDEXED:,} on, and up to there "
-            "every row is looked at in milliseconds"
+            f"{handle.label} has {rows} rows; an index is worth its time from {_SMALLEST_INDEXED:,} on, and up to "
+            "there every row is looked at in milliseconds"
         )
     parts = partitions or max(1, round(math.sqrt(rows) / 4))
     config = IvfFlat(distance_type="hamming", num_partitions=parts, max_iterations=_ITERATIONS)
@@ -73,6 +82,33 @@ def compact(handle: Handle, *, keep_versions: timedelta) -> None:
     """Put small files together and remove what no recent version needs; see `ChunkTable.compact`."""
     handle.writing(lambda: handle.table.delete("id IS NULL"))
     handle.writing(lambda: handle.table.optimize(cleanup_older_than=keep_versions))
+    if handle.record.has_bits and handle.table.count_rows() >= INDEXED_FROM and _bits_index(handle) is None:
+        index_bits(handle, partitions=None)
+
+
+def tidy(handle: Handle) -> None:
+    """Compact the table if many writes have left it in small files, or with many rows that its index does not know.
+
+    A failure is told to the log alone: what was written before is written.
+    """
+    try:
+        counts = handle.table.stats()
+        rows, files = counts["num_rows"], counts["fragment_stats"]["num_fragments"]
+        due = files > _FILES + rows // _ROWS_A_FILE
+        if not due and rows >= INDEXED_FROM and handle.record.has_bits:
+            due = rows - _indexed_rows(handle) > max(INDEXED_FROM - 1, rows // 2)
+        if due:
+            compact(handle, keep_versions=KEEP_VERSIONS)
+    except (StoreError, RuntimeError, OSError, ValueError) as error:
+        logger.warning("%s was written, and could not be compacted: %s", handle.label, error)
+
+
+def _bits_index(handle: Handle) -> Any:
+    return next((each for each in handle.table.list_indices() if each.name == BITS_INDEX), None)
+
+
+def _indexed_rows(handle: Handle) -> int:
+    return 0 if _bits_index(handle) is None else int(handle.table.index_stats(BITS_INDEX).num_indexed_rows)
 
 
 def measure(handle: Handle, *, sample: int) -> Stats:
@@ -84,8 +120,7 @@ def measure(handle: Handle, *, sample: int) -> Stats:
     with handle.reading():
         documents = handle.read(["document"])["document"]
         rows, versions = len(documents), len(table.list_versions())
-        index = next((each for each in table.list_indices() if each.name == BITS_INDEX), None)
-        known = table.index_stats(BITS_INDEX).num_indexed_rows if index is not None else 0
+        index, known = _bits_index(handle), _indexed_rows(handle)
     sizes = {"codes": record.has_codes * rows * record.dimensions}
     sizes["bits"] = record.has_bits * rows * -(-record.dimensions // 8)
     return Stats(
