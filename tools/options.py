@@ -1,15 +1,18 @@
-"""Write the tables of options into the documentation, from the one place where options are declared.
+"""Write the tables of options into the documentation, from where options and commands are declared.
 
-A table stands between `<!-- options: NAME -->` and `<!-- end of options -->`, where NAME is a class of options.
+A table stands between `<!-- options: NAME -->` and `<!-- end of options -->`, where NAME is a class of options, or a
+command such as `pplx-embed index`.
 Usage: python tools/options.py docs/*.md
 """
 
 from __future__ import annotations
 
+import argparse
 import re
 import sys
 from pathlib import Path
 
+from pplx_embed_integrations.cli.main import _parser
 from pplx_embed_integrations.llama_index.options import NodeOptions
 from pplx_embed_integrations.options import BiEncoderOptions
 from pplx_embed_integrations.schema import Option, options_of
@@ -25,7 +28,7 @@ _MORE = {
     "weights": "performance.md#faster-on-a-cpu",
 }
 """Where the documentation says more."""
-_TABLE = re.compile(r"(<!-- options: (\w+) -->\n).*?(<!-- end of options -->)", re.DOTALL)
+_TABLE = re.compile(r"(<!-- options: ([\w -]+?) -->\n).*?(<!-- end of options -->)", re.DOTALL)
 
 
 def refreshed(text: str) -> str:
@@ -34,7 +37,9 @@ def refreshed(text: str) -> str:
 
 
 def table(name: str) -> str:
-    """Return the table of a class of options."""
+    """Return the table of a class of options, or of a command."""
+    if name.startswith("pplx-embed "):
+        return "\n".join(["| Option | |", "|---|---|", *map(_argument, _arguments(name.split()[1])), ""])
     schemas = {schema.__name__: schema for schema in (BiEncoderOptions, NodeOptions)}
     rows = [_row(option, each) for option, each in options_of(schemas[name]).items()]
     return "\n".join(["| Option | Default | Changes vectors | |", "|---|---|---|---|", *rows, ""])
@@ -44,6 +49,17 @@ def _row(name: str, option: Option) -> str:
     more = f"; [more]({_MORE[name]})" if name in _MORE else ""
     decisive = "yes" if option.changes_vectors else ""
     return f"| `{name}` | {option.shown_default} | {decisive} | {option.description}{more} |"
+
+
+def _arguments(command: str) -> list[argparse.Action]:
+    [commands] = [each for each in _parser()._actions if isinstance(each, argparse._SubParsersAction)]
+    return [each for each in commands.choices[command]._actions if each.option_strings and each.dest != "help"]
+
+
+def _argument(action: argparse.Action) -> str:
+    values = " or ".join(f"`{each}`" for each in action.choices or ()) or str(action.metavar or "").replace("|", " or ")
+    several = " …" if action.nargs == "+" else ""
+    return f"| `{action.option_strings[0]}` {values}{several} | {action.help} |".replace("  |", " |")
 
 
 if __name__ == "__main__":

@@ -260,7 +260,9 @@ def _add_model(command: argparse.ArgumentParser, *, default: str) -> None:
 
 def _add_option(command: argparse.ArgumentParser, name: str, default: str = "", **how: Any) -> None:
     option = options_of(BiEncoderOptions)[name]
-    text = f"{option.description} (default: {default or option.shown_default})"
+    text = option.description.replace(", folder or `Embedder`", " or folder")  # objects are for Python
+    if "action" not in how:
+        text += f" (default: {default or option.shown_default})"
     plain = text.replace("`", "").replace('"', "").replace("None", "none")
     command.add_argument(f"--{name.replace('_', '-')}", help=plain[0].lower() + plain[1:], **how)
 
