@@ -150,7 +150,11 @@ def _add_index(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     _add_model(command, default="0.6b, or what the collection was made with")
     _add_option(command, "dimensions", type=int, metavar="N")
-    _add_option(command, "quantization", choices=["int8", "binary"])
+    command.add_argument(
+        "--quantization",
+        choices=["int8", "binary"],
+        help="codes, and bits to find them by, or bits alone, in an eighth of the space (default: int8)",
+    )
     command.add_argument("--chunk-tokens", type=_positive, metavar="N", help="longest chunk in tokens (default: 256)")
 
 
