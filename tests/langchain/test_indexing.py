@@ -11,10 +11,13 @@ from uuid import uuid4
 import pytest
 from langchain_chroma import Chroma
 from langchain_classic.indexes import SQLRecordManager
+from langchain_community.vectorstores import FAISS
 from langchain_core.document_loaders import BaseLoader
 from langchain_core.documents import Document
 from langchain_core.indexing import InMemoryRecordManager
 from langchain_core.vectorstores import InMemoryVectorStore
+from langchain_qdrant import QdrantVectorStore
+from qdrant_client import QdrantClient, models
 
 from pplx_embed_integrations.errors import ContextWarning, InputError, InputTypeError, StoreError
 from pplx_embed_integrations.langchain import (
@@ -27,7 +30,7 @@ from pplx_embed_integrations.langchain import (
     index_documents,
     split_documents,
 )
-from tests.langchain.conftest import Opened
+from tests.langchain.conftest import FOUR, Opened
 
 
 def corpus(count: int = 12, rows: int = 7) -> list[list[str]]:
@@ -529,3 +532,42 @@ def test_a_killed_run_goes_on_where_it_was(counting_fake, fake, processes, tmp_p
     assert (result["num_added"], result["num_skipped"], result["num_deleted"]) == (200, 100, 0)
     assert counted.encoded == [tuple(texts) for texts in NOTES[20:]]
     check(Opened("Chroma", store), NOTES)
+
+
+def _saved(opened: Opened, folder: Path) -> None:
+    if opened.name == "InMemory":
+        opened.store.dump(str(folder / "store.json"))
+    elif opened.name == "FAISS":
+        opened.store.save_local(str(folder))
+    elif opened.name == "Qdrant":
+        opened.store.client.close()
+
+
+def _loaded(name: str, folder: Path, embeddings: PplxEmbeddings) -> Opened:
+    if name == "InMemory":
+        return Opened(name, InMemoryVectorStore.load(str(folder / "store.json"), embeddings))
+    if name == "FAISS":
+        return Opened(name, FAISS.load_local(str(folder), embeddings, allow_dangerous_deserialization=True))
+    if name == "Chroma":
+        return Opened(name, Chroma("chunks", embeddings, persist_directory=str(folder / "chroma")))
+    client = QdrantClient(path=str(folder / "qdrant"))
+    if not client.collection_exists("chunks"):
+        client.create_collection("chunks", models.VectorParams(size=64, distance=models.Distance.COSINE))
+    return Opened(name, QdrantVectorStore(client, "chunks", embedding=embeddings))
+
+
+@pytest.mark.parametrize("name", FOUR)
+def test_a_store_is_saved_and_opened_again(name, counting_fake, open_store, tmp_path):
+    counted = counting_fake()
+    first = (
+        Opened(name, open_store(name, counted)) if name in ("InMemory", "FAISS") else _loaded(name, tmp_path, counted)
+    )
+    index_documents(chunks_of(corpus(5)), _records_in(tmp_path), first.store, group_by="source")
+    counted.encoded.clear()
+    _saved(first, tmp_path)
+    again = _loaded(name, tmp_path, counted)
+    edited = [corpus(5)[0], ["all new", "and short"], *corpus(5)[2:]]
+    result = index_documents(chunks_of(edited), _records_in(tmp_path), again.store, group_by="source")
+    assert (result["num_added"], result["num_skipped"], result["num_deleted"]) == (2, 28, 7)
+    assert counted.encoded == [("all new", "and short")]
+    check(again, edited)

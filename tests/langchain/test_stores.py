@@ -150,15 +150,12 @@ def test_eight_threads_and_fifty_neighbours_change_no_vector(new_embeddings, shu
         np.testing.assert_allclose(vectors, alone[key], atol=0.006)  # int8 codes at most one apart
 
 
-def test_concurrent_tasks_do_not_see_each_others_documents(embeddings, shuffled, expected, read_vectors, same):
-    async def one(source):
-        store = InMemoryVectorStore(embeddings)
-        chunks = [chunk for chunk in shuffled if chunk.metadata["source"] == source]
-        await aadd_documents(store, chunks, group_by="source")
-        return read_vectors("InMemory", store)
+async def test_concurrent_tasks_do_not_see_each_others_documents(opened, corpus):
+    documents = {f"doc-{n}": texts for n, texts in enumerate(corpus)}
 
-    async def everything():
-        return await asyncio.gather(*[one(f"doc-{n}") for n in range(12)])
+    async def one(name):
+        chunks = [Document(text, metadata={"source": name, "n": n}) for n, text in enumerate(documents[name])]
+        await aadd_documents(opened.store, chunks, group_by="source")
 
-    found = {key: vectors for part in asyncio.run(everything()) for key, vectors in part.items()}
-    same(found, expected)
+    await asyncio.gather(*map(one, documents))
+    opened.check(documents, by="source", place="n")

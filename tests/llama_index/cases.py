@@ -148,7 +148,7 @@ def _chroma(folder: Path) -> Store:
     import chromadb
     from llama_index.vector_stores.chroma import ChromaVectorStore
 
-    collection = chromadb.PersistentClient(str(folder / "chroma")).create_collection("chunks")
+    collection = chromadb.EphemeralClient().create_collection(f"chunks-{uuid.uuid4()}")
 
     def read(ids: list[str]) -> dict[str, Any]:
         rows = collection.get(include=["embeddings"])

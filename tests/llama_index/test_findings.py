@@ -184,14 +184,14 @@ def test_what_is_linked_stays_a_document_in_the_store(kind, by, fake_model: Pplx
 
 
 @pytest.mark.parametrize("kind", ["default", "qdrant", "chroma"])
-def test_the_order_of_nodes_that_have_no_position_is_kept_by_the_store(kind, exact_model: PplxEmbedding, tmp_path):
+def test_the_order_of_nodes_that_have_no_position_is_kept_by_the_store(kind, fake_model: PplxEmbedding, tmp_path):
     words = [f"Part {n} of a book." for n in range(8)]
     nodes = [node(text, document="book") for text in words]
     store = make_store(kind, tmp_path)
-    index = contextual_index([], embed_model=exact_model, vector_store=store.vector_store)
+    index = contextual_index([], embed_model=fake_model, vector_store=store.vector_store)
     for start in (0, 3, 6):
         index.insert_nodes(nodes[start : start + 3])
-    [matrix] = exact_model.encode_documents([words], normalize=True)
+    [matrix] = fake_model.encode_documents([words], normalize=True)
     assert_same_vectors(store.read([]), {one.node_id: row for one, row in zip(nodes, matrix, strict=True)})
 
 

@@ -32,7 +32,7 @@ def documents():
 
 
 def test_documents_are_split_without_overlap_by_default(exact_model: PplxEmbedding):
-    text = " ".join(f"Sentence number {number} of a long text." for number in range(400))
+    text = " ".join(f"Sentence number {number} of a long text." for number in range(200))
     index = contextual_index([Document(text=text)], embed_model=exact_model)
     nodes = sorted(index.docstore.docs.values(), key=lambda node: node.start_char_idx)
     assert len(nodes) > 1
@@ -40,89 +40,89 @@ def test_documents_are_split_without_overlap_by_default(exact_model: PplxEmbeddi
     np.testing.assert_allclose([stored(index)[node.node_id] for node in nodes], expected, atol=1e-5)
 
 
-def test_the_documented_transformations_give_the_same(exact_model: PplxEmbedding, documents):
+def test_the_documented_transformations_give_the_same(fake_model: PplxEmbedding, documents):
     with Encodes() as encodes:
         index = VectorStoreIndex.from_documents(
-            documents, transformations=[SPLITTER, exact_model], embed_model=exact_model
+            documents, transformations=[SPLITTER, fake_model], embed_model=fake_model
         )
         assert len(encodes.texts) == 44
         index.insert(Document(id_="new", text="one\n\ntwo"))
         assert len(encodes.texts) == 46
-    expected = expected_vectors(exact_model, [*documents, Document(id_="new", text="one\n\ntwo")])
+    expected = expected_vectors(fake_model, [*documents, Document(id_="new", text="one\n\ntwo")])
     assert_same_vectors(stored(index), expected)
 
 
-def test_the_plain_way_is_warned_about(exact_model: PplxEmbedding, documents):
+def test_the_plain_way_is_warned_about(fake_model: PplxEmbedding, documents):
     with pytest.warns(ContextWarning, match="came without their documents"):
-        VectorStoreIndex.from_documents(documents, transformations=[SPLITTER], embed_model=exact_model)
+        VectorStoreIndex.from_documents(documents, transformations=[SPLITTER], embed_model=fake_model)
 
 
-def test_inserts_and_refreshes_are_contextual(exact_model: PplxEmbedding, documents):
-    index = contextual_index(documents[:2], embed_model=exact_model, splitter=SPLITTER)
+def test_inserts_and_refreshes_are_contextual(fake_model: PplxEmbedding, documents):
+    index = contextual_index(documents[:2], embed_model=fake_model, splitter=SPLITTER)
     with Encodes() as encodes:
         index.insert(documents[2])
         assert index.refresh_ref_docs(documents) == [False, False, False, True]
         assert len(encodes.texts) == 22
         assert index.refresh_ref_docs(documents) == [False] * 4
         assert len(encodes.texts) == 22
-    assert_same_vectors(stored(index), expected_vectors(exact_model, documents))
+    assert_same_vectors(stored(index), expected_vectors(fake_model, documents))
 
 
-async def test_so_are_the_asynchronous_ones(exact_model: PplxEmbedding, documents):
-    index = contextual_index(documents[:2], embed_model=exact_model, splitter=SPLITTER)
+async def test_so_are_the_asynchronous_ones(fake_model: PplxEmbedding, documents):
+    index = contextual_index(documents[:2], embed_model=fake_model, splitter=SPLITTER)
     await index.ainsert(documents[2])
     assert await index.arefresh_ref_docs(documents) == [False, False, False, True]
-    assert_same_vectors(stored(index), expected_vectors(exact_model, documents))
+    assert_same_vectors(stored(index), expected_vectors(fake_model, documents))
 
 
-def test_bare_nodes_are_embedded_by_document(exact_model: PplxEmbedding, documents):
+def test_bare_nodes_are_embedded_by_document(fake_model: PplxEmbedding, documents):
     nodes = shuffled_nodes(documents)
-    index = ContextualVectorStoreIndex(nodes=nodes, embed_model=exact_model)
-    assert_same_vectors(stored(index), expected_vectors(exact_model, documents))
+    index = ContextualVectorStoreIndex(nodes=nodes, embed_model=fake_model)
+    assert_same_vectors(stored(index), expected_vectors(fake_model, documents))
     assert all(node.embedding is None for node in nodes)
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
-async def test_new_nodes_of_a_known_document_are_read_with_the_old(asynchronous, exact_model, documents):
+async def test_new_nodes_of_a_known_document_are_read_with_the_old(asynchronous, fake_model, documents):
     nodes = SPLITTER(documents)
     with pytest.warns(ContextWarning, match="embedded in part"):
-        index = ContextualVectorStoreIndex(nodes=nodes[:-3], embed_model=exact_model)
+        index = ContextualVectorStoreIndex(nodes=nodes[:-3], embed_model=fake_model)
     late = nodes[-3:]
     if asynchronous:
         await index.ainsert_nodes(late)
     else:
         index.insert_nodes(late)
-    assert_same_vectors(stored(index), expected_vectors(exact_model, documents))
+    assert_same_vectors(stored(index), expected_vectors(fake_model, documents))
     assert len(index.docstore.docs) == 44
 
 
 @pytest.mark.parametrize("kind", ["qdrant", "chroma"])
-def test_a_store_that_keeps_text_can_share_its_nodes_with_the_docstore(kind, exact_model, documents, tmp_path):
+def test_a_store_that_keeps_text_can_share_its_nodes_with_the_docstore(kind, fake_model, documents, tmp_path):
     store = make_store(kind, tmp_path)
     index = contextual_index(
         [Document(id_=document.id_, text="\n\n".join(document.text.split("\n\n")[:8])) for document in documents],
-        embed_model=exact_model,
+        embed_model=fake_model,
         vector_store=store.vector_store,
         splitter=SPLITTER,
         store_nodes_override=True,
     )
     index.insert_nodes([node for node in SPLITTER(documents) if node.start_char_idx > 300 and is_late(node, documents)])
-    assert_same_vectors(store.read([]), expected_vectors(exact_model, documents))
+    assert_same_vectors(store.read([]), expected_vectors(fake_model, documents))
 
 
 @pytest.mark.parametrize("kind", ["default", "qdrant", "chroma"])
-def test_an_edited_node_replaces_its_old_self_and_moves_its_siblings(kind, exact_model, documents, tmp_path):
+def test_an_edited_node_replaces_its_old_self_and_moves_its_siblings(kind, fake_model, documents, tmp_path):
     store = make_store(kind, tmp_path)
     index = contextual_index(
         documents,
-        embed_model=exact_model,
+        embed_model=fake_model,
         vector_store=store.vector_store,
         splitter=SPLITTER,
         store_nodes_override=True,
     )
     edited = Document(id_="report-1", text=documents[1].text.replace("Part 5", "Another"))
     index.insert_nodes([SPLITTER([edited])[5]])
-    assert_same_vectors(store.read([]), expected_vectors(exact_model, [documents[0], edited, *documents[2:]]))
+    assert_same_vectors(store.read([]), expected_vectors(fake_model, [documents[0], edited, *documents[2:]]))
 
 
 def is_late(node, documents):
@@ -130,65 +130,65 @@ def is_late(node, documents):
 
 
 @pytest.mark.parametrize("kind", ["qdrant", "chroma"])
-def test_a_store_that_keeps_text_is_asked_itself(kind, exact_model, documents, tmp_path):
+def test_a_store_that_keeps_text_is_asked_itself(kind, fake_model, documents, tmp_path):
     store = make_store(kind, tmp_path)
     halves = [Document(id_=document.id_, text="\n\n".join(document.text.split("\n\n")[:8])) for document in documents]
-    index = contextual_index(halves, embed_model=exact_model, vector_store=store.vector_store, splitter=SPLITTER)
+    index = contextual_index(halves, embed_model=fake_model, vector_store=store.vector_store, splitter=SPLITTER)
     index.insert_nodes([node for node in SPLITTER(documents) if is_late(node, documents)])
-    assert_same_vectors(store.read([]), expected_vectors(exact_model, documents))
+    assert_same_vectors(store.read([]), expected_vectors(fake_model, documents))
 
 
-def test_where_a_store_cannot_be_asked_it_is_said(exact_model, documents, tmp_path, monkeypatch):
+def test_where_a_store_cannot_be_asked_it_is_said(fake_model, documents, tmp_path, monkeypatch):
     store = make_store("chroma", tmp_path)
     monkeypatch.setattr(type(store.vector_store), "get_nodes", BasePydanticVectorStore.get_nodes)
-    index = contextual_index(documents, embed_model=exact_model, vector_store=store.vector_store, splitter=SPLITTER)
+    index = contextual_index(documents, embed_model=fake_model, vector_store=store.vector_store, splitter=SPLITTER)
     late = TextNode(text="new", relationships=dict(list(SPLITTER([documents[0]])[0].relationships.items())[:1]))
     with pytest.warns(ContextWarning, match=r"'report-0' is indexed already.*update_ref_doc"):
         index.insert_nodes([late])
     assert len(store.read([])) == 45
     index.update_ref_doc(documents[0])
-    assert_same_vectors(store.read([]), expected_vectors(exact_model, documents))
+    assert_same_vectors(store.read([]), expected_vectors(fake_model, documents))
 
 
-def test_a_store_that_cannot_delete_keeps_the_old_vectors_and_it_is_said(exact_model, documents, tmp_path):
+def test_a_store_that_cannot_delete_keeps_the_old_vectors_and_it_is_said(fake_model, documents, tmp_path):
     store = make_store("faiss", tmp_path)
-    index = contextual_index(documents, embed_model=exact_model, vector_store=store.vector_store, splitter=SPLITTER)
+    index = contextual_index(documents, embed_model=fake_model, vector_store=store.vector_store, splitter=SPLITTER)
     late = TextNode(text="new", relationships=dict(list(SPLITTER([documents[0]])[0].relationships.items())[:1]))
     with pytest.warns(ContextWarning, match="FaissVectorStore cannot replace vectors"):
         index.insert_nodes([late])
     assert store.vector_store.client.ntotal == 45
 
 
-def test_nodes_that_have_a_vector_keep_it(exact_model: PplxEmbedding, documents):
-    index = contextual_index(documents, embed_model=exact_model, splitter=SPLITTER)
+def test_nodes_that_have_a_vector_keep_it(fake_model: PplxEmbedding, documents):
+    index = contextual_index(documents, embed_model=fake_model, splitter=SPLITTER)
     with Encodes() as encodes:
         index.insert_nodes([TextNode(id_="ready", text="ready", embedding=[1.0] * 32)])
     assert encodes.texts == []
     assert stored(index)["ready"] == [1.0] * 32
 
 
-def test_blank_documents_are_left_out(exact_model: PplxEmbedding, documents):
-    index = contextual_index([documents[0], Document(text="")], embed_model=exact_model, splitter=SPLITTER)
+def test_blank_documents_are_left_out(fake_model: PplxEmbedding, documents):
+    index = contextual_index([documents[0], Document(text="")], embed_model=fake_model, splitter=SPLITTER)
     index.insert(Document(text=""))
     index.insert_nodes([TextNode(text="")])
-    assert_same_vectors(stored(index), expected_vectors(exact_model, documents[:1]))
+    assert_same_vectors(stored(index), expected_vectors(fake_model, documents[:1]))
 
 
-def test_a_saved_index_goes_on_contextual(exact_model: PplxEmbedding, documents, tmp_path):
-    contextual_index(documents[:2], embed_model=exact_model, splitter=SPLITTER).storage_context.persist(str(tmp_path))
+def test_a_saved_index_goes_on_contextual(fake_model: PplxEmbedding, documents, tmp_path):
+    contextual_index(documents[:2], embed_model=fake_model, splitter=SPLITTER).storage_context.persist(str(tmp_path))
     index = load_index_from_storage(
         StorageContext.from_defaults(persist_dir=str(tmp_path)),
-        embed_model=exact_model,
-        transformations=[SPLITTER, exact_model],
+        embed_model=fake_model,
+        transformations=[SPLITTER, fake_model],
     )
     assert index.refresh_ref_docs(documents) == [False, False, True, True]
-    assert_same_vectors(stored(index), expected_vectors(exact_model, documents))
+    assert_same_vectors(stored(index), expected_vectors(fake_model, documents))
 
 
-def test_a_filled_store_is_opened_with_no_documents(exact_model: PplxEmbedding, documents, tmp_path):
+def test_a_filled_store_is_opened_with_no_documents(fake_model: PplxEmbedding, documents, tmp_path):
     store = make_store("qdrant", tmp_path)
-    contextual_index(documents, embed_model=exact_model, vector_store=store.vector_store, splitter=SPLITTER)
-    again = contextual_index([], embed_model=exact_model, vector_store=store.vector_store, splitter=SPLITTER)
+    contextual_index(documents, embed_model=fake_model, vector_store=store.vector_store, splitter=SPLITTER)
+    again = contextual_index([], embed_model=fake_model, vector_store=store.vector_store, splitter=SPLITTER)
     assert len(again.as_retriever(similarity_top_k=3).retrieve("river 2")) == 3
     assert len(store.read([])) == 44
 
@@ -211,10 +211,10 @@ async def test_query_engine_runs_end_to_end(embed_model: PplxEmbedding, document
         assert answer.source_nodes[0].text in answer.response
 
 
-async def test_an_index_made_asynchronously_is_contextual(exact_model: PplxEmbedding, documents):
-    nodes = await exact_model.acall(SPLITTER(documents))
-    index = VectorStoreIndex(nodes=nodes, embed_model=exact_model)
-    assert_same_vectors(stored(index), expected_vectors(exact_model, documents))
+async def test_an_index_made_asynchronously_is_contextual(fake_model: PplxEmbedding, documents):
+    nodes = await fake_model.acall(SPLITTER(documents))
+    index = VectorStoreIndex(nodes=nodes, embed_model=fake_model)
+    assert_same_vectors(stored(index), expected_vectors(fake_model, documents))
 
 
 @pytest.mark.parametrize(

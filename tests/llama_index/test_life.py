@@ -52,39 +52,39 @@ def alone(model, node):
 
 @pytest.mark.parametrize("kind", REPLACING)
 @pytest.mark.parametrize("in_docstore", [False, True])
-def test_deleted_text_is_read_by_nothing(kind, in_docstore, exact_model: PplxEmbedding, documents, tmp_path):
-    index, store = build(documents, exact_model, kind, tmp_path, store_nodes_override=True)
+def test_deleted_text_is_read_by_nothing(kind, in_docstore, fake_model: PplxEmbedding, documents, tmp_path):
+    index, store = build(documents, fake_model, kind, tmp_path, store_nodes_override=True)
     index.delete_ref_doc("report-1", delete_from_docstore=in_docstore)
     late = node("It costs 900 pounds.", "report-1", id_=chunk_id(50, documents[1]))
     index.insert_nodes([late])
-    expected = expected_vectors(exact_model, [documents[0], documents[2]]) | alone(exact_model, late)
+    expected = expected_vectors(fake_model, [documents[0], documents[2]]) | alone(fake_model, late)
     assert_same_vectors(store.read([]), expected)
 
 
 @pytest.mark.parametrize("kind", REPLACING)
 @pytest.mark.parametrize("door", ["delete_nodes", "adelete_nodes"])
-async def test_a_deleted_chunk_leaves_the_vectors_of_the_others(kind, door, exact_model, documents, tmp_path):
-    index, store = build(documents, exact_model, kind, tmp_path)
+async def test_a_deleted_chunk_leaves_the_vectors_of_the_others(kind, door, fake_model, documents, tmp_path):
+    index, store = build(documents, fake_model, kind, tmp_path)
     deleted = getattr(index, door)([chunk_id(5, documents[1])])
     if deleted is not None:
         await deleted
     chunks = documents[1].text.split("\n\n")
-    [matrix] = exact_model.encode_documents([chunks[:5] + chunks[6:]], normalize=True)
+    [matrix] = fake_model.encode_documents([chunks[:5] + chunks[6:]], normalize=True)
     left = [chunk_id(position, documents[1]) for position in range(11) if position != 5]
-    expected = expected_vectors(exact_model, [documents[0], documents[2]]) | dict(zip(left, matrix, strict=True))
+    expected = expected_vectors(fake_model, [documents[0], documents[2]]) | dict(zip(left, matrix, strict=True))
     assert_same_vectors(store.read([]), expected)
 
 
 @pytest.mark.parametrize("kind", [*REPLACING, "faiss"])
-def test_a_deleted_document_comes_back_with_a_refresh(kind, exact_model, documents, tmp_path):
-    index, store = build(documents, exact_model, kind, tmp_path)
+def test_a_deleted_document_comes_back_with_a_refresh(kind, fake_model, documents, tmp_path):
+    index, store = build(documents, fake_model, kind, tmp_path)
     if kind == "faiss":
         with pytest.raises(InputError, match=r"FaissVectorStore cannot delete.*Build the index anew"):
             index.delete_ref_doc("report-1")
         return
     index.delete_ref_doc("report-1", delete_from_docstore=True)
     assert index.refresh_ref_docs(documents) == [False, True, False]
-    assert_same_vectors(store.read([]), expected_vectors(exact_model, documents))
+    assert_same_vectors(store.read([]), expected_vectors(fake_model, documents))
 
 
 @pytest.mark.parametrize("kind", FOUR)
@@ -148,12 +148,12 @@ def test_an_index_that_shares_the_docstore_keeps_to_itself(kind, fake_model: Ppl
     assert_same_vectors(read_back(one, stores[0]), expected_vectors(fake_model, documents))
 
 
-def test_a_second_index_in_the_same_stores_is_warned_about(exact_model: PplxEmbedding, documents):
+def test_a_second_index_in_the_same_stores_is_warned_about(fake_model: PplxEmbedding, documents):
     storage = StorageContext.from_defaults()
-    one = contextual_index(documents, embed_model=exact_model, splitter=SPLITTER, storage_context=storage)
+    one = contextual_index(documents, embed_model=fake_model, splitter=SPLITTER, storage_context=storage)
     halves = [Document(id_=d.id_, text=d.text.replace("\n\n", " ")) for d in documents]
     with pytest.warns(ContextWarning, match=r"'report-0' is in index .* a second index is made beside it"):
-        two = contextual_index(halves, embed_model=exact_model, storage_context=storage)
+        two = contextual_index(halves, embed_model=fake_model, storage_context=storage)
     two.delete_ref_doc("report-0", delete_from_docstore=True)
     assert [len(one.index_struct.nodes_dict), len(two.index_struct.nodes_dict)] == [33, 2]
     assert len(one.as_retriever(similarity_top_k=33).retrieve("river")) == 33
@@ -251,8 +251,8 @@ def test_metadata_that_the_store_refuses_leaves_the_old_version(kind, fake_model
 @pytest.mark.parametrize("kind", REPLACING)
 @pytest.mark.parametrize("door", ["insert", "update_ref_doc", "refresh_ref_docs"])
 @pytest.mark.parametrize("asynchronous", [False, True])
-async def test_what_cannot_be_embedded_leaves_all_as_it_was(kind, door, asynchronous, exact_model, documents, tmp_path):
-    index, store = build(documents, exact_model, kind, tmp_path)
+async def test_what_cannot_be_embedded_leaves_all_as_it_was(kind, door, asynchronous, fake_model, documents, tmp_path):
+    index, store = build(documents, fake_model, kind, tmp_path)
     bad = [Document(id_="report-0", text=TOO_LONG), Document(id_="report-2", text="half \ud800 a sign")]
     call = getattr(index, "a" + door if asynchronous else door)
     given = [bad[0], edited(documents[1]), bad[1]] if door == "refresh_ref_docs" else bad[0]
@@ -264,15 +264,15 @@ async def test_what_cannot_be_embedded_leaves_all_as_it_was(kind, door, asynchro
     with pytest.raises(InputError, match=r"report-0.*tokens") as refused:
         await change()
     assert ("report-2" in str(refused.value)) is (door == "refresh_ref_docs")
-    assert_same_vectors(store.read([]), expected_vectors(exact_model, documents))
+    assert_same_vectors(store.read([]), expected_vectors(fake_model, documents))
     assert index.refresh_ref_docs(documents) == [False] * 3
 
 
 @pytest.mark.parametrize("kind", REPLACING)
 def test_a_store_that_refuses_the_new_version_still_has_the_old_version(
-    kind, exact_model, documents, tmp_path, monkeypatch
+    kind, fake_model, documents, tmp_path, monkeypatch
 ):
-    index, store = build(documents, exact_model, kind, tmp_path)
+    index, store = build(documents, fake_model, kind, tmp_path)
 
     add, calls = type(store.vector_store).add, []
 
@@ -286,16 +286,16 @@ def test_a_store_that_refuses_the_new_version_still_has_the_old_version(
         patch.setattr(type(store.vector_store), "add", refuse_once)
         with pytest.raises(ValueError, match="does not take"):
             index.update_ref_doc(Document(id_="report-1", text="All new."))
-    assert_same_vectors(store.read([]), expected_vectors(exact_model, documents))
+    assert_same_vectors(store.read([]), expected_vectors(fake_model, documents))
     assert index.refresh_ref_docs([Document(id_="report-1", text="All new.")]) == [True]
     assert len(store.read([])) == 23
 
 
 @pytest.mark.parametrize("kind", ["qdrant", "chroma"])
 @pytest.mark.parametrize("door", ["refresh_ref_docs", "insert", "contextual_index"])
-def test_a_restart_doubles_nothing(kind, door, exact_model, documents, tmp_path):
-    _, store = build(documents, exact_model, kind, tmp_path)
-    options = {"embed_model": exact_model, "vector_store": store.vector_store, "splitter": SPLITTER}
+def test_a_restart_doubles_nothing(kind, door, fake_model, documents, tmp_path):
+    _, store = build(documents, fake_model, kind, tmp_path)
+    options = {"embed_model": fake_model, "vector_store": store.vector_store, "splitter": SPLITTER}
     new = [documents[0], edited(documents[1]), documents[2]]
     if door == "contextual_index":
         contextual_index(new, **options)
@@ -305,29 +305,29 @@ def test_a_restart_doubles_nothing(kind, door, exact_model, documents, tmp_path)
             again.insert(document)
     else:
         assert contextual_index([], **options).refresh_ref_docs(new) == [True] * 3
-    assert_same_vectors(store.read([]), expected_vectors(exact_model, new))
+    assert_same_vectors(store.read([]), expected_vectors(fake_model, new))
 
 
-def test_a_docstore_that_remembers_more_than_the_store_holds_is_not_believed(exact_model, documents, tmp_path):
-    index, _ = build(documents, exact_model, "qdrant", tmp_path)
+def test_a_docstore_that_remembers_more_than_the_store_holds_is_not_believed(fake_model, documents, tmp_path):
+    index, _ = build(documents, fake_model, "qdrant", tmp_path)
     empty = make_store("qdrant", tmp_path)
     storage = StorageContext.from_defaults(docstore=index.docstore, vector_store=empty.vector_store)
-    again = contextual_index([], embed_model=exact_model, storage_context=storage, splitter=SPLITTER)
+    again = contextual_index([], embed_model=fake_model, storage_context=storage, splitter=SPLITTER)
     assert again.refresh_ref_docs(documents) == [True] * 3
-    assert_same_vectors(empty.read([]), expected_vectors(exact_model, documents))
+    assert_same_vectors(empty.read([]), expected_vectors(fake_model, documents))
 
 
-def test_a_document_that_comes_twice_is_embedded_once(exact_model, documents):
+def test_a_document_that_comes_twice_is_embedded_once(fake_model, documents):
     with Encodes() as encodes:
-        index = contextual_index([*documents, documents[0]], embed_model=exact_model, splitter=SPLITTER)
+        index = contextual_index([*documents, documents[0]], embed_model=fake_model, splitter=SPLITTER)
     assert len(encodes.texts) == 33
-    assert_same_vectors(index.vector_store.data.embedding_dict, expected_vectors(exact_model, documents))
+    assert_same_vectors(index.vector_store.data.embedding_dict, expected_vectors(fake_model, documents))
     with pytest.raises(InputError, match="two documents with different contents have the id 'report-1'"):
         index.refresh_ref_docs([documents[1], edited(documents[1])])
 
 
-def test_faiss_takes_new_documents_and_refuses_what_it_cannot_do(exact_model, documents, tmp_path):
-    index, store = build(documents[:2], exact_model, "faiss", tmp_path)
+def test_faiss_takes_new_documents_and_refuses_what_it_cannot_do(fake_model, documents, tmp_path):
+    index, store = build(documents[:2], fake_model, "faiss", tmp_path)
     assert index.refresh_ref_docs(documents) == [False, False, True]
     with Encodes() as encodes:
         for change in (index.update_ref_doc, index.insert):
@@ -337,32 +337,32 @@ def test_faiss_takes_new_documents_and_refuses_what_it_cannot_do(exact_model, do
             index.delete_nodes([chunk_id(0, documents[0])])
     assert encodes.texts == []
     ids = [chunk_id(position, document) for document in documents for position in range(11)]
-    assert_same_vectors(store.read(ids), expected_vectors(exact_model, documents))
+    assert_same_vectors(store.read(ids), expected_vectors(fake_model, documents))
 
 
-def test_a_map_over_faiss_is_refused_too_where_it_would_give_numbers_out_again(exact_model, documents):
+def test_a_map_over_faiss_is_refused_too_where_it_would_give_numbers_out_again(fake_model, documents):
     import faiss
     from llama_index.vector_stores.faiss import FaissMapVectorStore
 
     store = FaissMapVectorStore(faiss_index=faiss.IndexIDMap2(faiss.IndexFlatL2(32)))
-    index = contextual_index(documents, embed_model=exact_model, vector_store=store, splitter=SPLITTER)
+    index = contextual_index(documents, embed_model=fake_model, vector_store=store, splitter=SPLITTER)
     with pytest.raises(InputError, match="gives the numbers of deleted ones out again"):
         index.delete_ref_doc("report-0")
 
 
-def test_an_emptied_document_is_gone(exact_model, documents, tmp_path):
-    index, store = build(documents, exact_model, "chroma", tmp_path)
+def test_an_emptied_document_is_gone(fake_model, documents, tmp_path):
+    index, store = build(documents, fake_model, "chroma", tmp_path)
     with pytest.warns(ContextWarning, match="'report-1' has no text any more"):
         index.update_ref_doc(Document(id_="report-1", text=""))
-    assert_same_vectors(store.read([]), expected_vectors(exact_model, [documents[0], documents[2]]))
+    assert_same_vectors(store.read([]), expected_vectors(fake_model, [documents[0], documents[2]]))
 
 
-def test_indexes_that_share_a_docstore_leave_each_other_alone(exact_model, documents):
+def test_indexes_that_share_a_docstore_leave_each_other_alone(fake_model, documents):
     docstore = SimpleDocumentStore()
     one, other = (
         contextual_index(
             documents,
-            embed_model=exact_model,
+            embed_model=fake_model,
             splitter=Paragraphs(),
             storage_context=StorageContext.from_defaults(docstore=docstore),
         )
@@ -379,40 +379,40 @@ def test_indexes_that_share_a_docstore_leave_each_other_alone(exact_model, docum
     assert sum(text.startswith("Another part") for text in texts) == 1
 
 
-def test_what_an_extractor_writes_into_a_document_is_no_change_of_it(exact_model):
+def test_what_an_extractor_writes_into_a_document_is_no_change_of_it(fake_model):
     class Tag(TransformComponent):
         def __call__(self, nodes, **kwargs):
             for node in nodes:
                 node.metadata["tag"] = "river"
             return nodes
 
-    index = contextual_index(hard_documents(2), embed_model=exact_model, transformations=[Tag(), SPLITTER])
+    index = contextual_index(hard_documents(2), embed_model=fake_model, transformations=[Tag(), SPLITTER])
     assert index.refresh_ref_docs(hard_documents(2)) == [False, False]
 
 
-def test_parents_of_what_is_replaced_go_from_the_docstore(exact_model):
+def test_parents_of_what_is_replaced_go_from_the_docstore(fake_model):
     parser = HierarchicalNodeParser.from_defaults(chunk_sizes=[128, 64], chunk_overlap=0)
     nodes = parser([Document(id_="a", text="A river rises in the hills. " * 30), Document(id_="b", text="Short.")])
     storage = StorageContext.from_defaults()
     storage.docstore.add_documents(nodes)
-    index = ContextualVectorStoreIndex(nodes=get_leaf_nodes(nodes), embed_model=exact_model, storage_context=storage)
+    index = ContextualVectorStoreIndex(nodes=get_leaf_nodes(nodes), embed_model=fake_model, storage_context=storage)
     index.update_ref_doc(Document(id_="a", text="It is dry."))
     assert sorted({node.text for node in storage.docstore.docs.values()}) == ["It is dry.", "Short."]
 
 
-def test_vectors_that_come_ready_into_a_known_document_are_warned_about(exact_model, documents):
-    index = contextual_index(documents, embed_model=exact_model, splitter=SPLITTER)
+def test_vectors_that_come_ready_into_a_known_document_are_warned_about(fake_model, documents):
+    index = contextual_index(documents, embed_model=fake_model, splitter=SPLITTER)
     with pytest.warns(ContextWarning, match="'report-0' is indexed already.*came with vectors"):
         index.insert_nodes([node("ready", "report-0", embedding=[1.0] * 32)])
 
 
-def test_a_new_docstore_over_a_filled_store_without_texts_is_refused(exact_model, documents, tmp_path):
+def test_a_new_docstore_over_a_filled_store_without_texts_is_refused(fake_model, documents, tmp_path):
     for kind in ("default", "faiss"):
-        _, store = build(documents, exact_model, kind, tmp_path)
+        _, store = build(documents, fake_model, kind, tmp_path)
         with pytest.raises(InputError, match=r"holds 33 vectors already.*load_contextual_index\(storage_context"):
             contextual_index(
                 [],
-                embed_model=exact_model,
+                embed_model=fake_model,
                 storage_context=StorageContext.from_defaults(
                     vector_store=store.vector_store, docstore=SimpleDocumentStore()
                 ),

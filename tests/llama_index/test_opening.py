@@ -106,8 +106,8 @@ def test_another_process_goes_on(kind, fake_model: PplxEmbedding, processes, tmp
 
 
 @pytest.fixture
-def folder(exact_model: PplxEmbedding, tmp_path: Path) -> str:
-    index = contextual_index(hard_documents(2), embed_model=exact_model, splitter=SPLITTER)
+def folder(fake_model: PplxEmbedding, tmp_path: Path) -> str:
+    index = contextual_index(hard_documents(2), embed_model=fake_model, splitter=SPLITTER)
     index.storage_context.persist(str(tmp_path))
     return str(tmp_path)
 
@@ -116,27 +116,27 @@ def opened(folder: str) -> StorageContext:
     return StorageContext.from_defaults(persist_dir=folder)
 
 
-def test_no_documents_over_a_saved_index_open_it(exact_model: PplxEmbedding, folder):
-    index = contextual_index([], embed_model=exact_model, storage_context=opened(folder), splitter=SPLITTER)
+def test_no_documents_over_a_saved_index_open_it(fake_model: PplxEmbedding, folder):
+    index = contextual_index([], embed_model=fake_model, storage_context=opened(folder), splitter=SPLITTER)
     assert isinstance(index, ContextualVectorStoreIndex)
     assert len(index.as_retriever(similarity_top_k=30).retrieve("river")) == 22
     assert index.refresh_ref_docs(hard_documents(3)) == [False, False, True]
-    assert_same_vectors(index.vector_store.data.embedding_dict, expected_vectors(exact_model, hard_documents(3)))
+    assert_same_vectors(index.vector_store.data.embedding_dict, expected_vectors(fake_model, hard_documents(3)))
 
 
-def test_llama_indexes_own_way_to_open_it_warns_of_bare_nodes(exact_model: PplxEmbedding, folder):
-    index = load_index_from_storage(opened(folder), embed_model=exact_model, transformations=[SPLITTER, exact_model])
+def test_llama_indexes_own_way_to_open_it_warns_of_bare_nodes(fake_model: PplxEmbedding, folder):
+    index = load_index_from_storage(opened(folder), embed_model=fake_model, transformations=[SPLITTER, fake_model])
     with pytest.warns(ContextWarning, match=r"load_contextual_index\(storage_context"):
         index.insert_nodes([TextNode(text="one more")])
     index.insert(Document(id_="new", text="one\n\ntwo"))
-    [expected] = exact_model.encode_documents([["one", "two"]], normalize=True)
+    [expected] = fake_model.encode_documents([["one", "two"]], normalize=True)
     found = list(index.vector_store.data.embedding_dict.values())[-2:]
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_several_indexes_are_told_apart_by_their_ids(exact_model: PplxEmbedding, tmp_path):
+def test_several_indexes_are_told_apart_by_their_ids(fake_model: PplxEmbedding, tmp_path):
     storage = StorageContext.from_defaults()
-    options = {"embed_model": exact_model, "storage_context": storage, "splitter": SPLITTER}
+    options = {"embed_model": fake_model, "storage_context": storage, "splitter": SPLITTER}
     rivers = contextual_index(hard_documents(1), index_id="rivers", **options)
     contextual_index([Document(id_="x", text="one\n\ntwo")], index_id="others", **options)
     SummaryIndex.from_documents([Document(text="a summary")], storage_context=storage, transformations=[SPLITTER])
@@ -148,20 +148,20 @@ def test_several_indexes_are_told_apart_by_their_ids(exact_model: PplxEmbedding,
         lambda storage, **given: contextual_index([], storage_context=storage, **given),
     ):
         with pytest.raises(InputError, match=r"holds 2 vector indexes, 'rivers', 'others'; say which: .*index_id="):
-            call(storage, embed_model=exact_model)
-    again = load_contextual_index(storage, embed_model=exact_model, index_id="others")
+            call(storage, embed_model=fake_model)
+    again = load_contextual_index(storage, embed_model=fake_model, index_id="others")
     assert len(again.as_retriever(similarity_top_k=30).retrieve("one")) == 2
     grown = contextual_index(hard_documents(2), index_id="rivers", **{**options, "storage_context": storage})
     assert len(grown.as_retriever(similarity_top_k=30).retrieve("one")) == 22
     with pytest.raises(InputError, match="holds no vector index named 'lakes'"):
-        load_contextual_index(storage, embed_model=exact_model, index_id="lakes")
+        load_contextual_index(storage, embed_model=fake_model, index_id="lakes")
 
 
-def test_what_cannot_be_opened_is_refused(exact_model: PplxEmbedding, folder):
+def test_what_cannot_be_opened_is_refused(fake_model: PplxEmbedding, folder):
     with pytest.raises(InputError, match="holds no vector index; open the folder"):
-        load_contextual_index(StorageContext.from_defaults(), embed_model=exact_model)
+        load_contextual_index(StorageContext.from_defaults(), embed_model=fake_model)
     with pytest.raises(InputTypeError, match=r"not str; write StorageContext.from_defaults\(persist_dir='folder'\)"):
-        load_contextual_index(folder, embed_model=exact_model)
+        load_contextual_index(folder, embed_model=fake_model)
     lone = SimpleVectorStore.from_persist_dir(folder)
     with pytest.raises(InputError, match="SimpleVectorStore holds 22 vectors already"):
-        contextual_index([], embed_model=exact_model, vector_store=lone)
+        contextual_index([], embed_model=fake_model, vector_store=lone)

@@ -37,20 +37,20 @@ def edited(document: Document) -> Document:
     return Document(id_=document.id_, text=document.text.replace("Part 5", "Another part"))
 
 
-def test_a_second_run_comes_from_the_cache(exact_model: PplxEmbedding, tmp_path: Path):
+def test_a_second_run_comes_from_the_cache(fake_model: PplxEmbedding, tmp_path: Path):
     documents = hard_documents(3)
-    pipeline = IngestionPipeline(transformations=[SPLITTER, exact_model])
+    pipeline = IngestionPipeline(transformations=[SPLITTER, fake_model])
     with Encodes() as encodes:
         first = pipeline.run(documents=documents)
         assert len(encodes.texts) == 33
         second = pipeline.run(documents=documents)
         pipeline.persist(str(tmp_path))
-        later = IngestionPipeline(transformations=[SPLITTER, exact_model])
+        later = IngestionPipeline(transformations=[SPLITTER, fake_model])
         later.load(str(tmp_path))
         third = later.run(documents=documents)
     assert len(encodes.texts) == 33
     for nodes in (first, second, third):
-        assert_same_vectors(vectors_of(nodes), expected_vectors(exact_model, documents))
+        assert_same_vectors(vectors_of(nodes), expected_vectors(fake_model, documents))
 
 
 @pytest.mark.parametrize(
@@ -83,12 +83,12 @@ def test_a_changed_option_is_never_served_from_the_cache(changed, make_model, re
     assert [node.embedding for node in found] == [node.embedding for node in other(SPLITTER(documents))]
 
 
-def test_an_edit_anywhere_in_a_document_is_never_served_from_the_cache(exact_model: PplxEmbedding):
+def test_an_edit_anywhere_in_a_document_is_never_served_from_the_cache(fake_model: PplxEmbedding):
     documents = hard_documents(2)
-    pipeline = IngestionPipeline(transformations=[SPLITTER, exact_model])
+    pipeline = IngestionPipeline(transformations=[SPLITTER, fake_model])
     pipeline.run(documents=documents)
     documents[1] = edited(documents[1])
-    assert_same_vectors(vectors_of(pipeline.run(documents=documents)), expected_vectors(exact_model, documents))
+    assert_same_vectors(vectors_of(pipeline.run(documents=documents)), expected_vectors(fake_model, documents))
 
 
 @pytest.mark.parametrize("kind", ["default", "chroma", "qdrant"])
@@ -147,11 +147,11 @@ def test_upserts_into_faiss_are_new_documents_only(fake_model: PplxEmbedding, tm
     assert_same_vectors(store.read([node.node_id for node in nodes]), expected_vectors(fake_model, documents))
 
 
-def test_duplicates_only_skips_documents_seen_before(exact_model: PplxEmbedding, tmp_path: Path):
+def test_duplicates_only_skips_documents_seen_before(fake_model: PplxEmbedding, tmp_path: Path):
     documents = hard_documents(3)
     store = make_store("chroma", tmp_path)
     pipeline = IngestionPipeline(
-        transformations=[SPLITTER, exact_model],
+        transformations=[SPLITTER, fake_model],
         vector_store=store.vector_store,
         docstore=SimpleDocumentStore(),
         docstore_strategy=DocstoreStrategy.DUPLICATES_ONLY,
@@ -160,7 +160,7 @@ def test_duplicates_only_skips_documents_seen_before(exact_model: PplxEmbedding,
         pipeline.run(documents=documents[:2])
         pipeline.run(documents=[*documents, documents[0]])
     assert len(encodes.texts) == 33
-    assert_same_vectors(store.read([]), expected_vectors(exact_model, documents))
+    assert_same_vectors(store.read([]), expected_vectors(fake_model, documents))
 
 
 @pytest.mark.timeout(600)
@@ -172,16 +172,16 @@ def test_several_processes_embed_whole_documents(fake_model: PplxEmbedding):
     assert_same_vectors(vectors_of(pipeline.run(documents=documents, num_workers=2)), expected)
 
 
-def test_nodes_cut_in_the_middle_of_a_document_are_noticed(exact_model: PplxEmbedding):
+def test_nodes_cut_in_the_middle_of_a_document_are_noticed(fake_model: PplxEmbedding):
     # What num_workers does to nodes that were split before they came into the pipeline.
     nodes = SPLITTER(hard_documents(1))
     with pytest.warns(ContextWarning, match="embedded in part"):
-        exact_model(nodes[:5])
+        fake_model(nodes[:5])
 
 
-def test_a_document_is_the_same_alone_and_among_others(exact_model: PplxEmbedding):
+def test_a_document_is_the_same_alone_and_among_others(fake_model: PplxEmbedding):
     documents = hard_documents(51)
-    pipeline = IngestionPipeline(transformations=[SPLITTER, exact_model], disable_cache=True)
+    pipeline = IngestionPipeline(transformations=[SPLITTER, fake_model], disable_cache=True)
     alone = vectors_of(pipeline.run(documents=documents[:1]))
     among = vectors_of(pipeline.run(documents=documents))
     with ThreadPoolExecutor(8) as pool:

@@ -34,15 +34,15 @@ def parts(document):
 
 
 @pytest.mark.parametrize("kind", ["default", "qdrant", "chroma"])
-async def test_parts_that_arrive_at_once_give_what_one_call_gives(kind, exact_model: PplxEmbedding, tmp_path):
+async def test_parts_that_arrive_at_once_give_what_one_call_gives(kind, fake_model: PplxEmbedding, tmp_path):
     documents = hard_documents(2)
     store = make_store(kind, tmp_path)
-    index = contextual_index([], embed_model=exact_model, vector_store=store.vector_store, splitter=SPLITTER)
+    index = contextual_index([], embed_model=fake_model, vector_store=store.vector_store, splitter=SPLITTER)
     await asyncio.gather(*(index.ainsert_nodes([node]) for document in documents for node in parts(document)[:5]))
     await asyncio.gather(
         index.ainsert_nodes(parts(documents[0])[5:]), *(index.ainsert_nodes([n]) for n in parts(documents[1])[5:])
     )
-    assert_same_vectors(store.read([]), expected_vectors(exact_model, documents))
+    assert_same_vectors(store.read([]), expected_vectors(fake_model, documents))
 
 
 @pytest.mark.parametrize("kind", FOUR)
@@ -55,10 +55,10 @@ async def test_documents_that_arrive_at_once(kind, fake_model: PplxEmbedding, tm
 
 
 @pytest.mark.parametrize("kind", ["default", "qdrant", "chroma"])
-def test_inserts_and_deletions_in_threads_neither_clash_nor_wait_for_each_other(kind, exact_model, tmp_path):
+def test_inserts_and_deletions_in_threads_neither_clash_nor_wait_for_each_other(kind, fake_model, tmp_path):
     documents = hard_documents(4)
     store = make_store(kind, tmp_path)
-    index = contextual_index(documents[:1], embed_model=exact_model, vector_store=store.vector_store, splitter=SPLITTER)
+    index = contextual_index(documents[:1], embed_model=fake_model, vector_store=store.vector_store, splitter=SPLITTER)
 
     def work(number):
         if number % 4 == 3:
@@ -69,14 +69,14 @@ def test_inserts_and_deletions_in_threads_neither_clash_nor_wait_for_each_other(
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(work, range(16), timeout=120))
     index.insert(documents[0])
-    assert_same_vectors(store.read([]), expected_vectors(exact_model, documents[:3]))
+    assert_same_vectors(store.read([]), expected_vectors(fake_model, documents[:3]))
 
 
 @pytest.mark.parametrize("kind", ["default", "qdrant", "chroma"])
-def test_threads_and_their_event_loops_do_too(kind, exact_model: PplxEmbedding, tmp_path):
+def test_threads_and_their_event_loops_do_too(kind, fake_model: PplxEmbedding, tmp_path):
     documents = hard_documents(2)
     store = make_store(kind, tmp_path)
-    index = contextual_index([], embed_model=exact_model, vector_store=store.vector_store, splitter=SPLITTER)
+    index = contextual_index([], embed_model=fake_model, vector_store=store.vector_store, splitter=SPLITTER)
 
     def work(number, node):
         if number % 2:
@@ -88,10 +88,10 @@ def test_threads_and_their_event_loops_do_too(kind, exact_model: PplxEmbedding, 
     with ThreadPoolExecutor(6) as pool:
         for done in [pool.submit(work, number, node) for number, node in enumerate(nodes)]:
             done.result(timeout=100)
-    assert_same_vectors(store.read([]), expected_vectors(exact_model, documents))
+    assert_same_vectors(store.read([]), expected_vectors(fake_model, documents))
 
 
-async def test_an_asynchronous_client_is_enough(exact_model: PplxEmbedding):
+async def test_an_asynchronous_client_is_enough(fake_model: PplxEmbedding):
     client = AsyncQdrantClient(":memory:")
     store = QdrantVectorStore(collection_name="chunks", aclient=client)
     documents = hard_documents(3)
@@ -100,32 +100,32 @@ async def test_an_asynchronous_client_is_enough(exact_model: PplxEmbedding):
         points, _ = await client.scroll("chunks", limit=100, with_vectors=True)
         return {str(point.id): point.vector for point in points}
 
-    options = {"embed_model": exact_model, "vector_store": store, "splitter": SPLITTER}
+    options = {"embed_model": fake_model, "vector_store": store, "splitter": SPLITTER}
     with pytest.raises(InputError, match=r"only an asynchronous client: write await acontextual_index"):
         contextual_index(documents, **options)
     index = await acontextual_index(documents[:2], **options)
-    assert_same_vectors(await read(), expected_vectors(exact_model, documents[:2]))
+    assert_same_vectors(await read(), expected_vectors(fake_model, documents[:2]))
     with pytest.raises(InputError, match=r"await index.ainsert"):
         index.insert(documents[2])
     await index.ainsert(documents[2])
     moved = Document(id_="report-1", text=documents[1].text.replace("Part 5", "Another"))
     assert await index.arefresh_ref_docs([documents[0], moved, documents[2]]) == [False, True, False]
     await index.adelete_ref_doc("report-0")
-    assert_same_vectors(await read(), expected_vectors(exact_model, [moved, documents[2]]))
+    assert_same_vectors(await read(), expected_vectors(fake_model, [moved, documents[2]]))
     assert len(await index.as_retriever(similarity_top_k=9).aretrieve("river")) == 9
     again = await acontextual_index([moved], **options)  # a second run
     await again.ainsert_nodes([TextNode(text="late", relationships=SPLITTER([moved])[0].relationships)])
     assert len(await read()) == 23
 
 
-def test_a_blocking_call_may_use_the_asynchronous_methods(exact_model: PplxEmbedding, tmp_path):
+def test_a_blocking_call_may_use_the_asynchronous_methods(fake_model: PplxEmbedding, tmp_path):
     documents = hard_documents(2)
     store = make_store("qdrant", tmp_path)
     index = contextual_index(
-        documents[:1], embed_model=exact_model, vector_store=store.vector_store, splitter=SPLITTER, use_async=True
+        documents[:1], embed_model=fake_model, vector_store=store.vector_store, splitter=SPLITTER, use_async=True
     )
     index.insert(documents[1])
-    assert_same_vectors(store.read([]), expected_vectors(exact_model, documents))
+    assert_same_vectors(store.read([]), expected_vectors(fake_model, documents))
 
 
 async def test_a_call_that_would_wait_for_its_own_loop_is_refused():
