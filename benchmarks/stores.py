@@ -2,7 +2,8 @@
 
 Every store gets the same codes (clusters with noise, drawn from a seed); those that take floats get unit vectors.
 Building and searching run in processes of their own, so that memory and opening are those of a new process. The truth
-is the exact cosine of the codes. A store that is not done in time says so.
+is the exact cosine of the codes. A store that is not done in time says so. With `--folder` stores stay there, and a
+later run searches them without building them again.
 """
 
 from __future__ import annotations
@@ -66,6 +67,7 @@ def queries_and_truth(rows: int) -> tuple[np.ndarray, list[list[int]]]:
 
 class Ours:
     library = "lancedb"
+    folder = "ours"
     options: ClassVar[dict[str, Any]] = {}
     keep = "both"
 
@@ -75,7 +77,9 @@ class Ours:
         table = ChunkTable(folder, made_by=MADE_BY, dimensions=DIMENSIONS, keep=self.keep)
         for start, codes in batches(rows):
             numbers = range(start, start + len(codes), 10)
-            documents = [StoredDocument(f"d{n}", [Chunk(str(n + row), "") for row in range(10)]) for n in numbers]
+            documents = [
+                StoredDocument(f"d{n}", [Chunk(f"{n + row:036}", "") for row in range(10)]) for n in numbers
+            ]  # ids as long as a UUID
             table.replace(documents, list(codes.reshape(-1, 10, DIMENSIONS)))
         table.compact(keep_versions=timedelta(milliseconds=1))
 
@@ -86,16 +90,29 @@ class Ours:
         return lambda query: [int(hit.id) for hit in table.search(query, k=K, **self.options)]
 
 
-class OursBits(Ours):
-    keep = "bits"
+class OursFew(Ours):
+    options: ClassVar[dict[str, Any]] = {"probes": 50}
+
+
+class OursFlat(Ours):
+    options: ClassVar[dict[str, Any]] = {"exact": True}
 
 
 class OursExact(Ours):
     options: ClassVar[dict[str, Any]] = {"by": "int8"}
 
 
+class OursInt8(Ours):
+    folder, keep = "ours-int8", "int8"
+
+
+class OursBits(Ours):
+    folder, keep = "ours-bits", "bits"
+
+
 class Faiss:
     library = "faiss"
+    folder = "faiss"
 
     def build(self, folder: Path, rows: int) -> None:
         import faiss
@@ -114,6 +131,7 @@ class Faiss:
 
 class Usearch:
     library = "usearch.index"
+    folder = "usearch"
 
     def build(self, folder: Path, rows: int) -> None:
         from usearch.index import Index
@@ -132,6 +150,7 @@ class Usearch:
 
 class Qdrant:
     library = "qdrant_client"
+    folder = "qdrant"
 
     def build(self, folder: Path, rows: int) -> None:
         from qdrant_client import QdrantClient, models
@@ -153,6 +172,7 @@ class Qdrant:
 
 class Chroma:
     library = "chromadb"
+    folder = "chroma"
 
     def build(self, folder: Path, rows: int) -> None:
         import chromadb
@@ -172,7 +192,10 @@ class Chroma:
 
 CONTENDERS: dict[str, tuple[str, type[Any]]] = {
     "ours": ("ours, bits and codes", Ours),
+    "ours-few": ("ours, 50 partitions of the index", OursFew),
+    "ours-flat": ("ours, without the index", OursFlat),
     "ours-exact": ("ours, every code read", OursExact),
+    "ours-int8": ('ours, keep="int8"', OursInt8),
     "ours-bits": ('ours, keep="bits"', OursBits),
     "faiss": ("FAISS, flat float32 (LangChain's FAISS)", Faiss),
     "usearch": ("usearch, graph over int8", Usearch),
@@ -230,6 +253,8 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
     parser.add_argument("--patience", type=float, default=900.0, help="seconds a store may take to build")
     parser.add_argument("--output", type=Path, help="JSON file; by default the table is only printed")
+    parser.add_argument("--folder", type=Path, help="where stores are built, and found again by a later run")
+    parser.add_argument("--only-build", action="store_true", help="leave the searching to a later run")
     parser.add_argument("--work", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.work:
@@ -237,21 +262,24 @@ def main() -> None:
         work(what, name, Path(folder), arguments.rows)
         return
     results: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory() as root:
-        queries, truth = queries_and_truth(arguments.rows)
-        (Path(root) / "truth.json").write_text(json.dumps({"queries": queries.tolist(), "truth": truth}))
+    with tempfile.TemporaryDirectory() as temporary:
+        root = (arguments.folder or Path(temporary)) / str(arguments.rows)
+        root.mkdir(parents=True, exist_ok=True)
+        if not (root / "truth.json").exists():
+            queries, truth = queries_and_truth(arguments.rows)
+            (root / "truth.json").write_text(json.dumps({"queries": queries.tolist(), "truth": truth}))
         for name in arguments.only:
-            folder = Path(root) / name.removesuffix("-exact")
-            found: dict[str, Any] = {}
-            if not folder.exists():
+            folder = root / CONTENDERS[name][1].folder
+            built = folder.with_suffix(".json")
+            if not built.exists():
+                shutil.rmtree(folder, ignore_errors=True)
                 folder.mkdir()
-                found = run("build", name, folder, arguments.rows, arguments.patience)
-            if "build" not in found or isinstance(found["build"], float):
+                built.write_text(json.dumps(run("build", name, folder, arguments.rows, arguments.patience)))
+            found = json.loads(built.read_text())
+            if isinstance(found["build"], float) and not arguments.only_build:
                 found |= run("search", name, folder, arguments.rows, arguments.patience)
             results[name] = found
             print(f"{CONTENDERS[name][0]}: {json.dumps(found)}", flush=True)
-            if name != "ours":
-                shutil.rmtree(folder, ignore_errors=True)
     if arguments.output:
         data = {"machine": describe("cpu"), "rows": arguments.rows, "dimensions": DIMENSIONS, "results": results}
         arguments.output.write_text(json.dumps(data, indent=1) + "\n")

@@ -303,7 +303,7 @@ class ChunkTable:
         return searching.search_words(self._handle, text, k=k, where=condition(where))
 
     def index(self, *, partitions: int | None = None) -> None:
-        """Make an index over the bits (IVF) now; by itself `compact` makes one from 100,000 chunks on.
+        """Make an index over the bits (IVF) now; by itself `compact` makes one from 200,000 chunks on.
 
         A search looks into every part of it, so it finds what a search of every row finds, some times faster;
         `search(probes=…)` looks into some, is faster still and misses some; `stats(recall_sample=20)` says how many.
