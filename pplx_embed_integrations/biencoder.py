@@ -72,6 +72,8 @@ class PplxBiEncoder(BiEncoderOptions):
         if self.max_tokens is not None:
             longest = min(spec.max_tokens for spec in specs)
             self.max_tokens = check_positive("max_tokens", self.max_tokens, largest=longest)
+        self._native: Form = {"dimensions": self.dimension, "quantization": self.quantization}
+        self._shown: Form = {**self._native, "show_progress": self.show_progress}
         self._query_cache = QueryCache(self.query_cache)
         self._encoders: dict[tuple[str, str | None], PplxEncoder] = {}
 
@@ -240,11 +242,13 @@ class PplxBiEncoder(BiEncoderOptions):
 
     def encode_queries(self, texts: Sequence[str], **form: Unpack[Form]) -> Vectors:
         """Embed queries: `[n, dimension]`, in native form; see `encode_query`."""
-        return self.query.encode(texts, role="query", **self._form(form))
+        form = {**self._native, **form}
+        return self._embedder(self._query).encode(texts, role="query", **form)
 
     def encode_texts(self, texts: Sequence[str], **form: Unpack[Form]) -> Vectors:
         """Embed texts with the document side, each by itself: `[n, dimension]`; see `encode_query`."""
-        return self.document.encode(texts, role="document", **self._form(form, show_progress=self.show_progress))
+        form = {**self._shown, **form}
+        return self._embedder(self._document).encode(texts, role="document", **form)
 
     def encode_documents(
         self, documents: Sequence[Sequence[str]], *, names: Sequence[str] | None = None, **form: Unpack[Form]
@@ -259,8 +263,8 @@ class PplxBiEncoder(BiEncoderOptions):
         Raises:
             NotContextualError: The document side was not trained for this.
         """
-        form = self._form(form, show_progress=self.show_progress)
-        return self.document.encode_documents(documents, names=names, **form)
+        form = {**self._shown, **form}
+        return self._embedder(self._document).encode_documents(documents, names=names, **form)
 
     async def aencode_query(self, text: str, **form: Unpack[Form]) -> Vectors:
         """`encode_query` without blocking the event loop."""
@@ -269,19 +273,22 @@ class PplxBiEncoder(BiEncoderOptions):
 
     async def aencode_queries(self, texts: Sequence[str], **form: Unpack[Form]) -> Vectors:
         """`encode_queries` without blocking the event loop."""
-        return await (await self._aembedder(self._query)).aencode(texts, role="query", **self._form(form))
+        embedder = await self._aembedder(self._query)
+        form = {**self._native, **form}
+        return await embedder.aencode(texts, role="query", **form)
 
     async def aencode_texts(self, texts: Sequence[str], **form: Unpack[Form]) -> Vectors:
         """`encode_texts` without blocking the event loop."""
         embedder = await self._aembedder(self._document)
-        return await embedder.aencode(texts, role="document", **self._form(form, show_progress=self.show_progress))
+        form = {**self._shown, **form}
+        return await embedder.aencode(texts, role="document", **form)
 
     async def aencode_documents(
         self, documents: Sequence[Sequence[str]], *, names: Sequence[str] | None = None, **form: Unpack[Form]
     ) -> list[Vectors]:
         """`encode_documents` without blocking the event loop."""
-        form = self._form(form, show_progress=self.show_progress)
         embedder = await self._aembedder(self._document)
+        form = {**self._shown, **form}
         return await embedder.aencode_documents(documents, names=names, **form)
 
     def embed_query(self, text: str) -> list[float]:
@@ -324,10 +331,6 @@ class PplxBiEncoder(BiEncoderOptions):
         """`embed_documents` without blocking the event loop."""
         matrices = await self.aencode_documents(documents, **self._float_form())
         return await in_thread(lambda: [self._floats(matrix) for matrix in matrices])
-
-    def _form(self, form: Form, *, show_progress: bool = False) -> Form:
-        wanted: Form = {"dimensions": self.dimension, "quantization": self.quantization, "show_progress": show_progress}
-        return {**wanted, **form}
 
     def _float_form(self) -> Form:
         self.check_floats()

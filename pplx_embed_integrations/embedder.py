@@ -6,16 +6,16 @@ Knows the methods that every source of vectors has, and the form of an identity;
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypedDict, cast
 
 import numpy as np
-import numpy.typing as npt
 
 from .errors import InputTypeError, NotContextualError
 from .inputs import Role, check_positive, check_role
-from .vectors import Quantization, Quantizer, Vectors, check_dimensions, quantize
+from .vectors import Quantization, Vectors, check_dimensions, quantize
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
@@ -136,14 +136,16 @@ class OutputForm:
         quantization: Form of their values.
         normalize: Whether they are scaled to unit length.
         show_progress: Whether a bar is shown until they are there.
-        width: Columns of the result.
-        dtype: Its numbers.
+        vectors: `vectors.quantize` for this form; takes pooled floats, and `rows` and `quantizer` as it does.
+        width: Columns of its result.
+        dtype: Numbers of its result.
     """
 
     dimensions: int
     quantization: Quantization | None
     normalize: bool
     show_progress: bool
+    vectors: Callable[..., Vectors]
     width: int
     dtype: np.dtype[Any]
 
@@ -163,21 +165,9 @@ class OutputForm:
             InputTypeError: `dimensions` is no integer.
         """
         columns = check_dimensions(dimensions, smallest=embedder.min_dimension, largest=embedder.dimension)
-        none = quantize(np.empty((0, columns)), quantization=quantization, normalize=normalize)
-        return cls(columns, quantization, normalize, show_progress, none.shape[1], none.dtype)
-
-    def vectors(
-        self, pooled: npt.ArrayLike, *, rows: Sequence[int] | None = None, quantizer: Quantizer | None = None
-    ) -> Vectors:
-        """Turn pooled floats, `[n, dimension]`, into vectors of this form; see `vectors.quantize`."""
-        return quantize(
-            pooled,
-            dimensions=self.dimensions,
-            quantization=self.quantization,
-            normalize=self.normalize,
-            rows=rows,
-            quantizer=quantizer,
-        )
+        vectors = partial(quantize, dimensions=columns, quantization=quantization, normalize=normalize)
+        none = vectors(np.empty((0, embedder.dimension)))
+        return cls(columns, quantization, normalize, show_progress, vectors, none.shape[1], none.dtype)
 
 
 def check_contextual(embedder: Embedder, *, name: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Generator
 from contextvars import copy_context
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 from .threads import in_own_thread, in_thread
@@ -29,12 +30,12 @@ Flow = Generator[Step, Any, T]
 
 def either(call: Callable[..., Any], acall: Callable[..., Awaitable[Any]], *arguments: Any, **named: Any) -> Step:
     """Make a step of a method and its asynchronous twin, which take the same arguments."""
-    return Step(lambda: call(*arguments, **named), lambda: acall(*arguments, **named))
+    return Step(partial(call, *arguments, **named), partial(acall, *arguments, **named))
 
 
 def in_worker(work: Callable[..., Any], *arguments: Any) -> Step:
     """Make a step of blocking work, which runs in a thread where an event loop awaits it."""
-    return Step(lambda: work(*arguments), lambda: in_thread(work, *arguments))
+    return Step(partial(work, *arguments), partial(in_thread, work, *arguments))
 
 
 def run(flow: Flow[T]) -> T:

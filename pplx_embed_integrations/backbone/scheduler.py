@@ -77,11 +77,11 @@ class _Job:
             self._batches.clear()
             self._budget = budget
         if not self._batches and self.fresh:
-            plan = plan_batches([len(sequence) for sequence in self.fresh], budget=budget)
-            self._batches.extend([self.fresh[index] for index in batch] for batch in plan)
-            self.fresh = []
-            self.slices = 0
-            self.call_for_more()
+            fresh, self.fresh, self.slices = self.fresh, [], 0
+            plan = plan_batches([len(each) for each in fresh], budget=budget) if len(fresh) > 1 else [[0]]
+            self._batches.extend([fresh[index] for index in batch] for batch in plan)
+            if self.room is not None:
+                self.call_for_more()
         if not self._batches or sum(map(len, self._batches[0])) > room:
             return []
         self.running += 1
@@ -89,10 +89,10 @@ class _Job:
 
     def call_for_more(self) -> None:
         """Tell the one who waits to add a slice, if somebody does."""
-        if self.room is not None:
+        room, self.room = self.room, None
+        if room is not None:
             with suppress(InvalidStateError):  # its task was cancelled
-                self.room.set_result(None)
-            self.room = None
+                room.set_result(None)
 
     def settle(self, error: BaseException | None = None) -> None:
         """Finish, after an error or if nothing is left to come, to do or to wait for."""
@@ -225,12 +225,15 @@ class Scheduler:
         parts = [(job, batch) for job, batch in parts if not job.future.done()]
         if not parts:
             return
+        sequences = [sequence for _, batch in parts for sequence in batch]
         try:
-            pooled = self._run([sequence for _, batch in parts for sequence in batch])
+            pooled = self._run(sequences)
         except Exception as error:  # noqa: BLE001  (it is handed to the call it belongs to)
             self._recover(parts, error, attempts)
             return
-        self._count([sequence for _, batch in parts for sequence in batch])
+        with self._lock:
+            passes, count, tokens = self.batches
+            self.batches = Batches(passes + 1, count + len(sequences), tokens + sum(map(len, sequences)))
         for job, batch in parts:
             count = sum(len(sequence.spans) for sequence in batch)
             own, pooled, failure = pooled[:count], pooled[count:], None
@@ -242,12 +245,6 @@ class Scheduler:
             with self._lock:
                 job.running -= 1
                 job.settle(failure)
-
-    def _count(self, sequences: list[TokenSequence]) -> None:
-        with self._lock:
-            before = self.batches
-            tokens = before.tokens + sum(map(len, sequences))
-            self.batches = Batches(before.passes + 1, before.sequences + len(sequences), tokens)
 
     def _recover(self, parts: _Parts, error: Exception, attempts: int) -> None:
         """Go on after an error: with less at a time, with each call by itself, or once more; else it is the call's."""

@@ -22,7 +22,6 @@ __all__ = [
     "plan_batches",
     "plan_windows",
     "share_out",
-    "text_sequence",
 ]
 
 TokenIds = npt.NDArray[np.int32]
@@ -54,17 +53,6 @@ class Window:
     start: int
     end: int
     owned: tuple[int, ...]
-
-
-def text_sequence(ids: Sequence[int], *, row: int, prompt: Sequence[int] = ()) -> TokenSequence:
-    """Return the sequence of a text on its own: one span over all its tokens, after a prompt that has none.
-
-    Example:
-        >>> text_sequence([7, 8, 9], row=0).spans
-        ((0, 3),)
-    """
-    start, end = len(prompt), len(prompt) + len(ids)
-    return TokenSequence(np.asarray([*prompt, *ids] if prompt else ids, dtype=np.int32), ((start, end),), (row,))
 
 
 def document_sequences(

@@ -14,6 +14,7 @@ from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tokenizers import Tokenizer
 
 from ..embedder import Role
@@ -21,7 +22,7 @@ from ..errors import CheckpointError, InputError
 from ..families import PPLX_EMBED, Family
 from ..files import read_json, unreadable
 from ..inputs import EMPTY, chunk_name, document_name, most_tokens, not_unicode, too_long
-from .sequences import TokenSequence, document_sequences, text_sequence
+from .sequences import TokenSequence, document_sequences
 
 __all__ = ["Limits", "TextTokenizer"]
 
@@ -153,18 +154,22 @@ class TextTokenizer:
     def text_slices(
         self, limits: Limits, texts: Sequence[str], *, role: Role | None = None
     ) -> Iterator[list[TokenSequence]]:
-        """Tokenise texts, a sequence each, in slices, each when it is asked for.
+        """Tokenise texts, a sequence each with one span after the prompt, in slices, each when it is asked for.
 
         Raises:
             InputError: A text is too long or not Unicode.
         """
         prompt = self.prompts[role]
-        longest = limits.max_tokens - len(prompt)
+        before = len(prompt)
+        longest = limits.max_tokens - before
         for start, end in _slices(map(len, texts), limits.characters):
             ids = self.encode(
                 texts[start:end], name="text {}".format, first=start, max_tokens=longest, truncate=limits.truncate
             )
-            yield [text_sequence(tokens, row=row, prompt=prompt) for row, tokens in enumerate(ids, start)]
+            yield [
+                TokenSequence(np.asarray([*prompt, *tokens], dtype=np.int32), ((before, before + len(tokens)),), (row,))
+                for row, tokens in enumerate(ids, start)
+            ]
 
     def document_slices(
         self, limits: Limits, documents: Sequence[Sequence[str]], *, names: Sequence[str] | None = None

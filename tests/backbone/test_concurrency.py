@@ -289,7 +289,7 @@ def test_progress_counts_tokens(asynchronous: bool, sliced: PplxEncoder, monkeyp
     [bar] = Bar.made
     assert bar.said[-1] == (tokens, tokens)
     # While the last texts wait for the tokenizer the total is an estimate, near what it becomes.
-    assert all(done <= total and tokens / 2 < total < tokens * 2 for done, total in bar.said)
+    assert all(done <= total and tokens / 4 < total < tokens * 4 for done, total in bar.said)
     assert bar.format_dict["rate"] is None or bar.format_dict["rate"] > 0
     assert bar.disable or bar.last_print_n == tokens
     sliced.encode(texts)

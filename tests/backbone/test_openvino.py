@@ -16,7 +16,7 @@ from pplx_embed_integrations import PplxBiEncoder, PplxEncoder
 from pplx_embed_integrations.backbone.backends.base import Loading
 from pplx_embed_integrations.backbone.backends.openvino import OpenVinoBackend
 from pplx_embed_integrations.backbone.backends.torch import TorchBackend
-from pplx_embed_integrations.backbone.sequences import text_sequence
+from pplx_embed_integrations.backbone.sequences import TokenSequence
 from pplx_embed_integrations.errors import CheckpointError, EncodingError, InputError, MissingDependencyError
 from pplx_embed_integrations.vectors import cosine_similarity
 
@@ -60,7 +60,10 @@ def engines(replica_v1: Path) -> tuple[TorchBackend, OpenVinoBackend]:
 @given(lengths=st.lists(st.integers(1, 140), min_size=1, max_size=6), seed=st.integers(0, 1000))
 def test_any_lengths_in_any_order(engines: tuple[TorchBackend, OpenVinoBackend], lengths: list[int], seed: int) -> None:
     rng = np.random.default_rng(seed)
-    sequences = [text_sequence(rng.integers(0, 1000, length), row=row) for row, length in enumerate(lengths)]
+    sequences = [
+        TokenSequence(rng.integers(0, 1000, length).astype(np.int32), ((0, length),), (row,))
+        for row, length in enumerate(lengths)
+    ]
     torch_engine, engine = engines
     np.testing.assert_allclose(engine.run(sequences), torch_engine.run(sequences), atol=SAME)
 

@@ -24,7 +24,7 @@ from pplx_embed_integrations import PplxBiEncoder, PplxEncoder
 from pplx_embed_integrations.backbone.backends.base import Pooled
 from pplx_embed_integrations.backbone.backends.worker import _answer
 from pplx_embed_integrations.backbone.backends.workers import WorkerPool
-from pplx_embed_integrations.backbone.sequences import TokenSequence, text_sequence
+from pplx_embed_integrations.backbone.sequences import TokenSequence
 from pplx_embed_integrations.errors import EncodingError, InputError, InputTypeError, PplxEmbedError
 
 pytestmark = [
@@ -152,7 +152,7 @@ def test_one_callers_error_is_no_other_callers(pooled: PplxEncoder) -> None:
     with halted(pooled) as begin:
         ahead = begin(TEXTS)
         with ThreadPoolExecutor(2) as callers:
-            unknown = text_sequence([10**6], row=0)  # no such token
+            unknown = TokenSequence(np.array([10**6], dtype=np.int32), ((0, 1),), (0,))  # no such token
             bad = callers.submit(loaded.scheduler.run, [[unknown]], lambda sequences, rows: None)
             good = callers.submit(pooled.encode, ["good"])
             until(lambda: len(loaded.scheduler._jobs) == 3)

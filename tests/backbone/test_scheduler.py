@@ -13,15 +13,19 @@ import torch
 
 from pplx_embed_integrations.backbone.backends.base import Pooled, WorkerLostError
 from pplx_embed_integrations.backbone.scheduler import Scheduler
-from pplx_embed_integrations.backbone.sequences import TokenSequence, text_sequence
+from pplx_embed_integrations.backbone.sequences import TokenSequence
 from pplx_embed_integrations.errors import EncodingError
 from pplx_embed_integrations.threads import in_thread
 
 Batch = list[TokenSequence]
 
 
+def sequence(length: int, *, row: int, token: int = 1) -> TokenSequence:
+    return TokenSequence(np.full(length, token, dtype=np.int32), ((0, length),), (row,))
+
+
 def sequences(*lengths: int, token: int = 1) -> Batch:
-    return [text_sequence([token] * length, row=row) for row, length in enumerate(lengths)]
+    return [sequence(length, row=row, token=token) for row, length in enumerate(lengths)]
 
 
 def rows_of(batch: Batch) -> Pooled:
@@ -440,7 +444,7 @@ def test_a_long_call_is_never_far_ahead_of_what_is_computed(asynchronous: bool) 
         for number in range(200):
             made.append(number)
             ahead.append(number - len(model.batches))
-            yield [text_sequence([1] * 10, row=number)]
+            yield [sequence(10, row=number)]
 
     def receive(batch: Batch, pooled: Pooled) -> None:
         assert pooled.tolist() == [[1.0, 10.0]]
@@ -461,7 +465,7 @@ async def test_no_thread_waits_for_room_in_an_asynchronous_call() -> None:
 
     def slices() -> Iterator[Batch]:
         for number in range(9):
-            yield [text_sequence([1] * 10, row=number)]
+            yield [sequence(10, row=number)]
 
     calls = [asyncio.create_task(scheduler.arun(slices(), lambda batch, pooled: None)) for _ in range(50)]
     while not all(job.room for job in scheduler._jobs) or len(scheduler._jobs) < 50:
@@ -479,7 +483,7 @@ def test_an_error_reaches_a_call_that_waits_for_room() -> None:
 
     def slices() -> Iterator[Batch]:
         while True:
-            yield [text_sequence([1] * 10, row=0)]
+            yield [sequence(10, row=0)]
 
     with pytest.raises(ValueError, match="broken"):
         Scheduler(model, budget=10).run(slices(), lambda batch, pooled: None)

@@ -13,7 +13,6 @@ from pplx_embed_integrations.backbone.sequences import (
     plan_batches,
     plan_windows,
     share_out,
-    text_sequence,
 )
 
 SEPARATOR = 0
@@ -150,11 +149,6 @@ def test_spans_tile_the_documents_tokens_without_overlap(document: tuple[list[li
         joined = list(chain.from_iterable([SEPARATOR, *chunk] for chunk in chunks))[1:]
         assert sequence.ids.tolist() == joined
         assert sum(end - start for start, end in sequence.spans) == sum(map(len, chunks))
-
-
-def test_a_text_is_one_span() -> None:
-    sequence = text_sequence([5, 6], row=3)
-    assert (sequence.ids.tolist(), sequence.spans, sequence.rows) == ([5, 6], ((0, 2),), (3,))
 
 
 @pytest.mark.parametrize("max_tokens", [14, 15, 19])

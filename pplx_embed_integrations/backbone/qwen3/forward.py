@@ -10,8 +10,9 @@ than the matrix products.
 
 from __future__ import annotations
 
+import math
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from types import ModuleType
 from typing import Any, Protocol, cast
@@ -36,8 +37,6 @@ Rotation = tuple[torch.Tensor, torch.Tensor]
 """Cosine and sine of each token's angles, `[tokens, 1, head_dim / 2]` float32."""
 Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, float], torch.Tensor]
 """From queries, keys, values (each `[1, heads, tokens, head_dim]`) and scaling to `[tokens, heads, head_dim]`."""
-Mix = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, float], torch.Tensor]
-"""The same to `[tokens, heads · head_dim]`."""
 
 
 class Weights(Protocol):
@@ -173,12 +172,7 @@ def _forward(model: Weights, ids: torch.Tensor, positions: torch.Tensor, attend:
 
 
 def _layer(
-    layer: Any,
-    hidden: torch.Tensor,
-    rotation: Rotation,
-    mix: Mix,
-    sizes: tuple[int, ...],
-    kernels: ModuleType | None,
+    layer: Any, hidden: torch.Tensor, rotation: Rotation, mix: Attend, sizes: tuple[int, ...], kernels: ModuleType | None
 ) -> torch.Tensor:
     attention, mlp = layer.self_attn, layer.mlp
     normed = _rms_norm(hidden, layer.input_layernorm)
@@ -263,9 +257,11 @@ def _linear(
     return product if plus is None else product + plus
 
 
-def _blocks(rows: torch.Tensor, most: int) -> Iterator[torch.Tensor]:
-    """Yield views of neighbouring rows on a CPU, elsewhere all of them: a kernel there wants all the work at once."""
-    yield from rows.split(most) if rows.device.type == "cpu" else (rows,)
+def _rows_at_once(rows: torch.Tensor) -> int:
+    """Return how many rows make a block on a CPU; elsewhere it is all: a kernel there wants all the work at once."""
+    if rows.device.type != "cpu":
+        return len(rows)
+    return max(1, _FLOATS_AT_ONCE * torch.get_num_threads() // math.prod(rows.shape[1:]))
 
 
 def _rms_norm(hidden: torch.Tensor, norm: Any) -> torch.Tensor:
@@ -273,9 +269,8 @@ def _rms_norm(hidden: torch.Tensor, norm: Any) -> torch.Tensor:
     if hidden.is_cuda:
         return functional.rms_norm(hidden, hidden.shape[-1:], norm.weight, norm.variance_epsilon)
     normed = torch.empty_like(hidden)
-    rows = max(1, _FLOATS_AT_ONCE * torch.get_num_threads() // hidden.shape[-1])
-    weight = norm.weight.float()
-    for block, target in zip(_blocks(hidden, rows), _blocks(normed, rows), strict=True):
+    rows, weight = _rows_at_once(hidden), norm.weight.float()
+    for block, target in zip(hidden.split(rows), normed.split(rows), strict=True):
         target.copy_(_unit(block, norm.variance_epsilon).mul_(weight))
     return normed
 
@@ -283,6 +278,7 @@ def _rms_norm(hidden: torch.Tensor, norm: Any) -> torch.Tensor:
 def _norm_and_rotate(heads: torch.Tensor, norm: Any, rotation: Rotation, kernels: ModuleType | None) -> torch.Tensor:
     """Norm each head and turn it by its token's angles: `[tokens, heads, d]` to `[1, heads, tokens, d]`."""
     tokens, count, width = heads.shape
+    half = width // 2
     if kernels is not None:
         kernels.norm_and_rotate(heads, *rotation, norm.weight, norm.weight, epsilon=norm.variance_epsilon, first=count)
         return heads.transpose(0, 1)[None]
@@ -291,12 +287,11 @@ def _norm_and_rotate(heads: torch.Tensor, norm: Any, rotation: Rotation, kernels
         turned = heads.new_empty(count, tokens, width).transpose(0, 1)
     else:
         turned = torch.empty_like(heads)
-    rows = max(1, _FLOATS_AT_ONCE * torch.get_num_threads() // (count * width))
-    weight = norm.weight.float()
-    for block, target, cos, sin in zip(*(_blocks(each, rows) for each in (heads, turned, *rotation)), strict=True):
+    rows, weight = _rows_at_once(heads), norm.weight.float()
+    for block, target, cos, sin in zip(*(each.split(rows) for each in (heads, turned, *rotation)), strict=True):
         first, second = _unit(block, norm.variance_epsilon).mul_(weight).chunk(2, dim=-1)
-        target[..., : width // 2] = (first * cos).addcmul_(second, sin, value=-1)
-        target[..., width // 2 :] = (second * cos).addcmul_(first, sin)
+        target[..., :half] = (first * cos).addcmul_(second, sin, value=-1)
+        target[..., half:] = (second * cos).addcmul_(first, sin)
     return turned.transpose(0, 1)[None]
 
 
