@@ -35,6 +35,8 @@ _FLOATS_AT_ONCE = 2**17
 
 Rotation = tuple[torch.Tensor, torch.Tensor]
 """Cosine and sine of each token's angles, `[tokens, 1, head_dim / 2]` float32."""
+Fused = ModuleType | None
+"""A GPU's fused kernels, where it has them."""
 Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, float], torch.Tensor]
 """From queries, keys, values (each `[1, heads, tokens, head_dim]`) and scaling to `[tokens, heads, head_dim]`."""
 
@@ -172,7 +174,7 @@ def _forward(model: Weights, ids: torch.Tensor, positions: torch.Tensor, attend:
 
 
 def _layer(
-    layer: Any, hidden: torch.Tensor, rotation: Rotation, mix: Attend, sizes: tuple[int, ...], kernels: ModuleType | None
+    layer: Any, hidden: torch.Tensor, rotation: Rotation, mix: Attend, sizes: tuple[int, ...], kernels: Fused
 ) -> torch.Tensor:
     attention, mlp = layer.self_attn, layer.mlp
     normed = _rms_norm(hidden, layer.input_layernorm)
@@ -191,7 +193,7 @@ def _layer(
 
 
 def _queries_keys_values(
-    attention: Any, normed: torch.Tensor, rotation: Rotation, sizes: tuple[int, ...], kernels: ModuleType | None
+    attention: Any, normed: torch.Tensor, rotation: Rotation, sizes: tuple[int, ...], kernels: Fused
 ) -> tuple[torch.Tensor, ...]:
     """Return what attention is computed of, `[1, heads, tokens, head_dim]` each."""
     shape = (len(normed), -1, attention.head_dim)
@@ -220,7 +222,7 @@ def _queries_keys_values(
     return tuple(side.transpose(0, 1)[None] for side in heads.tensor_split((-2 * keys, -keys), dim=1))
 
 
-def _gated(mlp: Any, normed: torch.Tensor, kernels: ModuleType | None) -> torch.Tensor:
+def _gated(mlp: Any, normed: torch.Tensor, kernels: Fused) -> torch.Tensor:
     """Return what a feed-forward network's last product is given: silu(gate) · up."""
     if kernels is None:
         return _linear(mlp.up_proj, normed, times=_linear(mlp.gate_proj, normed, silu=True))
@@ -275,7 +277,7 @@ def _rms_norm(hidden: torch.Tensor, norm: Any) -> torch.Tensor:
     return normed
 
 
-def _norm_and_rotate(heads: torch.Tensor, norm: Any, rotation: Rotation, kernels: ModuleType | None) -> torch.Tensor:
+def _norm_and_rotate(heads: torch.Tensor, norm: Any, rotation: Rotation, kernels: Fused) -> torch.Tensor:
     """Norm each head and turn it by its token's angles: `[tokens, heads, d]` to `[1, heads, tokens, d]`."""
     tokens, count, width = heads.shape
     half = width // 2
