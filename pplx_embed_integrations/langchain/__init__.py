@@ -11,8 +11,9 @@ except ModuleNotFoundError as error:
     raise MissingDependencyError("langchain_core", extra="langchain") from error
 
 from .adding import aadd_documents, add_documents, afrom_documents, from_documents
+from .deleting import adelete_documents, delete_documents
 from .embeddings import PplxEmbeddings
-from .indexing import adelete_documents, aindex_documents, delete_documents, index_documents
+from .indexing import aindex_documents, index_documents
 from .quantized import QuantizedVectorStore
 from .splitting import split_documents
 

@@ -6,7 +6,7 @@ Knows record managers, hashes and cleanup modes; must not know vectors or how a 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, Callable, Collection, Hashable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterable, Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, Literal
@@ -16,17 +16,17 @@ from langchain_core.documents import Document
 from langchain_core.indexing import IndexingResult, RecordManager, aindex, index
 from langchain_core.vectorstores import VectorStore
 
-from ..documents import document_key, is_missing
-from ..errors import InputError, StoreError
+from ..errors import StoreError
 from ..flow import Flow, arun, either, in_worker, run
-from .batch import AT_ONCE, Batch, group_of
+from .batch import Batch
 from .contextual import OnMiss
+from .deleting import clean_up
 from .embeddings import PplxEmbeddings
 from .grouping import GroupBy, check_documents
 from .held import clear, deletable, held_ids
 from .run import Run
 
-__all__ = ["adelete_documents", "aindex_documents", "delete_documents", "index_documents"]
+__all__ = ["aindex_documents", "index_documents"]
 
 Cleanup = Literal["incremental", "full", "scoped_full"]
 
@@ -167,7 +167,7 @@ def _index(
             job.done(batch)
         job.finish()
         if job.cleanup == "full":
-            job.deleted += yield from _clean(records, store, before=started)
+            job.deleted += yield from clean_up(records, store, before=started)
     return job.result()
 
 
@@ -206,79 +206,7 @@ def _replace(
                     yield from _replace(job, one, records, store, started, on_miss, options)
         return
     if job.cleanup is not None:
-        job.deleted += yield from _clean(records, store, before=started, groups=batch.groups())
-
-
-def delete_documents(keys: Hashable | Iterable[Hashable], record_manager: RecordManager, store: VectorStore) -> int:
-    """Delete documents that `index_documents` has stored, by what names them.
-
-    Args:
-        keys: The name of a document, or a list of names: what `group_by` gave, or `Document.id`.
-        record_manager: What remembers the documents; those of another namespace stay.
-        store: The vector store.
-
-    Returns:
-        How many chunks were deleted; 0 if there was no such document.
-
-    Raises:
-        StoreError: The store says that it could not delete them; they are still recorded.
-
-    Example:
-        >>> from langchain_core.indexing import InMemoryRecordManager
-        >>> from langchain_core.vectorstores import InMemoryVectorStore
-        >>> store, records = InMemoryVectorStore(PplxEmbeddings("miniature")), InMemoryRecordManager("notes")
-        >>> records.create_schema()
-        >>> chunks = [Document("Ada wrote notes.", metadata={"source": "ada"})]
-        >>> _ = index_documents(chunks, records, store, group_by="source")
-        >>> delete_documents("ada", records, store), delete_documents("ada", records, store)
-        (1, 0)
-    """
-    return run(_delete(_groups(keys), record_manager, store))
-
-
-async def adelete_documents(
-    keys: Hashable | Iterable[Hashable], record_manager: RecordManager, store: VectorStore
-) -> int:
-    """`delete_documents` without blocking the event loop."""
-    return await arun(_delete(_groups(keys), record_manager, store))
-
-
-def _groups(keys: Any) -> list[tuple[str, str]]:
-    """Return each document's group, and what it would be if the key is the stamp out of a chunk's metadata."""
-    several = isinstance(keys, Iterable) and not isinstance(keys, (str, bytes, tuple))
-    groups = []
-    for key in keys if several else [keys]:
-        if is_missing(key):
-            raise InputError(f"{key!r} names no document; nothing was deleted")
-        form = document_key(key)
-        groups.append((group_of(form), "" if form == key or not isinstance(key, str) else group_of(key)))
-    return groups
-
-
-def _delete(named: list[tuple[str, str]], records: RecordManager, store: VectorStore) -> Flow[int]:
-    groups = []
-    for group, stamp in named:
-        known = not stamp or (yield either(records.list_keys, records.alist_keys, group_ids=[group], limit=1))
-        groups.append(group if known else stamp)
-    return (yield from _clean(records, store, groups=groups))
-
-
-def _clean(
-    records: RecordManager, store: VectorStore, *, before: float | None = None, groups: list[str] | None = None
-) -> Flow[int]:
-    """Delete what was last seen before a time: of some documents, or of all."""
-    deleted = 0
-    for part in _parts(groups):
-        options = {"group_ids": part, "before": before, "limit": AT_ONCE}
-        while ids := (yield either(records.list_keys, records.alist_keys, **options)):
-            there = yield from deletable(store, ids)
-            if there and (yield either(store.delete, store.adelete, there)) is False:
-                raise StoreError(
-                    f"{type(store).__name__} could not delete old chunks; they are still there and recorded"
-                )
-            yield either(records.delete_keys, records.adelete_keys, ids)
-            deleted += len(ids)
-    return deleted
+        job.deleted += yield from clean_up(records, store, before=started, groups=batch.groups())
 
 
 def _stored(store: VectorStore, ids: list[str]) -> Flow[list[Document]]:
@@ -288,15 +216,6 @@ def _stored(store: VectorStore, ids: list[str]) -> Flow[list[Document]]:
     except NotImplementedError:
         return []
     return found
-
-
-def _parts(groups: list[str] | None) -> Iterator[list[str] | None]:
-    """Cut groups into queries of a size that any database takes; an empty list of groups would mean all of them."""
-    if groups is None:
-        yield None
-        return
-    for start in range(0, len(groups), AT_ONCE):
-        yield groups[start : start + AT_ONCE]
 
 
 def _listed(documents: Any) -> Any:
