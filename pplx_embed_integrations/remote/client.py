@@ -16,7 +16,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from ..embedder import OutputForm, Role, check_contextual, check_role
-from ..errors import EncodingError, InputError, NotContextualError, ServerError
+from ..errors import CheckpointError, EncodingError, InputError, NotContextualError, ServerError
 from ..flow import Flow, Step, arun, either, in_worker, run
 from ..inputs import check_documents, check_texts, refuse_chunks
 from ..options import RemoteOptions
@@ -262,7 +262,7 @@ class RemoteEncoder(RemoteOptions):
                 f"{self._transport.url} speaks OpenAI's embeddings API, which has no documents of chunks: run "
                 'pplx-embed serve there, use base_url="perplexity", or take a document_model in this process'
             )
-        refuse_chunks(documents, problems(self._lengths, served.max_tokens), names=names)
+        refuse_chunks(documents, problems(self._lengths, served.longest_text), names=names)
 
     def _texts(self, texts: Sequence[str], role: Role | None) -> list[str]:
         check_role(role)
@@ -270,7 +270,7 @@ class RemoteEncoder(RemoteOptions):
 
     def _plan_texts(self, texts: list[str]) -> _Plan:
         def plan(served: Served) -> list[Part]:
-            refuse_chunks([texts], problems(self._lengths, served.max_tokens), call=lambda _, row: f"text {row}")
+            refuse_chunks([texts], problems(self._lengths, served.longest_text), call=lambda _, row: f"text {row}")
             return text_parts(texts, self._lengths, enough=served.limits.tokens)
 
         return plan
@@ -352,8 +352,11 @@ class RemoteEncoder(RemoteOptions):
             raise ServerError(f"{error}. Not embedded: {_listed(request)}") from None
         self._usage += Usage.of(answer)
         try:
-            if served.api == "openai":
-                check_answered(answer, served, self._transport.url)
+            check_answered(answer, served, self._transport.url)
+        except CheckpointError:
+            self._served = None  # what it has now is asked for by the next call
+            raise
+        try:
             if together:
                 chunks = [len(part.chunks) for part in request]
                 found = read_documents(answer, chunks=chunks, encoding_format=encoding_format, dimensions=width)

@@ -126,9 +126,8 @@ def _windows(tokens: list[int], name: str, lengths: Lengths, *, max_tokens: int,
         return []
     if sum(tokens) + len(tokens) - 1 <= longest:
         return [Window(0, len(tokens), tuple(range(len(tokens))))]
-    if lengths.tokenizer is None:
-        # A chunk that may be too long is sent alone, and the server says whether it is.
-        tokens = [min(count, max_tokens) for count in tokens]
+    # A chunk that is longer, or may be, is sent alone, and the server cuts it or says that it is too long.
+    tokens = [min(count, max_tokens) for count in tokens]
     windows = plan_windows(tokens, max_tokens=max_tokens)
     if lengths.tokenizer is None and len(windows) > 1:
         warn(

@@ -7,6 +7,7 @@ Read from the vendor's SDK (`perplexityai` 0.46) and API reference in November 2
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -38,6 +39,7 @@ __all__ = [
     "Usage",
     "error_answer",
     "field_of",
+    "fingerprint",
     "message_of",
 ]
 
@@ -133,6 +135,7 @@ class Answer(TypedDict):
 
     object: Literal["list"]
     model: str
+    system_fingerprint: NotRequired[str]
     data: list[Item]
     usage: dict[str, Any]
 
@@ -142,6 +145,7 @@ class ContextualizedAnswer(TypedDict):
 
     object: Literal["list"]
     model: str
+    system_fingerprint: NotRequired[str]
     data: list[ContextualizedItem]
     usage: dict[str, Any]
 
@@ -278,6 +282,18 @@ def error_answer(
     if detail is not None:
         answer["detail"] = detail
     return answer
+
+
+def fingerprint(identity: str) -> str:
+    """Return what an answer of this package's server says of the model that made it, in OpenAI's `system_fingerprint`.
+
+    A client that knows the identity notices a server that was started again with another model under the same name.
+
+    Example:
+        >>> fingerprint("{}")
+        'fp_44136fa355b3'
+    """
+    return f"fp_{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
 
 
 def message_of(body: object) -> str:

@@ -13,7 +13,7 @@ from ..checkpoints import CheckpointSpec, list_checkpoints, short_name
 from ..embedder import identify
 from ..errors import CheckpointError, ServerError
 from ..families import PPLX_EMBED
-from .protocol import EMBEDDINGS, MODELS, PERPLEXITY_LIMITS, Limits, field_of
+from .protocol import EMBEDDINGS, MODELS, PERPLEXITY_LIMITS, Limits, field_of, fingerprint
 from .transport import RefusedError, Transport
 
 __all__ = ["Served", "ask", "check_answered", "hosted", "known"]
@@ -35,6 +35,7 @@ class Served:
         dimension: Width of the full vector.
         min_dimension: Smallest width to which a vector may be cut.
         max_tokens: Longest text or window; None where nobody says.
+        truncates: Whether it cuts a text that is longer.
         contextual: Whether it embeds the chunks of a document together.
         identity: As of `Embedder.identity`.
         limits: What a request may hold.
@@ -50,6 +51,12 @@ class Served:
     identity: str
     limits: Limits
     longest: int
+    truncates: bool = False
+
+    @property
+    def longest_text(self) -> int | None:
+        """Tokens above which a text is refused; None where it is not, or nobody says."""
+        return None if self.truncates else self.max_tokens
 
 
 def known(name: str) -> CheckpointSpec | None:
@@ -118,7 +125,8 @@ async def ask(transport: Transport, name: str, spec: CheckpointSpec | None) -> S
 
 def _ours(card: dict[str, Any], url: str, spec: CheckpointSpec | None) -> Served:
     try:
-        json.loads(card["identity"])["checkpoint"]
+        identity = json.loads(card["identity"])
+        identity["checkpoint"]
         limits = Limits(**card["limits"])
         served = Served(
             name=card["id"],
@@ -130,6 +138,7 @@ def _ours(card: dict[str, Any], url: str, spec: CheckpointSpec | None) -> Served
             identity=card["identity"],
             limits=replace(limits, tokens=min(int(limits.tokens), _AT_A_TIME)),
             longest=int(limits.text_tokens or limits.tokens),
+            truncates=bool(identity.get("truncate")),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ServerError(
@@ -168,14 +177,22 @@ async def _openai(transport: Transport, name: str, spec: CheckpointSpec | None) 
 
 
 def check_answered(answer: object, served: Served, url: str) -> None:
-    """Refuse vectors of another model, which a server gives that has one and looks at no name.
+    """Refuse vectors of another model than the one that the server had when it was first asked.
 
     Raises:
         CheckpointError: The answer says so.
     """
-    said = field_of(answer, "model")
-    # A path says nothing of what lies there.
-    if not isinstance(said, str) or not said or said == served.name or said.startswith(("/", ".", "\\")):
+    if served.api == "pplx-embed":
+        said = field_of(answer, "system_fingerprint")
+        if said is not None and said != fingerprint(served.identity):
+            raise CheckpointError(
+                f"{url} has had another model as {served.name!r} since it was first asked, whose vectors cannot be "
+                "compared with those before; nothing of this call is kept. Bring the former model back, or embed anew "
+                "what was embedded with it"
+            )
         return
-    if short_name(said) != short_name(served.name):
+    said = field_of(answer, "model")
+    # Perplexity has the models of its names; a path says nothing of what lies there.
+    unknown = not isinstance(said, str) or not said or said.startswith(("/", ".", "\\"))
+    if served.api == "openai" and not unknown and short_name(said) != short_name(served.name):
         raise CheckpointError(f"{url} has the model {said!r}, and {served.name!r} is asked for; check base_url")

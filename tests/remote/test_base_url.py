@@ -131,6 +131,29 @@ def test_identities_are_those_of_the_weights(url: str, local: dict[str, Embedder
     assert li.to_dict()["document_model"] == li.biencoder.document.identity()
 
 
+def test_a_server_that_has_another_model_by_now_is_noticed() -> None:
+    """A cache or a store goes by the identity of the first one."""
+    first, second = FakeEmbedder(200), FakeEmbedder(200, max_tokens=99)
+    with serving({"ours": first}) as served:
+        encoder = RemoteEncoder("ours", base_url=served.url)
+        assert encoder.identity() == first.identity()
+        encoder.encode(TEXTS)
+    with serving({"ours": second}, port=served.port):
+        with pytest.raises(CheckpointError, match="has had another model as 'ours' since it was first asked"):
+            encoder.encode(TEXTS)
+        assert encoder.identity() == second.identity()
+        same(encoder.encode(TEXTS), second.encode(TEXTS))
+
+
+def test_a_server_that_cuts_long_texts(local: dict[str, Embedder]) -> None:
+    cutting = PplxEncoder("miniature-context-v1", max_tokens=SHORT, truncate=True)
+    chunks = ["too long " * 60, "fine", *(f"Chunk {number} speaks of item {number}." for number in range(60))]
+    with serving({"miniature-context-v1": cutting}, limits=ServerLimits(tokens=300)) as served:
+        encoder = RemoteEncoder("miniature-context-v1", base_url=served.url)
+        same(encoder.encode(chunks[:2]), cutting.encode(chunks[:2]))
+        same(encoder.encode_documents([chunks]), cutting.encode_documents([chunks]))
+
+
 def test_the_key(server: Served) -> None:
     with pytest.raises(ServerError, match=r"answered 401 .*; pass api_key=, or set PPLX_EMBED_API_KEY"):
         RemoteEncoder("miniature-v1", base_url=server.url, api_key="wrong").encode(TEXTS)

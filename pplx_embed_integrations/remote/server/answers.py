@@ -31,6 +31,7 @@ class VectorsResponse(Response):
     Args:
         model: Its name.
         vectors: A row each, in the form of `encoding_format`.
+        fingerprint: What tells the model from another of its name.
         chunks: How many rows each document has; None where they are single texts.
         encoding_format: How they are written.
         usage: What they took.
@@ -42,12 +43,13 @@ class VectorsResponse(Response):
         model: str,
         vectors: Vectors,
         *,
+        fingerprint: str,
         chunks: Sequence[int] | None,
         encoding_format: EncodingFormat,
         usage: Usage,
         seconds: float,
     ) -> None:
-        self._pieces = _pieces(model, vectors, chunks, encoding_format, usage)
+        self._pieces = _pieces(model, fingerprint, vectors, chunks, encoding_format, usage)
         self._whole = len(vectors) <= _ROWS and chunks is None
         self._seconds = seconds
         super().__init__(b"".join(self._pieces) if self._whole else None, media_type="application/json")
@@ -71,9 +73,14 @@ class VectorsResponse(Response):
 
 
 def _pieces(
-    model: str, vectors: Vectors, chunks: Sequence[int] | None, encoding_format: EncodingFormat, usage: Usage
+    model: str,
+    fingerprint: str,
+    vectors: Vectors,
+    chunks: Sequence[int] | None,
+    encoding_format: EncodingFormat,
+    usage: Usage,
 ) -> Iterator[bytes]:
-    yield b'{"object":"list","model":%b,"data":[' % to_json(model)
+    yield b'{"object":"list","model":%b,"system_fingerprint":%b,"data":[' % (to_json(model), to_json(fingerprint))
     if chunks is None:
         yield from _items(vectors, encoding_format)
     else:

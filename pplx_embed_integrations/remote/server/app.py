@@ -173,6 +173,7 @@ class _Service:
         return VectorsResponse(
             model.name,
             vectors,
+            fingerprint=model.fingerprint,
             chunks=asked.chunks,
             encoding_format=asked.encoding_format,
             usage=Usage(tokens, tokens),

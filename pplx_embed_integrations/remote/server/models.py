@@ -16,7 +16,7 @@ from ...embedder import Embedder, as_embedder
 from ...errors import InputError, InputTypeError
 from ...inputs import check_text
 from ...threads import in_own_thread, in_thread
-from ..protocol import Limits, ModelCard
+from ..protocol import Limits, ModelCard, fingerprint
 from .refusals import RefusedError
 
 __all__ = ["Model", "Models"]
@@ -53,6 +53,11 @@ class Model:
         load: Callable[[], object] = getattr(self.embedder, "load", lambda: None)
         await asyncio.wrap_future(in_own_thread(load))
         self._identity = await asyncio.wrap_future(in_own_thread(self.embedder.identity))
+
+    @property
+    def fingerprint(self) -> str:
+        """What answers say of it."""
+        return fingerprint(self._identity)
 
     async def count_tokens(self, texts: list[str]) -> list[int]:
         """Return how many tokens each text has; where the embedder does not tell, a safe estimate."""
