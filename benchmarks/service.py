@@ -16,6 +16,7 @@ from typing import Any
 from .machine import commit, describe
 
 RESULTS = Path(__file__).parent / "results"
+SECTIONS = ["lengths", "queries", "processes", "calls", "objects"]
 
 _START = """
 import json, random, statistics, sys, time
@@ -48,6 +49,16 @@ matrix = encoder.encode(texts)
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
 print(json.dumps({"megabytes_beyond_the_result": peak - before - matrix.nbytes / 1e6}))
 """,
+    "queries": """
+from concurrent.futures import ThreadPoolExecutor
+encoder = PplxEncoder(MODEL, device="cpu").load()
+ask = lambda i: len(encoder.encode([f"which river is number {i} of all " + "and more " * (i % 40)]))
+with ThreadPoolExecutor(64) as threads:
+    sum(threads.map(ask, range(2000))); warm = megabytes(); grown = []
+    for part in range(3):
+        sum(threads.map(ask, range(part * COUNT // 3, (part + 1) * COUNT // 3))); grown.append(megabytes() - warm)
+print(json.dumps({"grown_megabytes_after_thirds": grown}))
+""",
     "objects": """
 import pickle
 held = [PplxEncoder(MODEL, device="cpu")]; held[0].encode(["warm"]); before = megabytes()
@@ -64,8 +75,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.service", description=__doc__)
     parser.add_argument("--model", default="miniature-v1", help="a checkpoint's name or folder")
     parser.add_argument("--tree", type=Path, help="another working copy, to be measured in turn with this one")
-    parser.add_argument("--only", nargs="+", choices=["lengths", "processes", "calls", "objects"])
+    parser.add_argument("--only", nargs="+", choices=SECTIONS)
     parser.add_argument("--lengths", type=int, default=2000, help="how many different lengths")
+    parser.add_argument("--queries", type=int, default=24_000, help="how many, from 64 threads, after 2,000 to warm up")
     parser.add_argument("--calls", type=int, nargs="+", default=[10_000, 100_000, 1_000_000], help="texts in a call")
     options = parser.parse_args()
     trees = {"this": Path(__file__).parent.parent} | ({"other": options.tree.resolve()} if options.tree else {})
@@ -73,7 +85,7 @@ def main() -> int:
     name = f"{commit()}-service-{Path(model).name}.json"
     result: dict[str, Any] = json.loads((RESULTS / name).read_text()) if (RESULTS / name).exists() else {}
     result |= {"machine": describe("cpu"), "command": "python -m benchmarks.service " + " ".join(sys.argv[1:])}
-    for section in options.only or ["lengths", "processes", "calls", "objects"]:
+    for section in options.only or SECTIONS:
         for label, tree in trees.items():
             found = _measure(section, tree, model, options)
             result.setdefault(section, {})[label] = found
@@ -85,6 +97,8 @@ def main() -> int:
 def _measure(section: str, tree: Path, model: str, options: argparse.Namespace) -> dict[str, Any]:
     if section == "lengths":
         return _run("lengths", tree, model, options.lengths)[0]
+    if section == "queries":
+        return _run("queries", tree, model, options.queries)[0]
     if section == "objects":
         return _run("objects", tree, model, 10)[0]
     if section == "calls":
@@ -100,7 +114,7 @@ def _measure(section: str, tree: Path, model: str, options: argparse.Namespace) 
 
 def _run(
     probe: str, tree: Path, model: str, count: int, processes: int = 1, environment: dict[str, str] | None = None
-) -> list[dict[str, float]]:
+) -> list[dict[str, Any]]:
     """Run a probe in so many processes at a time, and return what each found."""
     command = [sys.executable, "-W", "ignore", "-c", _START + _PROBES[probe], model, str(count)]
     variables = {**os.environ, "PYTHONPATH": str(tree), "HF_HUB_OFFLINE": "1", **(environment or {})}
