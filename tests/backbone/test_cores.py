@@ -4,6 +4,7 @@ import gc
 import os
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -152,6 +153,19 @@ def test_threads_of_other_processes_are_counted(tmp_path: Path, monkeypatch: pyt
         assert busy_elsewhere() == others
 
 
+def threads_seen(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """A list that each forward pass notes in how many threads it may compute with."""
+    seen: list[int] = []
+    forward = engine_module.packed_forward
+
+    def noting(*given: Any, **options: Any) -> torch.Tensor:
+        seen.append(torch.get_num_threads())
+        return forward(*given, **options)
+
+    monkeypatch.setattr(engine_module, "packed_forward", noting)
+    return seen
+
+
 @pytest.mark.parametrize(
     ("size", "busy", "threads"), [("small", 0, 1), ("large", 0, 2), ("large", 1, 1), ("large", 9, 1)]
 )
@@ -163,13 +177,21 @@ def test_a_query_takes_the_threads_that_its_work_is_worth(
     engine = TorchBackend(Loading(replica_v1, contextual=False, dtype="float32"), "cpu")
     assert engine.size == "small"
     engine.size = size  # type: ignore[assignment]
-    seen: list[int] = []
-    forward = engine_module.packed_forward
-    monkeypatch.setattr(
-        engine_module,
-        "packed_forward",
-        lambda *given, **options: seen.append(torch.get_num_threads()) or forward(*given, **options),
-    )
+    seen = threads_seen(monkeypatch)
     engine.run([sequence(12)])
     assert seen == [threads]
     assert torch.get_num_threads() == 2
+
+
+def test_a_moment_of_another_process_changes_nothing(
+    two_threads: None, replica_v1: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    busy = iter([0, 0, 0, 1, 0, 1, 1, 1, 1])
+    monkeypatch.setattr(engine_module, "available_cores", lambda: 2)
+    monkeypatch.setattr(engine_module, "busy_elsewhere", lambda: next(busy))
+    engine = TorchBackend(Loading(replica_v1, contextual=False, dtype="float32"), "cpu")
+    engine.size = "large"
+    seen = threads_seen(monkeypatch)
+    for _ in range(9):
+        engine.run([sequence(12)])
+    assert seen == [2, 2, 2, 2, 2, 2, 1, 1, 1]

@@ -31,10 +31,10 @@ def test_few_sizes_hold_every_number_of_rows() -> None:
     for rows, blocks in found.items():
         added = sum(blocks) - rows
         assert 0 <= added < blocks[-1]
-        assert added <= max(1, rows / 4)
+        assert added <= max(3, rows / 5)
         assert list(blocks) == sorted(blocks, reverse=True)
-    assert sum(sum(found[rows]) for rows in range(5, 21)) < 1.07 * sum(range(5, 21))  # queries
-    assert sum(sum(found[rows]) for rows in range(256, 5000)) < 1.01 * sum(range(256, 5000))
+    for first, end, most in ((5, 21, 1.13), (20, 256, 1.06), (256, 5000, 1.01)):
+        assert sum(sum(found[rows]) for rows in range(first, end)) < most * sum(range(first, end))
 
 
 def test_few_lengths_are_padded_to() -> None:

@@ -6,6 +6,8 @@ Knows how a model is loaded and run; must not know texts, calls or other process
 from __future__ import annotations
 
 import logging
+import statistics
+from collections import deque
 from functools import partial
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Literal, cast
@@ -38,6 +40,8 @@ _LARGEST_RECYCLED = 31 * 2**20
 up to 32 MB; after this one the arrays of a batch are recycled, and some hundred thousand pages need not be cleared."""
 _IN_CACHE = 32 * 2**20
 """Bytes of weights that stay in a processor's cache from one batch to the next."""
+_GLANCES = 5
+"""How often the other processes' threads are counted before one of them counts: some compute for a moment only."""
 _ALONE_FROM = {"small": 24, "large": 256}
 """Tokens that are worth a core of their own. With fewer, fetching the weights takes longer than multiplying by them;
 where they are in the cache, the threads' meeting each other does."""
@@ -74,6 +78,7 @@ class TorchBackend(Backend):
         self.batch_tokens = default_batch_tokens(place, self.width)
         self.size: Size = "small" if _weight_bytes(self.model, loading.weights) <= _IN_CACHE else "large"
         self._cores = Cores()
+        self._busy: deque[int] = deque(maxlen=_GLANCES)
 
     def run(self, sequences: list[TokenSequence]) -> Pooled:
         """Run sequences through the model and return the float32 mean over each span, `[spans, width]`.
@@ -118,7 +123,8 @@ class TorchBackend(Backend):
         threads = torch.get_num_threads()
         if self.size == "large" and threads > 1:
             cores = available_cores()
-            free = cores - busy_elsewhere()
+            self._busy.append(busy_elsewhere())
+            free = cores - statistics.median_low(self._busy)
             team = threads if free >= threads else 2 ** (max(1, free).bit_length() - 1)  # few numbers: each is planned
             if team > 1:
                 with openmp_threads(team):

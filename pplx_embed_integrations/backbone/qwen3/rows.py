@@ -15,8 +15,9 @@ __all__ = ["padded_length", "row_blocks"]
 _LARGEST = 512
 """Most rows in a product on a CPU. What lies between the layers of a feed-forward network is three times wider than a
 hidden state, and of a long document would fill gigabytes."""
-_SIZES = (2, 4, 6, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64, 128, 256, _LARGEST)
-"""Close to each other where a query is, so that it is hardly padded."""
+_SIZES = (4, 8, 12, 16, 20, 24, 28, 32, 36, 40, 48, 56, 64, 72, 80, 88, 96, 112, 128, 160, 192, 256, _LARGEST)
+"""Each an eighth more than the last where most texts are: padding costs a twentieth of the time there, and each size
+some megabytes."""
 _MANY = 256
 """Rows from which the sizes are multiples of a sixteenth of this: a few rows more or less do not count then."""
 _ONE_MORE = 12
@@ -42,7 +43,7 @@ def row_blocks(rows: int) -> tuple[int, ...]:
 def _cheapest(rows: int, sizes: tuple[int, ...]) -> tuple[int, ...]:
     together = (min(size for size in sizes if size >= rows),)
     smaller = [size for size in sizes if size < rows]
-    divided = [(size, *_cheapest(rows - size, sizes)) for size in smaller[-2:]]
+    divided = [(size, *_cheapest(rows - size, sizes)) for size in smaller]
     best = min((together, *divided), key=lambda blocks: sum(blocks) + _ONE_MORE * len(blocks))
     return tuple(sorted(best, reverse=True))
 
