@@ -11,10 +11,10 @@ from typing import Any
 
 from langchain_core.documents import Document
 
-from ..errors import InputError
+from ..errors import InputError, StoreError
 from ..flow import Flow, either, run
 
-__all__ = ["check_ids", "clear", "deletable", "held_ids"]
+__all__ = ["check_ids", "check_rows", "clear", "deletable", "held_ids"]
 
 _ADDS_AGAIN = ("FAISS", "LanceDB")
 """Stores that do not overwrite a known id: LanceDB has both rows, FAISS fails and mixes its rows up from then on."""
@@ -60,6 +60,20 @@ def clear(store: Any, ids: list[str]) -> Flow[None]:
             yield either(store.delete, store.adelete, there)
 
 
+def check_rows(store: Any) -> None:
+    """Refuse a FAISS store that answers with the wrong chunks.
+
+    Raises:
+        StoreError: It has vectors that belong to no chunk, so those after them belong to the wrong ones.
+    """
+    if _is_one_of(store, _STRICT) and store.index.ntotal != len(store.index_to_docstore_id):
+        raise StoreError(
+            f"{type(store).__name__} holds {store.index.ntotal} vectors for {len(store.index_to_docstore_id)} chunks, "
+            "since an add to it failed or two ran at once: its searches give wrong chunks. Build it anew, with an "
+            "empty record manager, and let one call at a time write to it"
+        )
+
+
 def deletable(store: Any, ids: list[str]) -> Flow[list[str]]:
     """Return the ids that a store can be told to delete: all, or those it holds where another one makes it fail."""
     held = (yield from held_ids(store, ids)) if _is_one_of(store, _STRICT) else None
@@ -76,6 +90,7 @@ def check_ids(store: Any, chunks: Sequence[Document], ids: Sequence[str | None] 
 
     Raises:
         InputError: Two chunks have one id, or the store holds one and would not overwrite it.
+        StoreError: The store is damaged.
     """
     given = [chunk.id for chunk in chunks] if ids is None else list(ids)
     where: dict[str, int] = {}
@@ -86,7 +101,10 @@ def check_ids(store: Any, chunks: Sequence[Document], ids: Sequence[str | None] 
                 f"chunks {where[each]} and {position} have the same id {each!r}, and a store keeps one row for an id; "
                 f"{way}. An id names a chunk; its document is named by group_by="
             )
-    if store is None or not where or not _is_one_of(store, _STRICT):
+    if store is None:
+        return
+    check_rows(store)
+    if not where or not _is_one_of(store, _STRICT):
         return
     if held := run(held_ids(store, list(where))):
         raise InputError(

@@ -23,7 +23,7 @@ from .contextual import OnMiss
 from .deleting import clean_up
 from .embeddings import PplxEmbeddings
 from .grouping import GroupBy, check_documents
-from .held import clear, deletable, held_ids
+from .held import check_rows, clear, deletable, held_ids
 from .run import Run
 
 __all__ = ["aindex_documents", "index_documents"]
@@ -163,7 +163,9 @@ def _index(
             if owned := job.owned(batch):
                 old = yield either(records.list_keys, records.alist_keys, group_ids=owned, before=started)
                 job.drop_foreign(batch, (yield from _stored(store, old)))
+            check_rows(store)
             yield from _replace(job, batch, records, store, started, on_miss, options)
+            check_rows(store)
             job.done(batch)
         job.finish()
         if job.cleanup == "full":

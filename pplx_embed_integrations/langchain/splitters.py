@@ -12,7 +12,7 @@ from typing import Any
 
 from langchain_core.documents import Document
 
-from ..errors import InputTypeError
+from ..errors import InputError, InputTypeError, PplxEmbedError
 from .grouping import check_chunk
 
 __all__ = ["cut", "cutter", "is_splitting"]
@@ -53,7 +53,7 @@ def cut(document: Document, split: Callable[[Document], list[Document]], *, name
         name: What an error calls the document.
 
     Raises:
-        InputError: The text is not Unicode.
+        InputError: The text is not Unicode, or the splitter fails on it.
     """
     if not document.page_content:
         return []
@@ -61,6 +61,10 @@ def cut(document: Document, split: Callable[[Document], list[Document]], *, name
     token = _splitting.set(True)
     try:
         return [piece for piece in split(document) if piece.page_content]
+    except PplxEmbedError:
+        raise
+    except Exception as error:
+        raise InputError(f"the splitter cannot split {name}: {type(error).__name__}: {error}") from error
     finally:
         _splitting.reset(token)
 

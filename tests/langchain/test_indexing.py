@@ -571,3 +571,19 @@ def test_a_store_is_saved_and_opened_again(name, counting_fake, open_store, tmp_
     assert (result["num_added"], result["num_skipped"], result["num_deleted"]) == (2, 28, 7)
     assert counted.encoded == [("all new", "and short")]
     check(again, edited)
+
+
+def test_a_faiss_store_whose_rows_are_mixed_up_is_refused(fake, records, open_store):
+    """LangChain's class adds the vectors before it looks at the ids."""
+    store = open_store("FAISS", fake)
+    index_documents(chunks_of(corpus(2)), records, store, group_by="source")
+    taken = store.index_to_docstore_id[0]
+    with (
+        pytest.raises(ValueError, match="already exist"),
+        fake.documents([Document("x", metadata={"s": 1})], group_by="s"),
+    ):
+        store.add_documents([Document("x")], ids=[taken])
+    with pytest.raises(StoreError, match=r"15 vectors for 14 chunks.*Build it anew"):
+        index_documents(chunks_of(corpus(3)), records, store, group_by="source")
+    with pytest.raises(StoreError, match=r"15 vectors for 14 chunks.*Build it anew"):
+        add_documents(store, chunks_of([["one", "two"]]), group_by="source")

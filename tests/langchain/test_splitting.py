@@ -177,6 +177,21 @@ def test_what_cannot_split_is_refused(splitter):
         split_documents([Document("one two")], splitter)
 
 
+def test_a_document_that_the_splitter_cannot_split_keeps_no_other_out(opened):
+    def split(text):
+        if "odd" in text:
+            raise KeyError("unknown mark")
+        return text.split("|")
+
+    documents = [Document(f"{name} one|{name} two", id=name) for name in ("a", "odd", "b")]
+    with pytest.raises(InputError, match=r"1 document was not indexed.*cannot split document 'odd': KeyError"):
+        index_documents(documents, records_of(), opened.store, splitter=split)
+    opened.check({name: [f"{name} one", f"{name} two"] for name in "ab"}, by="pplx_document", place="pplx_chunk")
+    with pytest.raises(InputError, match=r"cannot split document 'odd'"):
+        add_documents(opened.store, documents, splitter=split)
+    assert len(opened.rows()) == 4
+
+
 def test_pages_are_joined_in_the_order_given(embeddings):
     pages = [Document(f"Page {n} begins.\nPage {n} ends.", metadata={"file": "a.pdf", "page": n}) for n in (0, 1, 2)]
     pages.insert(1, Document("", metadata={"file": "a.pdf", "page": 99}))  # an empty page has no chunk
