@@ -124,7 +124,8 @@ class PplxBiEncoder(BiEncoderOptions):
     def symmetric(self) -> bool:
         """Whether a text is known to have one vector, as a query and as a document."""
         one = self._query
-        return isinstance(one, CheckpointSpec) and one == self._document and one.family.prompts is None
+        spec = one if isinstance(one, CheckpointSpec) else getattr(one, "checkpoint", None)
+        return isinstance(spec, CheckpointSpec) and one == self._document and spec.family.prompts is None
 
     @property
     def query(self) -> PplxEncoder | Any:  # Any: to type checkers, too, a given embedder is what it is

@@ -41,6 +41,7 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
         "from pplx_embed_integrations import list_checkpoints; list_checkpoints()",
         "from pplx_embed_integrations import InputError",
         "from pplx_embed_integrations import PplxBiEncoder; PplxBiEncoder('0.6b')",
+        "from pplx_embed_integrations import PplxBiEncoder; PplxBiEncoder('0.6b', base_url='http://gpu:8080')",
         "import pplx_embed_integrations.vectors, pplx_embed_integrations.documents",
     ],
 )

@@ -8,7 +8,14 @@ from langchain_core.vectorstores import InMemoryVectorStore
 from llama_index.core import Document as LlamaDocument
 from llama_index.core import VectorStoreIndex
 
-from pplx_embed_integrations import CheckpointSpec, InputError, PplxBiEncoder, PplxEncoder, list_checkpoints
+from pplx_embed_integrations import (
+    CheckpointSpec,
+    InputError,
+    PplxBiEncoder,
+    PplxEncoder,
+    RemoteEncoder,
+    list_checkpoints,
+)
 from pplx_embed_integrations.langchain import PplxEmbeddings, add_documents
 from pplx_embed_integrations.llama_index import PplxEmbedding, contextual_index
 
@@ -39,3 +46,10 @@ def llama_index(documents: list[LlamaDocument]) -> list[str]:
     embed_model = PplxEmbedding("miniature", quantization=None)
     index: VectorStoreIndex = contextual_index(documents, embed_model=embed_model)
     return [found.node.get_content() for found in index.as_retriever(similarity_top_k=1).retrieve("question")]
+
+
+def elsewhere() -> int:
+    documents = RemoteEncoder("context-v1-0.6b", base_url="http://gpu:8080", api_key="key", timeout=60)
+    split = PplxEmbeddings("0.6b", document_model=documents)
+    hosted = PplxEmbedding("0.6b", base_url="perplexity", api_key="key")
+    return split.usage.total_tokens + hosted.usage.total_tokens + len(documents.encode(["text"], role="document"))

@@ -56,6 +56,9 @@ class RemoteEncoder(RemoteOptions):
     Args:
         **options: By name; `base_url` and `api_key` are those of `PplxEmbeddings(..., base_url=)`, too.
 
+    Attributes:
+        checkpoint: What is known of the model by its name; None for one that only its server knows.
+
     Raises:
         CheckpointError: The server does not have the model.
         InputError: An option is out of range, or there is no key for Perplexity.
@@ -78,9 +81,9 @@ class RemoteEncoder(RemoteOptions):
                 f"Perplexity's API asks for a key; pass api_key=, or set {' or '.join(key_variables(hosted=True))} in "
                 "the environment"
             )
-        self._spec = known(self.model)
-        self._lengths = Lengths(self._spec)
-        self._served = hosted(self.model, self._spec) if self._transport.hosted else None
+        self.checkpoint = known(self.model)
+        self._lengths = Lengths(self.checkpoint)
+        self._served = hosted(self.model, self.checkpoint) if self._transport.hosted else None
         self._usage = Usage()
 
     def __repr__(self) -> str:
@@ -104,17 +107,17 @@ class RemoteEncoder(RemoteOptions):
     @property
     def dimension(self) -> int:
         """Width of the full vector; the server is asked where it alone knows the model."""
-        return self._ask().dimension if self._spec is None else self._spec.dimension
+        return self._ask().dimension if self.checkpoint is None else self.checkpoint.dimension
 
     @property
     def min_dimension(self) -> int:
         """Smallest width to which a vector may be cut."""
-        return self._ask().min_dimension if self._spec is None else self._spec.min_dimension
+        return self._ask().min_dimension if self.checkpoint is None else self.checkpoint.min_dimension
 
     @property
     def contextual(self) -> bool:
         """Whether the model embeds the chunks of a document together."""
-        return self._ask().contextual if self._spec is None else self._spec.contextual
+        return self._ask().contextual if self.checkpoint is None else self.checkpoint.contextual
 
     @property
     def usage(self) -> Usage:
@@ -242,12 +245,12 @@ class RemoteEncoder(RemoteOptions):
 
     def _ask(self) -> Served:
         if self._served is None:
-            self._served = loop.run(ask(self._transport, self.model, self._spec))
+            self._served = loop.run(ask(self._transport, self.model, self.checkpoint))
         return self._served
 
     async def _aask(self) -> Served:
         if self._served is None:
-            self._served = await loop.arun(ask(self._transport, self.model, self._spec))
+            self._served = await loop.arun(ask(self._transport, self.model, self.checkpoint))
         return self._served
 
     def _documents(

@@ -388,6 +388,8 @@ def test_each_side_may_be_elsewhere(wire: Wire) -> None:
     assert len(wire.seen) == 1
     same = PplxBiEncoder("context-v1-0.6b", base_url="perplexity")
     assert same.query is same.document
+    assert same.symmetric
+    assert not pair.symmetric
 
 
 # Servers that speak OpenAI's API alone.
