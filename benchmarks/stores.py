@@ -177,7 +177,9 @@ class Chroma:
     def build(self, folder: Path, rows: int) -> None:
         import chromadb
 
-        collection = chromadb.PersistentClient(str(folder)).create_collection("c", metadata={"hnsw:space": "cosine"})
+        collection = chromadb.PersistentClient(str(folder)).create_collection(
+            "chunks", metadata={"hnsw:space": "cosine"}
+        )
         for start, codes in batches(rows):
             for at in range(0, len(codes), 5000):
                 part = unit(codes[at : at + 5000])
@@ -186,7 +188,7 @@ class Chroma:
     def open(self, folder: Path) -> Search:
         import chromadb
 
-        collection = chromadb.PersistentClient(str(folder)).get_collection("c")
+        collection = chromadb.PersistentClient(str(folder)).get_collection("chunks")
         return lambda query: [int(each) for each in collection.query(unit(query[None]), n_results=K)["ids"][0]]
 
 
