@@ -1,7 +1,7 @@
 """What stores really keep of a vector: `python -m benchmarks.kept`.
 
-Each LangChain class gets the same unit vectors of int8 codes, through its own `add_texts`, with texts of one word; what
-its folder holds afterwards, divided by the vectors, is the figure. Stores in memory are measured by the process.
+Each class gets the same unit vectors of int8 codes, LangChain's by `add_texts` and LlamaIndex's by `add`, with
+texts of one word; what its folder holds afterwards, divided by the vectors, is the figure.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,68 @@ STORES: dict[str, Callable[[Embeddings, Path], Any]] = {
 }
 
 
+def llama_chroma(folder: Path) -> Any:
+    import chromadb
+    from llama_index.vector_stores.chroma import ChromaVectorStore
+
+    return ChromaVectorStore(chroma_collection=chromadb.PersistentClient(str(folder)).create_collection("chunks"))
+
+
+def llama_qdrant(folder: Path) -> Any:
+    from llama_index.vector_stores.qdrant import QdrantVectorStore
+    from qdrant_client import QdrantClient
+
+    return QdrantVectorStore(collection_name="c", client=QdrantClient(path=str(folder)))
+
+
+def llama_lancedb(folder: Path) -> Any:
+    from llama_index.vector_stores.lancedb import LanceDBVectorStore
+
+    return LanceDBVectorStore(uri=str(folder), mode="append")
+
+
+def llama_simple(folder: Path) -> Any:
+    from llama_index.core.vector_stores import SimpleVectorStore
+
+    return SimpleVectorStore()
+
+
+def llama_ours(folder: Path) -> Any:
+    from pplx_embed_integrations.llama_index import QuantizedVectorStore
+    from pplx_embed_integrations.stores import ChunkTable
+
+    ChunkTable(folder, made_by={"model": "benchmark"}, dimensions=DIMENSIONS)
+    return QuantizedVectorStore(folder)
+
+
+LLAMA_INDEX: dict[str, Callable[[Path], Any]] = {
+    "LlamaIndex: QuantizedVectorStore": llama_ours,
+    "LlamaIndex: Chroma": llama_chroma,
+    "LlamaIndex: Qdrant, local": llama_qdrant,
+    "LlamaIndex: LanceDB": llama_lancedb,
+    "LlamaIndex: SimpleVectorStore, saved": llama_simple,
+}
+
+
+def fill_llama_index(name: str, folder: Path, rows: int) -> None:
+    from llama_index.core.schema import TextNode
+
+    embeddings, store = Prepared(rows), LLAMA_INDEX[name](folder)
+    for start in range(1, rows + 1, 1000):
+        texts = [str(number) for number in range(start, min(start + 1000, rows + 1))]
+        rows_of = embeddings.embed_documents(texts)
+        store.add([TextNode(text=text, embedding=row) for text, row in zip(texts, rows_of, strict=True)])
+    if name.endswith("saved"):
+        store.persist(str(folder / "vectors.json"))
+    if hasattr(store, "compact"):
+        store.compact(keep_versions=timedelta(milliseconds=1))
+
+
 def measure(name: str, rows: int) -> float:
+    if name in LLAMA_INDEX:
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as root:
+            fill_llama_index(name, Path(root), rows)
+            return size(Path(root)) / rows
     embeddings = Prepared(rows)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as root:
         folder = Path(root)
@@ -107,13 +169,17 @@ def measure(name: str, rows: int) -> float:
             store.add_texts(texts)
         if name.startswith("FAISS"):
             store.save_local(str(folder))
-        return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / rows
+        return size(folder) / rows
+
+
+def size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=10_000)
-    parser.add_argument("--only", nargs="+", choices=STORES, default=list(STORES))
+    parser.add_argument("--only", nargs="+", choices=[*STORES, *LLAMA_INDEX], default=[*STORES, *LLAMA_INDEX])
     arguments = parser.parse_args()
     for name in arguments.only:
         try:

@@ -137,7 +137,7 @@ for name in quality:
 
 # %% [markdown]
 # At this size a question takes the time of embedding it, and that of a table on disk beside a list in memory.
-# `docs/performance.md` has a million vectors of 1024 numbers.
+# `docs/measurements.md` has a million vectors of 1024 numbers.
 
 # %%
 figure, axes = plt.subplots(1, 3, figsize=(9, 3))
