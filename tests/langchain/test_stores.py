@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -150,8 +151,17 @@ def test_eight_threads_and_fifty_neighbours_change_no_vector(new_embeddings, shu
         np.testing.assert_allclose(vectors, alone[key], atol=0.006)  # int8 codes at most one apart
 
 
-async def test_concurrent_tasks_do_not_see_each_others_documents(opened, corpus):
+async def test_concurrent_tasks_do_not_see_each_others_documents(opened, corpus, monkeypatch):
     documents = {f"doc-{n}": texts for n, texts in enumerate(corpus)}
+
+    if opened.name == "Qdrant":  # whose local mode is not safe in the threads that LangChain calls it in
+        lock, upsert = threading.Lock(), opened.store.client.upsert
+
+        def locked(*given, **options):
+            with lock:
+                return upsert(*given, **options)
+
+        monkeypatch.setattr(opened.store.client, "upsert", locked)
 
     async def one(name):
         chunks = [Document(text, metadata={"source": name, "n": n}) for n, text in enumerate(documents[name])]
