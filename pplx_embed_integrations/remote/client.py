@@ -16,7 +16,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from ..embedder import OutputForm, Role, check_contextual, check_role
-from ..errors import CheckpointError, EncodingError, InputError, NotContextualError, ServerError
+from ..errors import CheckpointError, InputError, NotContextualError
 from ..flow import Flow, Step, arun, either, in_worker, run
 from ..inputs import check_documents, check_texts, refuse_chunks
 from ..options import RemoteOptions
@@ -24,12 +24,11 @@ from ..schema import documented, values_of
 from ..secret import Secret
 from ..vectors import Quantization, Vectors, vector_dtype
 from . import loop
-from .encoding import read_documents, read_vectors
-from .forms import asked_format, in_form
+from .asking import request_vectors
 from .packing import Lengths, Part, document_parts, pack, problems, text_parts
-from .protocol import CONTEXTUALIZED, EMBEDDINGS, Usage, field_of, message_of
-from .served import Served, ask, check_answered, hosted, known
-from .transport import RefusedError, Transport, key_of_environment, key_variables
+from .protocol import Usage
+from .served import Served, ask, hosted, known
+from .transport import Transport, key_of_environment, key_variables
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
 __all__ = ["RemoteEncoder"]
 
 _Plan = Callable[[Served], list[Part]]
-_LISTED = 3
 
 
 @documented(RemoteOptions)
@@ -303,6 +301,9 @@ class RemoteEncoder(RemoteOptions):
             yield Step(lambda: loop.run(fill()), lambda: loop.arun(fill()))
         return vectors
 
+    def _spend(self, usage: Usage) -> None:
+        self._usage += usage
+
     async def _fill(
         self,
         vectors: Vectors,
@@ -319,7 +320,11 @@ class RemoteEncoder(RemoteOptions):
 
         async def work(bar: tqdm[NoReturn] | None) -> None:
             for request in waiting:  # shared by all who work
-                found = await self._answered(request, served, form, role)
+                try:
+                    found = await request_vectors(self._transport, request, served, form, role, spent=self._spend)
+                except CheckpointError:
+                    self._served = None  # what the server has now is asked for by the next call
+                    raise
                 vectors[[row for part in request for row in part.rows]] = found
                 if bar is not None:
                     bar.update(sum(part.tokens for part in request))
@@ -333,43 +338,6 @@ class RemoteEncoder(RemoteOptions):
                     each.cancel()
                 await asyncio.gather(*working, return_exceptions=True)
 
-    async def _answered(self, request: list[Part], served: Served, form: OutputForm, role: Role | None) -> Vectors:
-        together = request[0].first is not None or (served.api == "perplexity" and served.contextual)
-        path = CONTEXTUALIZED if together else EMBEDDINGS
-        encoding_format = asked_format(served, form)
-        width = served.dimension if served.api == "openai" else form.dimensions
-        body: dict[str, Any] = {
-            "input": [list(part.chunks) if together else part.chunks[0] for part in request],
-            "model": served.name,
-            "encoding_format": encoding_format,
-        }
-        if width != served.dimension:
-            body["dimensions"] = width
-        if served.api == "pplx-embed" and role is not None:
-            body["input_type"] = role
-        try:
-            answer = await self._transport.post(path, body)
-        except RefusedError as error:
-            raise _refused(error, request) from None
-        except ServerError as error:
-            raise ServerError(f"{error}. Not embedded: {_listed(request)}") from None
-        self._usage += Usage.of(answer)
-        try:
-            check_answered(answer, served, self._transport.url)
-        except CheckpointError:
-            self._served = None  # what it has now is asked for by the next call
-            raise
-        try:
-            if together:
-                chunks = [len(part.chunks) for part in request]
-                found = read_documents(answer, chunks=chunks, encoding_format=encoding_format, dimensions=width)
-                given = np.concatenate([each[part.owned] for part, each in zip(request, found, strict=True)])
-            else:
-                given = read_vectors(answer, count=len(request), encoding_format=encoding_format, dimensions=width)
-            return in_form(given, served, form)
-        except EncodingError as error:
-            raise EncodingError(f"{self._transport.url}: {error}. It was asked for {_listed(request)}") from error
-
 
 def _key(given: object) -> Secret:
     return given if isinstance(given, Secret) else Secret()
@@ -377,27 +345,6 @@ def _key(given: object) -> Secret:
 
 def _values(encoder: RemoteEncoder) -> dict[str, Any]:
     return values_of(encoder, RemoteOptions)
-
-
-def _refused(error: RefusedError, request: Sequence[Part]) -> InputError | ServerError:
-    """Return the error for what a server does not take, with the user's name for it where the server says what."""
-    if error.status not in (400, 413, 422):
-        return ServerError(f"{error}. Not embedded: {_listed(request)}")
-    detail = field_of(error.body, "detail")
-    for entry in detail if isinstance(detail, list) else ():
-        where = field_of(entry, "loc")
-        numbers = [part for part in where if type(part) is int] if isinstance(where, list) else []
-        if numbers and 0 <= numbers[0] < len(request):
-            part = request[numbers[0]]
-            name = part.called(numbers[1] if len(numbers) > 1 else 0)
-            return InputError(f"{error.url} does not take {name}: {message_of([{'msg': field_of(entry, 'msg')}])}")
-    return InputError(f"{error}. Not embedded: {_listed(request)}")
-
-
-def _listed(request: Sequence[Part]) -> str:
-    names = list(dict.fromkeys(part.name for part in request))
-    more = len(names) - _LISTED
-    return ", ".join(names[:_LISTED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _split(matrix: Vectors, documents: Sequence[Sequence[str]]) -> list[Vectors]:
