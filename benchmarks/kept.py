@@ -115,7 +115,7 @@ def llama_qdrant(folder: Path) -> Any:
 def llama_lancedb(folder: Path) -> Any:
     from llama_index.vector_stores.lancedb import LanceDBVectorStore
 
-    return LanceDBVectorStore(uri=str(folder), mode="append")
+    return LanceDBVectorStore(uri=str(folder))
 
 
 def llama_simple(folder: Path) -> Any:
@@ -145,8 +145,9 @@ def fill_llama_index(name: str, folder: Path, rows: int) -> None:
     from llama_index.core.schema import TextNode
 
     embeddings, store = Prepared(rows), LLAMA_INDEX[name](folder)
-    for start in range(1, rows + 1, 1000):
-        texts = [str(number) for number in range(start, min(start + 1000, rows + 1))]
+    step = rows if "LanceDB" in name else 1000  # a second call of that class wants another mode than the first
+    for start in range(1, rows + 1, step):
+        texts = [str(number) for number in range(start, min(start + step, rows + 1))]
         rows_of = embeddings.embed_documents(texts)
         store.add([TextNode(text=text, embedding=row) for text, row in zip(texts, rows_of, strict=True)])
     if name.endswith("saved"):
