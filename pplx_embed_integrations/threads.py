@@ -20,6 +20,9 @@ __all__ = ["in_own_thread", "in_thread", "start_thread"]
 
 T = TypeVar("T")
 
+_MOMENT = 0.1
+"""Seconds for which a thread waits for more work: who starts one waits until it runs, and that may be an event loop."""
+
 _MOST = 8
 """Threads for async code: with many more the event loop's own thread would seldom get the interpreter."""
 
@@ -82,26 +85,31 @@ def _settle(future: Future[T], work: Callable[[], T]) -> None:
 
 
 class _Threads:
-    """Threads that are started when there is work for them and end when there is none."""
+    """Threads that are started when there is work for them, and end when there was none for a moment."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()
         self._waiting: deque[Callable[[], None]] = deque()
-        self._running = 0
+        self._running = self._idle = 0
 
     def submit(self, work: Callable[[], T]) -> Future[T]:
         future: Future[T] = Future()
-        with self._lock:
+        with self._changed:
             self._waiting.append(partial(_settle, future, work))
-            start = self._running < _MOST
+            start = self._idle < len(self._waiting) and self._running < _MOST
             self._running += start
+            self._changed.notify()
         if start:
             start_thread(self._work)
         return future
 
     def _work(self) -> None:
         while True:
-            with self._lock:
+            with self._changed:
+                if not self._waiting:
+                    self._idle += 1
+                    self._changed.wait(_MOMENT)
+                    self._idle -= 1
                 if not self._waiting:
                     self._running -= 1
                     return

@@ -1,6 +1,7 @@
 """Many requests at a time, clients that hang up, and a server that ends while it answers."""
 
 import asyncio
+import json
 import re
 import signal
 import socket
@@ -21,6 +22,7 @@ from pplx_embed_integrations import FakeEmbedder, PplxEncoder
 from pplx_embed_integrations.cli import main
 from pplx_embed_integrations.remote.encoding import read_documents, read_vectors
 from pplx_embed_integrations.remote.protocol import CONTEXTUALIZED, EMBEDDINGS
+from pplx_embed_integrations.remote.server.gathering import Gathering
 from tests.remote.serving import Served, serving
 
 
@@ -56,6 +58,36 @@ def test_concurrent_requests_are_answered_right_and_share_forward_passes() -> No
         assert passes < 120
 
 
+async def test_requests_that_are_embedded_together_have_their_own_answers_and_errors() -> None:
+    embedder, calls = FakeEmbedder(128), list[int]()
+
+    async def embed(texts: list[str], width: int) -> np.ndarray:
+        calls.append(len(texts))
+        await asyncio.sleep(0.01)
+        if "bad" in texts:
+            raise ValueError("bad")
+        return embedder.encode(texts, dimensions=width)
+
+    gathering = Gathering(embed)
+    asked = [([f"text {number}", "another"][: 1 + number % 2], 64 + number % 2 * 64) for number in range(60)]
+    asked[7] = (["good", "bad"], 128)
+    asked[11] = (["long " * 500], 128)
+    requests = [asyncio.create_task(gathering.embed(*each)) for each in asked]
+    await asyncio.sleep(0)
+    requests[20].cancel()
+    answers = await asyncio.gather(*requests, return_exceptions=True)
+    for number, ((texts, width), answer) in enumerate(zip(asked, answers, strict=True)):
+        if number == 7:
+            assert isinstance(answer, ValueError)
+        elif number == 20:
+            assert isinstance(answer, asyncio.CancelledError)
+        else:
+            np.testing.assert_array_equal(answer, embedder.encode(texts, dimensions=width))
+    assert 1 < max(calls) <= 64
+    await asyncio.sleep(0)
+    assert (gathering._waiting, gathering._calls, gathering._tasks) == ({}, {}, set())
+
+
 @dataclass(frozen=True)
 class Waiting(FakeEmbedder):
     """An embedder that computes until it is told to stop."""
@@ -89,7 +121,8 @@ def post(served: Served, text: str = "a") -> httpx.Response:
 def test_a_client_that_hangs_up_frees_its_place(embedder: Waiting) -> None:
     with serving({"fake": embedder}) as served:
         with socket.create_connection(("127.0.0.1", served.port)) as connection:
-            body = b'{"model": "fake", "input": "a"}'
+            texts = ["a"] * 9  # not so few that they are embedded together with those of others
+            body = json.dumps({"model": "fake", "input": texts}).encode()
             head = f"POST {EMBEDDINGS} HTTP/1.1\r\nHost: here\r\nContent-Type: application/json\r\n"
             connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
             assert embedder.begun.wait(10)

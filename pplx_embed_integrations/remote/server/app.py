@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from fastapi import FastAPI, Request, Response
@@ -28,7 +28,7 @@ from .guard import Guard, notes_of
 from .keys import Keys
 from .limits import Gate, ServerLimits, read_body
 from .metrics import Metrics
-from .models import Model, Models
+from .models import Model, Models, TextForm
 from .refusals import ClientGoneError, RefusedError, at_fault, busy
 
 __all__ = ["create_app"]
@@ -203,14 +203,12 @@ class _Service:
                 message = f"{asked.called(number)} has {count} tokens and the limit is {model.longest}; split it"
                 raise at_fault(message, *asked.place(number))
         quantization, normalize = FORMS[asked.encoding_format]
-        form: dict[str, Any] = {
-            "quantization": quantization,
-            "normalize": normalize,
-            "dimensions": asked.dimensions,
-        }
         if asked.chunks is None:
-            return sum(counts), await model.embedder.aencode(asked.texts, role=asked.role, **form)
-        matrices = await model.embedder.aencode_documents(asked.documents(), **form)
+            form = TextForm(asked.role, quantization, asked.dimensions, normalize)
+            return sum(counts), await model.encode(asked.texts, form)
+        matrices = await model.embedder.aencode_documents(
+            asked.documents(), quantization=quantization, normalize=normalize, dimensions=asked.dimensions
+        )
         return sum(counts), np.concatenate(matrices)
 
 

@@ -8,22 +8,41 @@ from __future__ import annotations
 import asyncio
 import difflib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any, cast
 
 from ...checkpoints import short_name
-from ...embedder import Embedder, as_embedder
+from ...embedder import Embedder, Role, as_embedder
 from ...errors import InputError, InputTypeError
 from ...inputs import check_text
 from ...threads import in_own_thread, in_thread
+from ...vectors import Quantization, Vectors
 from ..protocol import Limits, ModelCard, fingerprint
+from .gathering import Gathering
 from .refusals import RefusedError
 
-__all__ = ["Model", "Models"]
+__all__ = ["Model", "Models", "TextForm"]
 
 _AT_ONCE = 2000
 """Characters that are counted without a thread, which would take longer to get there."""
 _SHOWN = 100
+
+
+@dataclass(frozen=True)
+class TextForm:
+    """What decides the vectors of texts besides the texts.
+
+    Attributes:
+        role: What they are.
+        quantization: Form of the values.
+        dimensions: Width.
+        normalize: Whether they have unit length.
+    """
+
+    role: Role | None
+    quantization: Quantization | None
+    dimensions: int | None
+    normalize: bool
 
 
 class Model:
@@ -46,6 +65,7 @@ class Model:
         self._count = cast("Callable[[Sequence[str]], list[int]] | None", getattr(embedder, "count_tokens", None))
         cut = bool(getattr(embedder, "truncate", False))
         self._identity = ""
+        self._gathering: Gathering[TextForm] = Gathering(self._encode)
         self.longest: int | None = None if cut else getattr(embedder, "max_tokens", None)
 
     async def load(self) -> None:
@@ -66,6 +86,19 @@ class Model:
         if sum(map(len, texts)) <= _AT_ONCE:
             return self._count(texts)
         return await in_thread(self._count, texts)
+
+    async def encode(self, texts: list[str], form: TextForm) -> Vectors:
+        """Embed texts, short requests together."""
+        return await self._gathering.embed(texts, form)
+
+    async def _encode(self, texts: list[str], form: TextForm) -> Vectors:
+        return await self.embedder.aencode(
+            texts,
+            role=form.role,
+            quantization=form.quantization,
+            dimensions=form.dimensions,
+            normalize=form.normalize,
+        )
 
     def batches(self) -> tuple[int, int, int]:
         """Return how many forward passes there have been, and how many sequences and tokens in them."""
