@@ -14,7 +14,7 @@ from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = "pplx_embed_integrations"
-ROOMS = ("", "langchain", "llama_index", "evaluation", "stores", "vectors", "documents")
+ROOMS = ("", "langchain", "llama_index", "evaluation", "stores", "remote/server", "vectors", "documents")
 OUTSIDE = re.compile(r"\[([^\]]+)\]\((?:\.\./)*(?:(?:examples|training|benchmarks|tests|tools)/[^)]*|LICENSE)\)")
 """A link to a file of the repository that is no page of the site."""
 
@@ -38,7 +38,7 @@ def reference() -> str:
     """Return the page that has every name in each room's `__all__`."""
     lines = ["# API reference", "", "Made from the docstrings; their examples run with the tests."]
     for room in ROOMS:
-        module = ".".join(filter(None, (PACKAGE, room)))
+        module = ".".join(filter(None, (PACKAGE, room.replace("/", "."))))
         lines += ["", f"## {module}", ""]
         lines += [f"::: {module}.{name}" for name in public_names(room) if not name.startswith("__")]
     return "\n".join(lines) + "\n"

@@ -60,14 +60,14 @@ def serving(
         port: By default any that is free.
         wait: Whether the models must be loaded when the block begins.
     """
-    app = create_app(models, api_keys=api_keys, limits=limits)
+    app = create_app(models, api_keys=api_keys, limits=limits, wait=wait)
     with socket.create_server(("127.0.0.1", port)) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         server = uvicorn.Server(configured(app, limits))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:
-            while not server.started or (wait and httpx.get(f"{url}/health").status_code == 503):
+            while not server.started:
                 assert thread.is_alive()
                 time.sleep(0.01)
             yield Served(url, app, server, thread, api_keys)

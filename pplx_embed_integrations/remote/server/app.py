@@ -44,18 +44,21 @@ def create_app(
     *,
     api_keys: Iterable[str] = (),
     limits: ServerLimits | None = None,
+    wait: bool = True,
     loaded: Callable[[BaseException | None], object] = lambda error: None,
 ) -> FastAPI:
     """Return a server as an ASGI application: Perplexity's embeddings API, and OpenAI's, over embedders of one's own.
 
-    Models load when the application starts, while `/health` says 503. Concurrent requests share forward passes. Each
-    process of a server has its own copies of the weights, so run one.
+    Models load when the application starts. Concurrent requests share forward passes. Each process of a server has its
+    own copies of the weights, so run one.
 
     Args:
         models: Embedders by the name that clients ask for: `PplxEncoder`, `FakeEmbedder`, or anything else that has
             the methods of `Embedder`.
         api_keys: What clients must send as `Authorization: Bearer KEY`; without any, everybody may ask.
         limits: What a request may hold, and how many there may be at a time.
+        wait: Whether the application has started only when the models are loaded; otherwise `/health` and all requests
+            say 503 until then.
         loaded: Is called when the models are loaded, or with the error that prevents it, which requests and `/health`
             tell from then on.
 
@@ -75,7 +78,7 @@ def create_app(
         >>> len(answer.json()["data"][0]["embedding"])  # 384 codes in base64
         512
     """
-    service = _Service(Models(models), limits or ServerLimits(), loaded)
+    service = _Service(Models(models), limits or ServerLimits(), wait=wait, loaded=loaded)
     gate = Gate(service.limits)
     metrics = Metrics(gate, {each.name: each.batches for each in service.models.all})
 
@@ -129,15 +132,24 @@ async def _refused(request: Request, error: Exception) -> Response:
 class _Service:
     """The way of a request."""
 
-    def __init__(self, models: Models, limits: ServerLimits, loaded: Callable[[BaseException | None], object]) -> None:
-        self.models, self.limits, self._tell = models, limits, loaded
+    def __init__(
+        self,
+        models: Models,
+        limits: ServerLimits,
+        *,
+        wait: bool,
+        loaded: Callable[[BaseException | None], object],
+    ) -> None:
+        self.models, self.limits, self._wait, self._tell = models, limits, wait, loaded
         self._loading: asyncio.Task[None] | None = None
 
     @asynccontextmanager
     async def lifespan(self, _: FastAPI) -> AsyncIterator[None]:
-        """Load while the server already listens; release at the end."""
+        """Load at the start, release at the end."""
         self._loading = asyncio.create_task(self.models.load())
         self._loading.add_done_callback(self._loaded)
+        if self._wait:
+            await self._loading
         yield
         self._loading.cancel()
         self.models.close()

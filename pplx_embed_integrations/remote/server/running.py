@@ -65,7 +65,7 @@ def run(
             failures.append(error)
             server.should_exit = True
 
-    app = create_app(models, api_keys=api_keys, limits=limits, loaded=loaded)
+    app = create_app(models, api_keys=api_keys, limits=limits, wait=False, loaded=loaded)
     server = uvicorn.Server(configured(app, limits))
     with _listen(host, port) as listener:
         listening(_url(listener))
