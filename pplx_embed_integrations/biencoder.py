@@ -1,39 +1,31 @@
 """PplxBiEncoder: a query encoder and a document encoder that agree on form, ready for any framework.
 
-Knows which side embeds what, and what leaves as numpy and what as lists of floats; must not know frameworks, nor
-import the backbone before a vector is wanted.
+Knows what leaves as numpy and what as lists of floats, in which form; must not know frameworks, or where a side is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
-from .checkpoints import CheckpointSpec, resolve, resolve_pair
-from .embedder import Embedder, Form, as_embedder, in_form
-from .errors import CheckpointError, InputError
-from .inputs import check_positive, check_text
-from .options import BiEncoderOptions, HubOptions, PairOptions, SideOptions
+from .embedder import Form
+from .errors import InputError
+from .inputs import check_text
+from .options import BiEncoderOptions
+from .pair import Pair
 from .query_cache import QueryCache
-from .schema import documented, options_of, values_of
+from .schema import documented
 from .threads import in_thread
-from .vectors import Vectors, check_dimensions, to_lists
+from .vectors import Vectors, to_lists
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from .backbone import PplxEncoder
-    from .options import Model
-    from .remote import RemoteEncoder
-    from .remote.protocol import Usage
-
-__all__ = ["Form", "PplxBiEncoder", "models_of"]
+__all__ = ["Form", "PplxBiEncoder"]
 
 
 @documented(BiEncoderOptions)
-class PplxBiEncoder(BiEncoderOptions):
+class PplxBiEncoder(Pair):
     """A pair of models: one embeds queries, one embeds documents.
 
     By default queries go through a v1 model and documents through the context-v1 model of the same size. Any
@@ -62,95 +54,9 @@ class PplxBiEncoder(BiEncoderOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        query, document = models_of(self.model, self.query_model, self.document_model)
-        self._remote: dict[str, RemoteEncoder] = {}
-        self._query = self._side("query", query)
-        self._document = self._side("document", document)
-        specs = [side for side in (self._query, self._document) if isinstance(side, CheckpointSpec)]
-        _refuse_options(self, specs)
-        self.dimension = _common_dimension(self._query, self._document, self.dimensions)
-        if self.max_tokens is not None:
-            longest = min(spec.max_tokens for spec in specs)
-            self.max_tokens = check_positive("max_tokens", self.max_tokens, largest=longest)
         self._native: Form = {"dimensions": self.dimension, "quantization": self.quantization}
         self._shown: Form = {**self._native, "show_progress": self.show_progress}
         self._query_cache = QueryCache(self.query_cache)
-        self._encoders: dict[tuple[str, str | None], PplxEncoder] = {}
-
-    def _side(self, side: str, model: Model) -> CheckpointSpec | Embedder:
-        name, revision = f"{side}_model", getattr(self, f"{side}_revision")
-        embedder = as_embedder(model, name=name)
-        if embedder is None and self.base_url is not None:
-            embedder = self._on_server(name, cast("str | Path", model))
-        if embedder is None:
-            fetch = partial(_fetch, **values_of(self, HubOptions))
-            return resolve(cast("str | Path", model), revision=revision, fetch=fetch)
-        if revision is not None:
-            raise InputError(
-                f"{side}_revision={revision!r} is for a checkpoint, and {name} is an embedder; leave it out"
-                if self.base_url is None
-                else f"{side}_revision={revision!r} is for a checkpoint in this process; leave it out"
-            )
-        return embedder
-
-    def _on_server(self, name: str, model: str | Path) -> RemoteEncoder:
-        from .remote import RemoteEncoder
-
-        if isinstance(model, Path):
-            raise InputError(f"{name}={model!r} is a folder of this machine, and base_url={self.base_url!r} another")
-        if model not in self._remote:
-            self._remote[model] = RemoteEncoder(model, base_url=str(self.base_url), api_key=self.api_key)
-        return self._remote[model]
-
-    def __repr__(self) -> str:
-        return f"PplxBiEncoder(query_model={_called(self._query)}, document_model={_called(self._document)})"
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """The options that decide a vector, as they were given; what they came to mean is in `identity`."""
-        return {
-            **values_of(self, PairOptions, decisive=True),
-            **_source("query", self._query),
-            **_source("document", self._document),
-            "dimensions": self.dimension,
-        }
-
-    @property
-    def contextual(self) -> bool:
-        """Whether documents can be embedded with their chunks in context."""
-        return self._document.contextual
-
-    @property
-    def symmetric(self) -> bool:
-        """Whether a text is known to have one vector, as a query and as a document."""
-        one = self._query
-        spec = one if isinstance(one, CheckpointSpec) else getattr(one, "checkpoint", None)
-        return isinstance(spec, CheckpointSpec) and one == self._document and spec.family.prompts is None
-
-    @property
-    def query(self) -> PplxEncoder | Any:  # Any: to type checkers, too, a given embedder is what it is
-        """What embeds queries: the embedder that was given, else a `PplxEncoder`, which is made at first use."""
-        return self._embedder(self._query)
-
-    @property
-    def document(self) -> PplxEncoder | Any:
-        """What embeds documents, the same object where both sides are one checkpoint."""
-        return self._embedder(self._document)
-
-    @property
-    def usage(self) -> Usage:
-        """Tokens, and cost where a server tells it, of what servers have embedded for both sides so far.
-
-        What is embedded in this process is not counted.
-
-        Example:
-            >>> PplxBiEncoder("0.6b", base_url="http://gpu:8080").usage
-            Usage(prompt_tokens=0, total_tokens=0, input_cost=0.0, total_cost=0.0, currency=None)
-        """
-        from .remote.protocol import Usage
-
-        sides = [self._query, *([] if self._query is self._document else [self._document])]
-        return sum((found for side in sides if isinstance(found := getattr(side, "usage", None), Usage)), Usage())
 
     def close(self) -> None:
         """Release both sides' weights, end their worker processes and close connections; the next call begins anew.
@@ -158,62 +64,7 @@ class PplxBiEncoder(BiEncoderOptions):
         An embedder that was given stays as it is.
         """
         self._query_cache.clear()
-        for encoder in list(self._encoders.values()):
-            encoder.close()
-        for remote in self._remote.values():
-            remote.close()
-
-    def _embedder(self, side: CheckpointSpec | Embedder) -> Embedder:
-        if not isinstance(side, CheckpointSpec):
-            return side
-        return self._encoders.get((side.source, side.revision)) or self._make_encoder(side)
-
-    async def _aembedder(self, side: CheckpointSpec | Embedder) -> Embedder:
-        if isinstance(side, CheckpointSpec) and (side.source, side.revision) not in self._encoders:
-            return await in_thread(self._make_encoder, side)  # the first one imports torch, which takes seconds
-        return self._embedder(side)
-
-    def _make_encoder(self, spec: CheckpointSpec) -> PplxEncoder:
-        from .backbone import PplxEncoder
-
-        name = Path(spec.source) if spec.local else spec.source
-        made = PplxEncoder(name, revision=spec.revision, **values_of(self, SideOptions))
-        return self._encoders.setdefault((spec.source, spec.revision), made)  # atomic: threads that race get one
-
-    def hold(self, other: PplxBiEncoder) -> None:
-        """Keep what a pair with the same checkpoints has loaded, for a copy with other options; loads nothing."""
-        for spec in (self._query, self._document):
-            if not isinstance(spec, CheckpointSpec):
-                continue
-            if (loaded := other._encoders.get((spec.source, spec.revision))) is not None:
-                self._make_encoder(spec).hold(loaded)
-
-    def identity(self) -> str:
-        """Return everything that decides the vectors of documents in native form; see `PplxEncoder.identity`.
-
-        What is stored under an equal identity can be compared, and need not be embedded again. The query side has no
-        part in it: that is `pair.query.identity()`.
-
-        Raises:
-            CheckpointError: The files have changed since they were loaded, or are damaged.
-            DownloadError: A branch on the hub is followed, and neither the hub nor the cache says where it stands.
-            InputError: `dtype` is `"auto"` and the machine has no such device.
-        """
-        return in_form(self.document.identity(), dimensions=self.dimension, quantization=self.quantization)
-
-    def check_documents(self, documents: Sequence[Sequence[str]], *, names: Sequence[str] | None = None) -> None:
-        """Raise one error for everything that the document side would refuse; see `PplxEncoder.check_documents`.
-
-        Args:
-            documents: Documents, each a list of its chunks.
-            names: How the error calls each document, by default `document 0` and so on.
-
-        Raises:
-            InputError: Chunks are empty, too long or not Unicode.
-            InputTypeError: `documents` is no list of lists of strings.
-            NotContextualError: The document side was not trained for this.
-        """
-        self.document.check_documents(documents, names=names)
+        super().close()
 
     def check_floats(self) -> None:
         """Refuse what has no form as floats, before any work.
@@ -339,65 +190,3 @@ class PplxBiEncoder(BiEncoderOptions):
 
     def _floats(self, codes: Vectors) -> list[list[float]]:
         return to_lists(codes, normalize=self.normalize)
-
-
-def _fetch(source: str, revision: str, **hub: Any) -> tuple[str, Path]:
-    from .backbone.hub import config_folder
-
-    return config_folder(source, revision, **hub)
-
-
-def models_of(model: Model, query_model: Model | None, document_model: Model | None) -> tuple[Model, Model]:
-    """Return what stands for queries and for documents.
-
-    Raises:
-        CheckpointError: Nothing has the name that is wanted.
-        InputTypeError: `model` is wanted, and is neither a name, a path nor an embedder.
-    """
-    if query_model is not None and document_model is not None:
-        return query_model, document_model
-    embedder = as_embedder(model, name="model")
-    query, document = resolve_pair(cast("str | Path", model)) if embedder is None else (embedder, embedder)
-    return query if query_model is None else query_model, document if document_model is None else document_model
-
-
-def _refuse_options(pair: PplxBiEncoder, loaded: list[CheckpointSpec]) -> None:
-    """Refuse what would be without effect: options of checkpoints, where there are none, and of a server."""
-    given = [name for name, each in options_of(SideOptions).items() if getattr(pair, name) != each.default]
-    if given and not loaded:
-        where = "both models are embedders" if pair.base_url is None else f"the models run at {pair.base_url}"
-        raise InputError(
-            f"without a checkpoint to load there is no use for {', '.join(given)}; {where}, which have options of "
-            "their own"
-        )
-    if pair.base_url is None and pair.api_key is not None:
-        raise InputError('api_key is for a server; give its address, too: base_url="http://gpu:8080" or "perplexity"')
-    if pair.base_url is not None and not pair._remote:
-        raise InputError(f"there is no use for base_url={pair.base_url!r}: both models are embedders; leave it out")
-
-
-def _called(side: CheckpointSpec | Embedder) -> str:
-    return repr(side.name if isinstance(side, CheckpointSpec) else side)
-
-
-def _source(name: str, side: CheckpointSpec | Embedder) -> dict[str, Any]:
-    if isinstance(side, CheckpointSpec):
-        return {f"{name}_model": side.source, f"{name}_revision": side.revision}
-    return {f"{name}_model": side, f"{name}_revision": None}
-
-
-def _common_dimension(
-    query: CheckpointSpec | Embedder, document: CheckpointSpec | Embedder, dimensions: int | None
-) -> int:
-    if query.dimension != document.dimension:
-        names = [
-            side.name if isinstance(side, CheckpointSpec) else f"{name}_model={side!r}"
-            for name, side in (("query", query), ("document", document))
-        ]
-        raise CheckpointError(
-            f"{names[0]} gives {query.dimension} dimensions and {names[1]} {document.dimension}: their vectors cannot "
-            "be compared; use two models of one size, or the same one on both sides"
-        )
-    return check_dimensions(
-        dimensions, smallest=max(query.min_dimension, document.min_dimension), largest=query.dimension
-    )

@@ -159,7 +159,9 @@ class Scheduler:
         job = _Job(receive)
         try:
             steps = self._feed(job, iter(slices))
-            while (step := await in_thread(next, steps, None)) is not None:
+            step: Future[None] | None = None
+            while step is not job.future:
+                step = await in_thread(next, steps)
                 await asyncio.wrap_future(step)
         finally:
             self._drop(job)
@@ -170,7 +172,8 @@ class Scheduler:
         So no more than a few slices are held at a time, and the next is made while others are computed.
         """
         with self._lock:
-            self._jobs.append(job)
+            if not job.future.done():  # its task was cancelled before this thread came to it
+                self._jobs.append(job)
         while not job.future.done() and (sequences := next(slices, None)) is not None:  # done: failed, or cancelled
             with self._lock:
                 job.fresh += sequences

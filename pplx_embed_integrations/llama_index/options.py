@@ -14,12 +14,13 @@ from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.bridge.pydantic import Field, PrivateAttr, create_model
 from llama_index.core.schema import MetadataMode
 
-from ..biencoder import PplxBiEncoder, models_of
+from ..biencoder import PplxBiEncoder
 from ..checkpoints import hub_id, list_checkpoints, resolve
 from ..embedder import Embedder, as_embedder
 from ..errors import InputError
 from ..inputs import check_positive
 from ..options import BiEncoderOptions, Model, PairOptions
+from ..pair import models_of
 from ..schema import decisive, fields_of, option, options_of, refuse_unknown
 from .keys import located, spelled_out
 
