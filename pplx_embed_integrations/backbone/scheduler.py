@@ -159,10 +159,11 @@ class Scheduler:
         job = _Job(receive)
         try:
             steps = self._feed(job, iter(slices))
-            step: Future[None] | None = None
-            while step is not job.future:
+            over = False
+            while not over:
                 step = await in_thread(next, steps)
                 await asyncio.wrap_future(step)
+                over = step is job.future
         finally:
             self._drop(job)
 
