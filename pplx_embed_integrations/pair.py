@@ -113,6 +113,7 @@ class Pair(BiEncoderOptions):
         What is embedded in this process is not counted.
 
         Example:
+            >>> from pplx_embed_integrations import PplxBiEncoder
             >>> PplxBiEncoder("0.6b", base_url="http://gpu:8080").usage
             Usage(prompt_tokens=0, total_tokens=0, input_cost=0.0, total_cost=0.0, currency=None)
         """

@@ -49,16 +49,16 @@ def ask(pair: PplxBiEncoder, query: str, asynchronous: bool) -> list[float]:
 @pytest.fixture
 def noted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Every text that reaches a model."""
-    from pplx_embed_integrations.backbone.loaded import LoadedCheckpoint
+    from pplx_embed_integrations.backbone.tokenizer import TextTokenizer
 
     seen: list[str] = []
-    slices = LoadedCheckpoint.text_slices
+    slices = TextTokenizer.text_slices
 
-    def note(loaded: LoadedCheckpoint, texts: list[str], **role: Any) -> Any:
+    def note(tokenizer: TextTokenizer, limits: Any, *, texts: list[str], **role: Any) -> Any:
         seen.extend(texts)
-        return slices(loaded, texts, **role)
+        return slices(tokenizer, limits, texts=texts, **role)
 
-    monkeypatch.setattr(LoadedCheckpoint, "text_slices", note)
+    monkeypatch.setattr(TextTokenizer, "text_slices", note)
     return seen
 
 

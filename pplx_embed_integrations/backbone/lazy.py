@@ -80,6 +80,7 @@ class LazyCheckpoint(EncoderOptions):
 
         Example:
             >>> import json
+            >>> from pplx_embed_integrations import PplxEncoder
             >>> identity = json.loads(PplxEncoder("v1-0.6b", dtype="float32").identity())
             >>> identity["checkpoint"], identity["max_tokens"]
             ('perplexity-ai/pplx-embed-v1-0.6b@2c4d510dd4a732063c31a0f70193e35067b51fd8', 32768)
@@ -151,6 +152,7 @@ class LazyCheckpoint(EncoderOptions):
         same comes about with the last reference to the encoder, or at the end of the program.
 
         Example:
+            >>> from pplx_embed_integrations import PplxEncoder
             >>> encoder = PplxEncoder("miniature-v1").load()
             >>> encoder.close()
         """
@@ -165,6 +167,7 @@ class LazyCheckpoint(EncoderOptions):
         """Return how many tokens each text has; loads the tokenizer, not the weights.
 
         Example:
+            >>> from pplx_embed_integrations import PplxEncoder
             >>> PplxEncoder("miniature-v1").count_tokens(["a", "a b"])
             [1, 2]
         """
@@ -176,6 +179,7 @@ class LazyCheckpoint(EncoderOptions):
         Equal encoders share forward passes, and count them together.
 
         Example:
+            >>> from pplx_embed_integrations import PplxEncoder
             >>> PplxEncoder("miniature-v1").batches()
             Batches(passes=0, sequences=0, tokens=0)
         """
@@ -186,6 +190,7 @@ class LazyCheckpoint(EncoderOptions):
         """Return in which passes a document is read whose chunks have so many tokens; loads the tokenizer at most.
 
         Example:
+            >>> from pplx_embed_integrations import PplxEncoder
             >>> PplxEncoder("miniature-context-v1", max_tokens=14).windows([4, 4, 4, 4])
             [Window(start=0, end=3, owned=(0, 1)), Window(start=1, end=4, owned=(2, 3))]
         """

@@ -32,7 +32,7 @@ def row_blocks(rows: int) -> tuple[int, ...]:
 
     Example:
         >>> row_blocks(13), row_blocks(100), row_blocks(1100)
-        ((14,), (56, 48), (512, 512, 48, 32))
+        ((16,), (112,), (512, 512, 80))
     """
     whole, rest = divmod(rows, _LARGEST)
     sizes = _SIZES if rows < _MANY else tuple(size for size in _SIZES if size % (_MANY // 16) == 0)

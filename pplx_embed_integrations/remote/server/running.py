@@ -75,7 +75,7 @@ def run(
 
 
 class _Connection(H11Protocol):
-    """HTTP/1.1 that lets go of who begins to ask and does not end; uvicorn's own patience there has no limit.
+    """HTTP/1.1 with a deadline for a request's headers; uvicorn itself waits for ever.
 
     It is h11, as httptools takes headers of any size, and they are read before anybody knows of a key.
     """
