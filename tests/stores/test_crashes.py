@@ -43,6 +43,7 @@ print("done", flush=True)
 """
 )
 KILLS = int(os.environ.get("KILLS", "3"))
+DOCUMENTS = int(os.environ.get("DOCUMENTS", "200"))
 
 
 @contextmanager
@@ -92,20 +93,20 @@ def fill(table: ChunkTable, count: int) -> None:
 @pytest.mark.slow
 def test_killed_at_any_moment_every_document_is_old_or_new(make: Callable[..., ChunkTable]) -> None:
     table, chance = make(), random.Random(3)
-    fill(table, 200)
+    fill(table, DOCUMENTS)
     for kill in range(1, KILLS + 1):
-        with process(UPDATE, folder=table.uri, version=kill, count=200, batch=20) as running:
+        with process(UPDATE, folder=table.uri, version=kill, count=DOCUMENTS, batch=20) as running:
             go(running)
-            time.sleep(chance.uniform(0.0, 0.6))
+            time.sleep(chance.uniform(0.0, 0.003 * DOCUMENTS))
             running.send_signal(signal.SIGKILL)
             running.wait()
         found = versions_of(ChunkTable(table.uri))
-        assert len(found) == 200
-    with process(UPDATE, folder=table.uri, version=KILLS, count=200, batch=20) as running:
+        assert len(found) == DOCUMENTS
+    with process(UPDATE, folder=table.uri, version=KILLS, count=DOCUMENTS, batch=20) as running:
         go(running)
         assert running.stdout is not None
         assert running.stdout.readline() == "done\n"
-    assert versions_of(table) == {f"doc-{n}": {KILLS} for n in range(200)}
+    assert versions_of(table) == {f"doc-{n}": {KILLS} for n in range(DOCUMENTS)}
 
 
 @pytest.mark.slow
