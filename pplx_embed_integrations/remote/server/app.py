@@ -87,15 +87,17 @@ def create_app(
     app.add_middleware(Guard, keys=Keys(api_keys), gate=gate, metrics=metrics)
     app.add_exception_handler(HTTPException, _refused)
 
-    @app.post(EMBEDDINGS)
     async def embeddings(request: Request) -> Response:
         """Embed texts, each by itself."""
         return await service.embed(request, contextual=False)
 
-    @app.post(CONTEXTUALIZED)
     async def contextualized_embeddings(request: Request) -> Response:
         """Embed the chunks of each document together."""
         return await service.embed(request, contextual=True)
+
+    # Starlette's routes: FastAPI's resolve parameters and cookies first, a twentieth of what a query costs.
+    app.add_route(EMBEDDINGS, embeddings, methods=["POST"])
+    app.add_route(CONTEXTUALIZED, contextualized_embeddings, methods=["POST"])
 
     @app.get(MODELS)
     async def list_models() -> Response:
