@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any, Protocol, TypedDict, cast
 
 import numpy as np
@@ -32,6 +33,7 @@ __all__ = [
     "differences",
     "identify",
     "in_form",
+    "split",
 ]
 
 _FORMAT = "pplx-embed-1"
@@ -168,6 +170,17 @@ class OutputForm:
         vectors = partial(quantize, dimensions=columns, quantization=quantization, normalize=normalize)
         none = vectors(np.empty((0, embedder.dimension)))
         return cls(columns, quantization, normalize, show_progress, vectors, none.shape[1], none.dtype)
+
+
+def split(matrix: Vectors, documents: Sequence[Sequence[Any]]) -> list[Vectors]:
+    """Cut a matrix into one for each document, with a row for each of its chunks.
+
+    Example:
+        >>> [part.tolist() for part in split(np.array([[1], [2], [3]]), [["a", "b"], [], ["c"]])]
+        [[[1], [2]], [], [[3]]]
+    """
+    borders = accumulate(map(len, documents), initial=0)
+    return [matrix[start:end] for start, end in pairwise(borders)]
 
 
 def check_contextual(embedder: Embedder, *, name: str) -> None:

@@ -10,13 +10,12 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from .embedder import Form, OutputForm, Role, check_contextual, check_role, identify
+from .embedder import Form, OutputForm, Role, check_contextual, check_role, identify, split
 from .families import PPLX_EMBED
 from .inputs import EMPTY, check_documents, check_positive, check_texts, not_unicode, refuse_chunks, too_long
 from .vectors import Vectors
@@ -115,7 +114,7 @@ class FakeEmbedder:
         self.check_documents(documents, names=names)
         pooled = [row for chunks in documents for row in self._pooled(list(chunks))]
         vectors = output.vectors(np.reshape(pooled, (len(pooled), self.dimension)))
-        return [vectors[start:end] for start, end in pairwise(accumulate(map(len, documents), initial=0))]
+        return split(vectors, documents)
 
     async def aencode(self, texts: Sequence[str], *, role: Role | None = None, **form: Unpack[Form]) -> Vectors:
         """`encode`, which takes too little time to block an event loop."""

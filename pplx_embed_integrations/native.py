@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from .biencoder import Form, PplxBiEncoder
-    from .remote.protocol import Usage
+    from .remote.usage import Usage
     from .vectors import Vectors
 
 __all__ = ["NativeForms"]

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .backbone import PplxEncoder
     from .options import Model
     from .remote import RemoteEncoder
-    from .remote.protocol import Usage
+    from .remote.usage import Usage
 
 __all__ = ["Pair", "models_of"]
 
@@ -117,7 +117,7 @@ class Pair(BiEncoderOptions):
             >>> PplxBiEncoder("0.6b", base_url="http://gpu:8080").usage
             Usage(prompt_tokens=0, total_tokens=0, input_cost=0.0, total_cost=0.0, currency=None)
         """
-        from .remote.protocol import Usage
+        from .remote.usage import Usage
 
         sides = [self._query, *([] if self._query is self._document else [self._document])]
         return sum((found for side in sides if isinstance(found := getattr(side, "usage", None), Usage)), Usage())

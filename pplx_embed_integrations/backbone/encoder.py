@@ -11,7 +11,7 @@ from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ..embedder import Form, OutputForm, check_contextual
+from ..embedder import Form, OutputForm, check_contextual, split
 from ..errors import InputError
 from ..inputs import Role, check_documents, check_role, check_texts, refuse_chunks
 from ..options import EncoderOptions
@@ -19,7 +19,7 @@ from ..schema import documented
 from ..threads import in_own_thread
 from ..vectors import Quantization, Vectors
 from .lazy import LazyCheckpoint
-from .results import Result, split
+from .results import Result
 from .sequences import TokenSequence
 from .tokenizer import Limits, TextTokenizer
 

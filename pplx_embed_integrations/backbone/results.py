@@ -6,9 +6,8 @@ Knows quantisation, rows and tqdm; must not know texts, models or who computes.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import accumulate, pairwise
-from typing import TYPE_CHECKING, Any, NoReturn
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -21,7 +20,7 @@ from .sequences import TokenSequence
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["Progress", "Result", "split"]
+__all__ = ["Progress", "Result"]
 
 
 class Result:
@@ -100,14 +99,3 @@ class Progress:
             if self._bar is None:
                 self._bar = tqdm(total=tokens, unit="tok", unit_scale=True, desc="Embedding")
             self._bar.total = tokens
-
-
-def split(matrix: Vectors, documents: Sequence[Sequence[Any]]) -> list[Vectors]:
-    """Cut a matrix into one for each document, with a row for each of its chunks.
-
-    Example:
-        >>> [part.tolist() for part in split(np.array([[1], [2], [3]]), [["a", "b"], [], ["c"]])]
-        [[[1], [2]], [], [[3]]]
-    """
-    borders = accumulate(map(len, documents), initial=0)
-    return [matrix[start:end] for start, end in pairwise(borders)]

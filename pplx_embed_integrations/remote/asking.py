@@ -16,9 +16,10 @@ from ..vectors import Vectors
 from .encoding import read_documents, read_vectors
 from .forms import asked_format, in_form
 from .packing import Part
-from .protocol import CONTEXTUALIZED, EMBEDDINGS, Usage, field_of, message_of
+from .protocol import CONTEXTUALIZED, EMBEDDINGS, field_of, message_of
 from .served import Served, check_answered
 from .transport import RefusedError, Transport
+from .usage import Usage
 
 __all__ = ["request_vectors"]
 

@@ -9,29 +9,28 @@ import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
-from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 from tqdm.auto import tqdm
 
-from ..embedder import OutputForm, Role, check_contextual, check_role
+from ..embedder import Form, OutputForm, Role, check_contextual, check_role, split
 from ..errors import CheckpointError, InputError, NotContextualError
 from ..flow import Flow, Step, arun, either, in_worker, run
 from ..inputs import check_documents, check_texts, refuse_chunks
 from ..options import RemoteOptions
 from ..schema import documented, values_of
 from ..secret import Secret
-from ..vectors import Quantization, Vectors, vector_dtype
+from ..vectors import Vectors
 from . import loop
 from .asking import request_vectors
 from .packing import Lengths, Part, document_parts, pack, problems, text_parts
-from .protocol import Usage
 from .served import Served, ask, hosted, known
 from .transport import Transport, key_of_environment, key_variables
+from .usage import Usage
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing_extensions import Self, Unpack
 
 __all__ = ["RemoteEncoder"]
 
@@ -161,16 +160,7 @@ class RemoteEncoder(RemoteOptions):
         """
         self._check_documents(self._documents(documents, names, allow_empty=True), names, self._ask())
 
-    def encode(
-        self,
-        texts: Sequence[str],
-        *,
-        role: Role | None = None,
-        quantization: Quantization | None = "int8",
-        dimensions: int | None = None,
-        normalize: bool = False,
-        show_progress: bool = False,
-    ) -> Vectors:
+    def encode(self, texts: Sequence[str], *, role: Role | None = None, **form: Unpack[Form]) -> Vectors:
         """Embed texts, each by itself; see `PplxEncoder.encode`.
 
         Raises:
@@ -179,19 +169,10 @@ class RemoteEncoder(RemoteOptions):
             EncodingError: The server answered with what are no vectors of these texts.
             ServerError: It cannot be reached, or fails, again and again, or refuses.
         """
-        form = OutputForm.of(self, quantization, dimensions, normalize)
-        checked = self._texts(texts, role)
-        return run(self._embed(self._plan_texts(checked), len(checked), form, role, show_progress=show_progress))
+        return run(self._embed_texts(texts, role, OutputForm.of(self, **form)))
 
     def encode_documents(
-        self,
-        documents: Sequence[Sequence[str]],
-        *,
-        quantization: Quantization | None = "int8",
-        dimensions: int | None = None,
-        normalize: bool = False,
-        show_progress: bool = False,
-        names: Sequence[str] | None = None,
+        self, documents: Sequence[Sequence[str]], *, names: Sequence[str] | None = None, **form: Unpack[Form]
     ) -> list[Vectors]:
         """Embed the chunks of each document together; see `PplxEncoder.encode_documents`.
 
@@ -205,41 +186,21 @@ class RemoteEncoder(RemoteOptions):
         Warns:
             ContextWarning: A document may be too long, and the tokenizer that could tell is not on this machine.
         """
-        form = OutputForm.of(self, quantization, dimensions, normalize)
+        output = OutputForm.of(self, **form)
         checked = self._documents(documents, names)
-        plan, rows = self._plan_documents(checked, names), sum(map(len, checked))
-        return _split(run(self._embed(plan, rows, form, "document", show_progress=show_progress)), checked)
+        return split(run(self._embed_documents(checked, names, output)), checked)
 
-    async def aencode(
-        self,
-        texts: Sequence[str],
-        *,
-        role: Role | None = None,
-        quantization: Quantization | None = "int8",
-        dimensions: int | None = None,
-        normalize: bool = False,
-        show_progress: bool = False,
-    ) -> Vectors:
+    async def aencode(self, texts: Sequence[str], *, role: Role | None = None, **form: Unpack[Form]) -> Vectors:
         """`encode` without blocking the event loop."""
-        form = OutputForm.of(self, quantization, dimensions, normalize)
-        checked = self._texts(texts, role)
-        return await arun(self._embed(self._plan_texts(checked), len(checked), form, role, show_progress=show_progress))
+        return await arun(self._embed_texts(texts, role, OutputForm.of(self, **form)))
 
     async def aencode_documents(
-        self,
-        documents: Sequence[Sequence[str]],
-        *,
-        quantization: Quantization | None = "int8",
-        dimensions: int | None = None,
-        normalize: bool = False,
-        show_progress: bool = False,
-        names: Sequence[str] | None = None,
+        self, documents: Sequence[Sequence[str]], *, names: Sequence[str] | None = None, **form: Unpack[Form]
     ) -> list[Vectors]:
         """`encode_documents` without blocking the event loop."""
-        form = OutputForm.of(self, quantization, dimensions, normalize)
+        output = OutputForm.of(self, **form)
         checked = self._documents(documents, names)
-        plan, rows = self._plan_documents(checked, names), sum(map(len, checked))
-        return _split(await arun(self._embed(plan, rows, form, "document", show_progress=show_progress)), checked)
+        return split(await arun(self._embed_documents(checked, names, output)), checked)
 
     def _ask(self) -> Served:
         if self._served is None:
@@ -265,18 +226,19 @@ class RemoteEncoder(RemoteOptions):
             )
         refuse_chunks(documents, problems(self._lengths, served.longest_text), names=names)
 
-    def _texts(self, texts: Sequence[str], role: Role | None) -> list[str]:
+    def _embed_texts(self, texts: Sequence[str], role: Role | None, form: OutputForm) -> Flow[Vectors]:
         check_role(role)
-        return check_texts(texts)
+        checked = check_texts(texts)
 
-    def _plan_texts(self, texts: list[str]) -> _Plan:
         def plan(served: Served) -> list[Part]:
-            refuse_chunks([texts], problems(self._lengths, served.longest_text), call=lambda _, row: f"text {row}")
-            return text_parts(texts, self._lengths, enough=served.limits.tokens)
+            refuse_chunks([checked], problems(self._lengths, served.longest_text), call=lambda _, row: f"text {row}")
+            return text_parts(checked, self._lengths, enough=served.limits.tokens)
 
-        return plan
+        return self._embed(plan, len(checked), form, role)
 
-    def _plan_documents(self, documents: list[list[str]], names: Sequence[str] | None) -> _Plan:
+    def _embed_documents(
+        self, documents: list[list[str]], names: Sequence[str] | None, form: OutputForm
+    ) -> Flow[Vectors]:
         def plan(served: Served) -> list[Part]:
             self._check_documents(documents, names, served)
             return document_parts(
@@ -288,16 +250,14 @@ class RemoteEncoder(RemoteOptions):
                 enough=served.limits.tokens,
             )
 
-        return plan
+        return self._embed(plan, sum(map(len, documents)), form, "document")
 
-    def _embed(
-        self, plan: _Plan, rows: int, form: OutputForm, role: Role | None, *, show_progress: bool
-    ) -> Flow[Vectors]:
-        vectors = np.empty((rows, form.width), dtype=vector_dtype(form.quantization, normalize=form.normalize))
+    def _embed(self, plan: _Plan, rows: int, form: OutputForm, role: Role | None) -> Flow[Vectors]:
+        vectors: Vectors = np.empty((rows, form.width), dtype=form.dtype)
         if rows:
             served = yield either(self._ask, self._aask)
             parts = (yield in_worker(plan, served)) if rows > 1 else plan(served)  # one query is planned at once
-            fill = partial(self._fill, vectors, parts, served, form, role, show_progress=show_progress)
+            fill = partial(self._fill, vectors, parts, served, form, role)
             yield Step(lambda: loop.run(fill()), lambda: loop.arun(fill()))
         return vectors
 
@@ -305,18 +265,11 @@ class RemoteEncoder(RemoteOptions):
         self._usage += usage
 
     async def _fill(
-        self,
-        vectors: Vectors,
-        parts: list[Part],
-        served: Served,
-        form: OutputForm,
-        role: Role | None,
-        *,
-        show_progress: bool,
+        self, vectors: Vectors, parts: list[Part], served: Served, form: OutputForm, role: Role | None
     ) -> None:
         waiting = pack(parts, served.limits)
-        tokens = sum(part.tokens for part in parts)
-        shown = tqdm(total=tokens, unit="tok", unit_scale=True, desc="Embedding") if show_progress else nullcontext()
+        total = sum(part.tokens for part in parts)
+        bar_of = partial(tqdm, total=total, unit="tok", unit_scale=True, desc="Embedding")
 
         async def work(bar: tqdm[NoReturn] | None) -> None:
             for request in waiting:  # shared by all who work
@@ -329,7 +282,7 @@ class RemoteEncoder(RemoteOptions):
                 if bar is not None:
                     bar.update(sum(part.tokens for part in request))
 
-        with shown as bar:
+        with bar_of() if form.show_progress else nullcontext() as bar:
             working = [asyncio.ensure_future(work(bar)) for _ in range(min(self.concurrency, len(parts)))]
             try:
                 await asyncio.gather(*working)
@@ -345,8 +298,3 @@ def _key(given: object) -> Secret:
 
 def _values(encoder: RemoteEncoder) -> dict[str, Any]:
     return values_of(encoder, RemoteOptions)
-
-
-def _split(matrix: Vectors, documents: Sequence[Sequence[str]]) -> list[Vectors]:
-    borders = accumulate(map(len, documents), initial=0)
-    return [matrix[start:end] for start, end in pairwise(borders)]

@@ -19,7 +19,8 @@ from pplx_embed_integrations.remote.encoding import (
     read_documents,
     read_vectors,
 )
-from pplx_embed_integrations.remote.protocol import EncodingFormat, Usage, error_answer, message_of
+from pplx_embed_integrations.remote.protocol import EncodingFormat, error_answer, message_of
+from pplx_embed_integrations.remote.usage import Usage
 from pplx_embed_integrations.vectors import quantize, unpack_bits
 
 FORMATS: list[EncodingFormat] = list(FORMS)

@@ -17,7 +17,8 @@ from starlette.types import Receive, Scope, Send
 from ...threads import in_thread
 from ...vectors import Vectors
 from ..encoding import encode_vectors
-from ..protocol import EncodingFormat, Usage
+from ..protocol import EncodingFormat
+from ..usage import Usage
 
 __all__ = ["VectorsResponse"]
 

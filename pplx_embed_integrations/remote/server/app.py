@@ -21,7 +21,8 @@ from ...embedder import Embedder
 from ...errors import PplxEmbedError
 from ...vectors import Vectors
 from ..encoding import FORMS
-from ..protocol import CONTEXTUALIZED, EMBEDDINGS, HEALTH, METRICS, MODELS, Usage
+from ..protocol import CONTEXTUALIZED, EMBEDDINGS, HEALTH, METRICS, MODELS
+from ..usage import Usage
 from .answers import VectorsResponse
 from .asking import Asked, read_request
 from .guard import Guard, notes_of
