@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from pplx_embed_integrations import PplxEncoder
-from pplx_embed_integrations.evaluation.collection import Collection, load_collection
+from pplx_embed_integrations.evaluation import Collection, load_collection
 from pplx_embed_integrations.vectors import quantize
 
 from .contenders import Contender

@@ -29,7 +29,7 @@ import torch
 from pplx_embed_integrations.backbone import PplxEncoder
 from pplx_embed_integrations.backbone.tokenizer import TextTokenizer
 from pplx_embed_integrations.errors import InputError
-from pplx_embed_integrations.evaluation.collection import load_collection
+from pplx_embed_integrations.evaluation import load_collection
 from pplx_embed_integrations.vectors import quantize
 
 DATA = Path(__file__).parent / "data"

@@ -19,7 +19,7 @@ from ir_measures import nDCG
 from benchmarks.machine import describe
 from pplx_embed_integrations import PplxBiEncoder
 from pplx_embed_integrations.cli.splitting import Splitter
-from pplx_embed_integrations.evaluation.collection import load_collection
+from pplx_embed_integrations.evaluation import load_collection
 from pplx_embed_integrations.stores import Chunk, ChunkTable, StoredDocument
 
 CHUNK_TOKENS, DEPTH, K = 64, 300, 10

@@ -3,6 +3,7 @@
 import gzip
 import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 
 from pplx_embed_integrations import InputError, PplxBiEncoder
 from pplx_embed_integrations.cli import main
-from pplx_embed_integrations.evaluation import Collection, Measurement, evaluate, load_collection
+from pplx_embed_integrations.evaluation import Collection, Evaluation, evaluate, load_collection
 
 WORDS = (
     "tide", "moon", "harbour", "ebb", "flow", "ship", "anchor", "rope",
@@ -46,8 +47,12 @@ def beir(tmp_path: Path, collection: Collection) -> Path:
     return folder
 
 
-def split(text: str) -> list[str]:
-    return [f"{piece}." for piece in text.rstrip(".").split(". ")]
+def split(text: str) -> list[tuple[int, int]]:
+    return [match.span() for match in re.finditer(r"\S[^.]*\.", text)]
+
+
+def cut(text: str) -> list[str]:
+    return [text[start:end] for start, end in split(text)]
 
 
 def by_hand(collection: Collection, queries: np.ndarray, documents: list[np.ndarray]) -> tuple[float, float]:
@@ -67,9 +72,14 @@ def by_hand(collection: Collection, queries: np.ndarray, documents: list[np.ndar
     return float(np.mean(ndcg)), float(np.mean(recall))
 
 
+def ndcg_and_recall(evaluation: Evaluation) -> list[tuple[float, float]]:
+    means = [row.means["documents"] for row in evaluation.measurements]
+    return [(each["nDCG@10"], each["recall@10"]) for each in means]
+
+
 def test_figures_agree_with_a_search_by_hand(collection: Collection, biencoder: PplxBiEncoder) -> None:
-    measured = list(evaluate(collection, embedder=biencoder, split=split))
-    chunks = [split(text) for text in collection.documents.values()]
+    measured = ndcg_and_recall(evaluate(collection, embedder=biencoder, split=split))
+    chunks = [cut(text) for text in collection.documents.values()]
     queries = list(collection.queries.values())
     v1, context = biencoder.query, biencoder.document
     alone = [context.encode(pieces) for pieces in chunks]
@@ -80,42 +90,42 @@ def test_figures_agree_with_a_search_by_hand(collection: Collection, biencoder: 
         by_hand(collection, context.encode(queries), alone),
         by_hand(collection, v1.encode(queries), [v1.encode(pieces) for pieces in chunks]),
     ]
-    np.testing.assert_allclose([(m.ndcg_at_10, m.recall_at_10) for m in measured[:5]], expected, rtol=1e-6)
+    np.testing.assert_allclose(measured[:5], expected, rtol=1e-9)
     assert len(set(expected)) > 1
 
 
 def test_forms_and_widths_agree_with_encoding_in_that_form(collection: Collection, biencoder: PplxBiEncoder) -> None:
-    measured = {
-        (m.dimensions, m.quantization): m for m in list(evaluate(collection, embedder=biencoder, split=split))[5:]
-    }
-    assert [(*key, m.bytes_per_vector) for key, m in measured.items()] == [
-        (32, None, 128),
-        (32, "ubinary", 4),
-        (16, None, 64),
+    rows = evaluate(collection, embedder=biencoder, split=split, against=()).measurements[5:]
+    measured = {(row.dimensions, row.form): row for row in rows}
+    assert [(*key, row.bytes_per_vector) for key, row in measured.items()] == [
+        (32, "float32", 128),
+        (32, "binary", 4),
+        (16, "float32", 64),
         (16, "int8", 16),
-        (16, "ubinary", 2),
-        (8, None, 32),
+        (16, "binary", 2),
+        (8, "float32", 32),
         (8, "int8", 8),
-        (8, "ubinary", 1),
+        (8, "binary", 1),
     ]
-    chunks = [split(text) for text in collection.documents.values()]
+    chunks = [cut(text) for text in collection.documents.values()]
     queries = list(collection.queries.values())
-    for key in [(32, None), (16, "int8")]:
-        options = {"dimensions": key[0], "quantization": key[1]}
+    for key, quantization in [((32, "float32"), None), ((16, "int8"), "int8")]:
+        options = {"dimensions": key[0], "quantization": quantization}
         expected = by_hand(
             collection, biencoder.encode_queries(queries, **options), biencoder.encode_documents(chunks, **options)
         )
-        assert (measured[key].ndcg_at_10, measured[key].recall_at_10) == pytest.approx(expected)
+        means = measured[key].means["documents"]
+        assert (means["nDCG@10"], means["recall@10"]) == pytest.approx(expected)
 
 
 def test_one_model_on_both_sides_has_fewer_pairings(
     collection: Collection, replica_v1: Path, replica_context_v1: Path
 ) -> None:
-    plain = list(evaluate(collection, embedder=PplxBiEncoder(replica_v1), split=split))
-    assert {m.contextual for m in plain} == {False}
-    assert len(plain) == 1 + 8
-    contextual = list(evaluate(collection, embedder=PplxBiEncoder(replica_context_v1), split=split))
-    assert [m.contextual for m in contextual[:2]] == [True, False]
+    plain = evaluate(collection, embedder=PplxBiEncoder(replica_v1), split=split, against=())
+    assert {row.contextual for row in plain.measurements} == {False}
+    assert len(plain.measurements) == 1 + 8
+    contextual = evaluate(collection, embedder=PplxBiEncoder(replica_context_v1), split=split, against=())
+    assert [row.contextual for row in contextual.measurements[:2]] == [True, False]
 
 
 def test_layout_is_read_as_beir_means_it(beir: Path, collection: Collection) -> None:
@@ -213,22 +223,22 @@ def test_a_document_without_chunks_takes_no_score_of_its_neighbour(
 ) -> None:
     without = {"d0", "d9", "d10", "d29"}  # the first, neighbours, and the last
 
-    def some(text: str) -> list[str]:
+    def some(text: str) -> list[tuple[int, int]]:
         number = text.rstrip(".").rsplit(" ", 1)[1]
         return [] if f"d{number}" in without else split(text)
 
-    measured = list(evaluate(collection, embedder=biencoder, split=some))
+    measured = ndcg_and_recall(evaluate(collection, embedder=biencoder, split=some, against=()))
     kept = {key: text for key, text in collection.documents.items() if key not in without}
-    chunks = [split(text) for text in kept.values()]
+    chunks = [cut(text) for text in kept.values()]
     queries = list(collection.queries.values())
     smaller = Collection(kept, collection.queries, collection.judgements)
     expected = [
         by_hand(smaller, biencoder.query.encode(queries), biencoder.document.encode_documents(chunks)),
         by_hand(smaller, biencoder.query.encode(queries), [biencoder.document.encode(pieces) for pieces in chunks]),
     ]
-    np.testing.assert_allclose([(m.ndcg_at_10, m.recall_at_10) for m in measured[:2]], expected, rtol=1e-6)
+    np.testing.assert_allclose(measured[:2], expected, rtol=1e-9)
     with pytest.raises(InputError, match="no document of the collection has a chunk"):
-        next(evaluate(collection, embedder=biencoder, split=lambda text: []))
+        evaluate(collection, embedder=biencoder, split=lambda text: [])
 
 
 def test_a_split_that_is_not_there_names_those_that_are(beir: Path) -> None:
@@ -243,14 +253,17 @@ def test_command_prints_one_table_and_writes_the_same_figures(
     models = ["--query-model", str(replica_v1), "--document-model", str(replica_context_v1)]
     assert main(["evaluate", str(beir), *models, "--chunk-tokens", "12", "--json", str(written)]) == 0
     output = capsys.readouterr().out
-    assert "30 documents (1 without text are left out), 8 judged queries; chunks of at most 12 tokens" in output
-    header, _, *rows = output.split("\n\n")[1].splitlines()
-    assert header.split() == ["queries", "documents", "chunks", "dimensions", "form", "bytes", "nDCG@10", "recall@10"]
-    content = json.loads(written.read_text())
-    measurements = [Measurement(**entry) for entry in content["measurements"]]
-    assert len(rows) == len(measurements) == 13
-    for row, measurement in zip(rows, measurements, strict=True):
-        assert row.endswith(f"{measurement.ndcg_at_10:.4f}     {measurement.recall_at_10:.4f}")
+    heading, what, _, figures, *_ = output.split("\n\n")
+    wanted = "30 documents (1 without text are left out), 8 judged queries; chunks of at most 12 tokens"
+    assert wanted in " ".join(heading.split())
+    evaluation = Evaluation.from_json(written.read_text(encoding="utf-8"))
+    assert len(what.splitlines()) == len(figures.splitlines()) == len(evaluation.measurements) + 2 == 16
+    for row, measurement in zip(figures.splitlines()[2:], evaluation.measurements, strict=True):
+        means = measurement.means["documents"]
+        names = ("hit@1", "hit@3", "recall@10", "nDCG@10")
+        assert row.split()[1:5] == [f"{means[name]:.3f}" for name in names]
+    second = evaluation.comparison(evaluation.measurements[1].label, evaluation.measurements[0].label)
+    assert f"{second.won}/{second.lost}/{second.tied}" in figures.splitlines()[3]
 
 
 def test_command_tells_a_mistake_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -182,7 +182,10 @@ def _add_evaluate(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     _add_model(command, default="0.6b")
     command.add_argument("--split", default="test", help="which file of qrels/ to use (default: test)")
     command.add_argument(
-        "--chunk-tokens", type=_positive, default=128, metavar="N", help="longest chunk in tokens (default: 128)"
+        "--chunk-tokens",
+        type=_positive,
+        metavar="N",
+        help="longest chunk in tokens (default: 128, or the chunks that the collection brings)",
     )
     command.add_argument(
         "--limit",

@@ -6,7 +6,27 @@ Example:
     {'d1'}
 """
 
-from .collection import Collection, load_collection
-from .measure import Measurement, evaluate
+from .chunking import Chunked
+from .collection import Collection
+from .evaluating import evaluate
+from .lexical import BM25Searcher
+from .loading import load_collection
+from .results import Comparison, Evaluation, Found, Measurement, Passage, Question
+from .searching import Searcher
+from .study import Study
 
-__all__ = ["Collection", "Measurement", "evaluate", "load_collection"]
+__all__ = [
+    "BM25Searcher",
+    "Chunked",
+    "Collection",
+    "Comparison",
+    "Evaluation",
+    "Found",
+    "Measurement",
+    "Passage",
+    "Question",
+    "Searcher",
+    "Study",
+    "evaluate",
+    "load_collection",
+]
