@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,17 @@ PASSAGES = "passages.tsv"
 _QRELS = (".tsv", ".txt", ".trec", ".qrels")
 _SPLIT = "test"
 _ODD = (
-    "judged passages that begin or end within a word (start and end count the title and an empty line before the text, "
-    "where there is a title)"
+    'judged passages that begin or end within a word (start and end count the characters of "text", without the title)'
 )
+
+
+@dataclass(frozen=True)
+class _Text:
+    """A document as the splitter sees it, and where in it the `text` of its line begins."""
+
+    whole: str
+    begin: int = 0
+
 
 _Grades = dict[str, dict[str, int]]
 _PassageGrades = dict[str, dict[Passage, int]]
@@ -34,9 +43,9 @@ def load_beir(root: Path, *, split: str) -> Collection:
     """Read a folder in this layout; see `load_collection`."""
     notes: Counter[str] = Counter()
     texts = {key: _text(entry, notes) for key, entry in _entries(root / "corpus.jsonl", "document", notes)}
-    documents = {key: text for key, text in texts.items() if text.strip()}
+    documents = {key: text.whole for key, text in texts.items() if text.whole.strip()}
     empty = tuple(key for key in texts if key not in documents)
-    asked = {key: _text(entry, notes) for key, entry in _entries(root / "queries.jsonl", "query", notes)}
+    asked = {key: _text(entry, notes).whole for key, entry in _entries(root / "queries.jsonl", "query", notes)}
     judgements, passages = _judged(root, split, texts=texts, queries=set(asked), notes=notes)
     queries = {key: text for key, text in asked.items() if key in judgements and text.strip()}
     notes["queries without text, not asked"] += sum(key in judgements and key not in queries for key in asked)
@@ -56,11 +65,14 @@ def load_beir(root: Path, *, split: str) -> Collection:
     )
 
 
-def _text(entry: dict[str, Any], notes: Counter[str]) -> str:
+def _text(entry: dict[str, Any], notes: Counter[str]) -> _Text:
     title, text = (str(entry.get(key) or "") for key in ("title", "text"))
-    whole = f"{title}\n\n{text}" if title.strip() and text.strip() else title if title.strip() else text
+    if title.strip() and text.strip():
+        whole, begin = f"{title}\n\n{text}", len(title) + 2
+    else:
+        whole, begin = (title if title.strip() else text), 0
     notes["texts with half a character (a lone surrogate), read as �"] += clean(whole) != whole
-    return clean(whole)
+    return _Text(clean(whole), begin)
 
 
 def _entries(path: Path, kind: str, notes: Counter[str]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -77,7 +89,7 @@ def _entries(path: Path, kind: str, notes: Counter[str]) -> Iterator[tuple[str, 
 
 
 def _judged(
-    root: Path, split: str, *, texts: dict[str, str], queries: set[str], notes: Counter[str]
+    root: Path, split: str, *, texts: dict[str, _Text], queries: set[str], notes: Counter[str]
 ) -> tuple[_Grades, _PassageGrades]:
     """Return the grades of documents and of passages, of queries that something answers."""
     marked = root / "qrels" / PASSAGES
@@ -153,7 +165,7 @@ def _columns(line: str) -> list[str]:
     return columns if len(columns) in (3, 4) else line.split()
 
 
-def _passages(path: Path, *, texts: dict[str, str], queries: set[str], notes: Counter[str]) -> _PassageGrades:
+def _passages(path: Path, *, texts: dict[str, _Text], queries: set[str], notes: Counter[str]) -> _PassageGrades:
     judgements: _PassageGrades = {}
     missing: set[str] = set()
     for place, (at, line) in enumerate(lines(path, hint=LAYOUT)):
@@ -176,7 +188,7 @@ def _passages(path: Path, *, texts: dict[str, str], queries: set[str], notes: Co
             passage = Passage(document, start, end, "")
         else:
             passage = _passage(document, start, end, texts[document], at=f"{path} line {at}")
-            notes[_ODD] += any(_within_a_word(texts[document], each) for each in (start, end))
+            notes[_ODD] += any(_within_a_word(texts[document].whole, each) for each in (passage.start, passage.end))
         if passage in judgements.setdefault(query, {}):
             notes["judgements of what was judged before, of which the first stands"] += 1
             continue
@@ -185,16 +197,17 @@ def _passages(path: Path, *, texts: dict[str, str], queries: set[str], notes: Co
     return judgements
 
 
-def _passage(document: str, start: int, end: int, text: str, *, at: str) -> Passage:
-    if not 0 <= start < end <= len(text):
+def _passage(document: str, start: int, end: int, text: _Text, *, at: str) -> Passage:
+    length = len(text.whole) - text.begin
+    if not 0 <= start < end <= length:
         raise InputError(
-            f"{at}: {start} to {end} is no part of {document!r}, which has {len(text)} characters; start and end count "
-            "those of its title, an empty line and its text, or of the text alone where there is no title, from 0, and "
-            "end is exclusive"
+            f"{at}: {start} to {end} is no part of the text of {document!r}, which has {length} characters; start and "
+            'end count the characters of its "text" from 0, without its title, and end is exclusive'
         )
-    if text[start:end].isspace():
+    first, last = text.begin + start, text.begin + end
+    if text.whole[first:last].isspace():
         raise InputError(f"{at}: characters {start} to {end} of {document!r} are white space alone")
-    return Passage(document, start, end, text[start:end])
+    return Passage(document, first, last, text.whole[first:last])
 
 
 def _within_a_word(text: str, place: int) -> bool:

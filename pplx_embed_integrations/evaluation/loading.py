@@ -23,9 +23,9 @@ def load_collection(folder: str | Path, *, split: str = "test") -> Collection:
     columns of TREC. Any of them may be compressed (`.gz`). A title is put before its text, with an empty line between.
 
     `qrels/passages.tsv` says which passages answer: query id, document id, start, end and grade, separated by tabs.
-    Start and end are places in the document as `Collection.documents` holds it and the splitter gets it: characters
-    (code points) from 0, **title and empty line included** where there is a title; end is exclusive. A document with a
-    right passage is relevant. Where `qrels/test.tsv` is there as well, it decides which queries are asked.
+    Start and end count characters (code points) of the line's `text` from 0, **without its title**; end is exclusive.
+    `Passage` has them in the whole that the splitter gets, title and empty line included. A document with a right
+    passage is relevant. Where `qrels/test.tsv` is there as well, it decides which queries are asked.
 
     **ConTEB**: `documents.jsonl` has `chunk_id` (the document's id, `_`, the chunk's number) and `chunk`;
     `queries.jsonl` has `query` and `chunk_id` or `chunk_ids`. The folders `documents` and `queries` of a data set that
