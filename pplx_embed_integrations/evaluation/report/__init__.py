@@ -1,0 +1,13 @@
+"""An evaluation as a page that people look at: one file of HTML, with everything in it.
+
+Example:
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from pplx_embed_integrations.evaluation.results import Evaluation
+    >>> write_report(Evaluation("tides"), Path(tempfile.mkdtemp()) / "tides.html").stat().st_size > 1000
+    True
+"""
+
+from .page import render, write_report
+
+__all__ = ["render", "write_report"]

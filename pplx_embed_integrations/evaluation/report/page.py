@@ -1,0 +1,108 @@
+"""The page as a file: the template filled in, and put in place only when it is complete.
+
+Knows the template, escaping and atomic replacement; must not know what any figure means.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ... import __version__
+from ...errors import InputError, MissingDependencyError
+from .text import printable
+from .view import view
+
+if TYPE_CHECKING:
+    from jinja2 import Template
+
+    from ..results import Evaluation
+
+__all__ = ["render", "write_report"]
+
+_FOLDER = Path(__file__).parent
+
+
+def write_report(evaluation: Evaluation, path: str | Path) -> Path:
+    """Write an evaluation as one page of HTML that needs nothing else: no script, no picture, no font, no request.
+
+    A file that is there is replaced when the new one is complete, and stays as it was if anything fails before.
+
+    Args:
+        evaluation: What was measured.
+        path: The file.
+
+    Returns:
+        The path.
+
+    Raises:
+        InputError: The folder is not there, or the path is a folder.
+        MissingDependencyError: Jinja2 is not installed.
+
+    Example:
+        >>> import tempfile
+        >>> from pplx_embed_integrations.evaluation.results import Evaluation
+        >>> write_report(Evaluation("tides"), Path(tempfile.mkdtemp()) / "tides.html").name
+        'tides.html'
+    """
+    target = Path(path)
+    if target.is_dir():
+        raise InputError(f"{str(target)!r} is a folder; name a file in it, such as {str(target / 'report.html')!r}")
+    if target.exists() and not target.is_file():
+        raise InputError(f"{str(target)!r} is no file that could be replaced; name one, such as 'report.html'")
+    if not target.absolute().parent.is_dir():
+        raise InputError(f"there is no folder for the report {str(target)!r}; make it first")
+    _replace(target, render(evaluation).encode("utf-8"))
+    return target
+
+
+def render(evaluation: Evaluation) -> str:
+    """Return the page.
+
+    Raises:
+        MissingDependencyError: Jinja2 is not installed.
+    """
+    return _template().render(page=view(evaluation, version=__version__))
+
+
+@lru_cache(maxsize=1)
+def _template() -> Template:
+    try:
+        from jinja2 import Environment, FileSystemLoader, StrictUndefined
+        from markupsafe import Markup
+    except ImportError:
+        raise MissingDependencyError("jinja2", extra="evaluate") from None
+
+    def finished(value: Any) -> Any:
+        """Texts come from anywhere; what the template made of them is `Markup`, and finished before."""
+        return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+    environment = Environment(
+        loader=FileSystemLoader(_FOLDER),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=finished,
+        trim_blocks=True,
+    )
+    environment.globals["css"] = Markup((_FOLDER / "page.css").read_text(encoding="utf-8"))
+    return environment.get_template("page.html.jinja")
+
+
+def _replace(target: Path, content: bytes) -> None:
+    """Write beside the target and move over it, which is one step; a link is followed, so that it stays one."""
+    place = target.resolve()
+    temporary = place.with_name(f".{place.name[:40]}-{secrets.token_hex(6)}.new")
+    try:
+        with temporary.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        if place.exists():
+            temporary.chmod(place.stat().st_mode & 0o7777)
+        temporary.replace(place)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
