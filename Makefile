@@ -18,7 +18,7 @@ help: ## show this list
 install: $(VENV)/.installed ## install the package with everything a user needs into .venv
 	@echo "Installed in $(VENV). Try: make demo, or $(BIN)/pplx-embed --help"
 
-demo: $(VENV)/.installed ## index these docs with LangChain and LlamaIndex, and compare rankings
+demo: $(VENV)/.installed ## what context, int8 and bits are worth on forty articles, with LangChain and LlamaIndex
 	@$(BIN)/pplx-embed demo
 
 test: $(VENV)/.installed-test ## run the tests

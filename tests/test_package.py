@@ -137,10 +137,7 @@ def test_the_wheel_holds_all_of_the_package_and_only_that(wheel: Path) -> None:
         if path.is_file() and "__pycache__" not in path.parts
     }
     assert here <= names
-    pages = {f"pplx_embed_integrations/pages/{page.relative_to(ROOT / 'docs').as_posix()}"
-             for page in (ROOT / "docs").rglob("*") if page.is_file()}  # fmt: skip
-    assert pages <= names
-    assert {name for name in names if ".dist-info/" not in name} == here | pages
+    assert {name for name in names if ".dist-info/" not in name} == here
     assert {"pplx_embed_integrations/py.typed", "pplx_embed_integrations/reference/v1-0.6b.json"} <= names
     assert wheel.stat().st_size < 20_000_000
 

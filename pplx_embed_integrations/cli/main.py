@@ -102,7 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"pplx-embed {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add(commands, "models", "list the checkpoints that are known by name")
-    _add(commands, "demo", "index this project's own documentation and compare rankings; needs no network")
+    _add_demo(commands)
     _add_index(commands)
     _add_search(commands)
     _add_forget(commands)
@@ -118,6 +118,13 @@ def _add(
     command = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
     command.set_defaults(module=name)
     return command
+
+
+def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    command = _add(
+        commands, "demo", "show what context, int8 and bits are worth on articles that come along; needs no network"
+    )
+    command.add_argument("--json", metavar="FILE", dest="json_file", help="write all figures and rankings to FILE")
 
 
 def _add_index(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
