@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from ..biencoder import PplxBiEncoder
 from ..errors import InputError
-from ..evaluation import BM25Searcher, Collection, Study, load_collection
+from ..evaluation import BM25Searcher, Collection, LangChainSearcher, Study, load_collection, named
 from ..evaluation.chunking import Split
-from ..evaluation.evaluating import searchers, versions
+from ..evaluation.evaluating import Rival, searchers, versions
+from ..evaluation.rivals import label_of
 from .ranked import ranked
 from .splitting import Splitter
 from .terminal import shown, wrapped
@@ -44,6 +47,8 @@ def run(arguments: argparse.Namespace) -> int:
     settings = {"split": arguments.split, "limit": arguments.limit}
     if collection.chunks is None:
         settings["chunk_tokens"] = chunk_tokens
+    rivals = [named.parse(text) for text in arguments.against]
+    others = [rival.make(wanted=("embed_documents", "embed_query")) for rival in rivals]  # a mistake is told at once
     print(*wrapped(_heading(collection, arguments, chunk_tokens), _WIDTH), sep="\n", flush=True)
     study = Study(
         collection,
@@ -54,9 +59,14 @@ def run(arguments: argparse.Namespace) -> int:
     )
     for note in (*collection.notes, *study.chunked.notes):
         print(*(f"  {line}" for line in wrapped(shown(note), _WIDTH - 2)), sep="\n", flush=True)
+    against: list[Rival] = [BM25Searcher]
+    against += [
+        partial(LangChainSearcher, other, label=label, show_progress=True)
+        for other, label in zip(others, _labels(others), strict=True)
+    ]
     measured = 0
     try:
-        for _ in study.measure(searchers(study, embedder=embedder, against=[BM25Searcher], show_progress=True)):
+        for _ in study.measure(searchers(study, embedder=embedder, against=against, show_progress=True)):
             measured += 1
     finally:  # an interruption keeps what is measured
         if measured:
@@ -70,6 +80,15 @@ def _report(study: Study, arguments: argparse.Namespace) -> None:
     if arguments.json_file:
         Path(arguments.json_file).write_text(evaluation.to_json(), encoding="utf-8")
         print(f"Written to {shown(arguments.json_file)}")
+
+
+def _labels(others: list[Any]) -> list[str]:
+    """Return a name for each, no two alike."""
+    names = list(map(label_of, others))
+    return [
+        name if names.count(name) == 1 else f"{name} ({names[: place + 1].count(name)})"
+        for place, name in enumerate(names)
+    ]
 
 
 def _split(embedder: PplxBiEncoder, chunk_tokens: int) -> Split:

@@ -201,7 +201,17 @@ def _add_evaluate(commands: argparse._SubParsersAction[argparse.ArgumentParser])
         help="use N queries only, with their judged documents and as many others again (quick, and easier than the "
         "whole collection)",
     )
-    command.add_argument("--json", metavar="FILE", dest="json_file", help="write the figures to FILE as well")
+    command.add_argument(
+        "--against",
+        action="append",
+        default=[],
+        metavar="CLASS",
+        help="a LangChain Embeddings to compare with, as in --against 'langchain_huggingface:HuggingFaceEmbeddings("
+        'model_name="sentence-transformers/all-MiniLM-L6-v2")\'; may be given several times',
+    )
+    command.add_argument(
+        "--json", metavar="FILE", dest="json_file", help="write everything to FILE as well, each question included"
+    )
 
 
 def _add_verify(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

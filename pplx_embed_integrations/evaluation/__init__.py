@@ -12,6 +12,7 @@ from .evaluating import evaluate
 from .lexical import BM25Searcher
 from .loading import load_collection
 from .results import Comparison, Evaluation, Found, Measurement, Passage, Question
+from .rivals import LangChainSearcher
 from .searching import Searcher
 from .study import Study
 
@@ -22,6 +23,7 @@ __all__ = [
     "Comparison",
     "Evaluation",
     "Found",
+    "LangChainSearcher",
     "Measurement",
     "Passage",
     "Question",
