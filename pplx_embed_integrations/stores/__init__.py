@@ -7,16 +7,20 @@ from .documents import Chunk, Hit, StoredDocument
 from .filters import Where
 from .handle import list_tables
 from .record import Keep, Record
+from .staging import Committed, Held, Staged
 from .table import ChunkTable, Comparison, Written
 from .upkeep import Stats
 
 __all__ = [
     "Chunk",
     "ChunkTable",
+    "Committed",
     "Comparison",
+    "Held",
     "Hit",
     "Keep",
     "Record",
+    "Staged",
     "Stats",
     "StoredDocument",
     "Where",

@@ -10,10 +10,11 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
+from typing import Any
 
 from ..errors import MissingDependencyError, PplxEmbedError, StoreError
 
-__all__ = ["failures", "import_lancedb", "is_conflict"]
+__all__ = ["failures", "import_lance", "import_lancedb", "is_conflict"]
 
 _HINTS = (
     (("no space left", "os error 28", "disk quota"), "the disk is full; free some space and run it again"),
@@ -48,6 +49,19 @@ def import_lancedb() -> ModuleType:
     except ModuleNotFoundError as error:
         raise MissingDependencyError("lancedb", extra="store") from error
     return lancedb
+
+
+def import_lance() -> Any:
+    """Import Lance's own library, which writes files without committing them, when it is first needed.
+
+    Raises:
+        MissingDependencyError: It is not installed.
+    """
+    try:
+        import lance
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError("pylance", extra="ray") from error
+    return lance
 
 
 def is_conflict(error: BaseException) -> bool:

@@ -87,7 +87,7 @@ class Handle:
         self, uri: str, name: str, *, record: Record | None, storage_options: Mapping[str, str] | None
     ) -> None:
         self.uri, self.name, self.label = uri, name, f"the table {name!r} in {uri}"
-        self._options = storage_options
+        self.options = dict(storage_options) if storage_options else None
         self.table = self._open() if record is None else self._open_or_make(record)
         self.record = Record.read(self.table.schema.metadata, table=self.label)
 
@@ -95,7 +95,7 @@ class Handle:
         if not is_remote(self.uri) and not Path(self.uri).is_dir():
             raise StoreError(f"there is no folder {self.uri}, so no table {self.name!r} in it")
         with failures(self.label, "opening"):
-            connection = _connect(self.uri, self._options)
+            connection = _connect(self.uri, self.options)
             names = _names(connection)
             if self.name not in names:
                 there = f"it has: {', '.join(sorted(names))}" if names else "it has none"
@@ -104,22 +104,27 @@ class Handle:
 
     def _open_or_make(self, record: Record) -> Any:
         with failures(self.label, "opening"):
-            connection = _connect(self.uri, self._options)
+            connection = _connect(self.uri, self.options)
             if self.name in _names(connection):
                 return connection.open_table(self.name)
         with failures(self.label, "making"):
             # With exist_ok a second process that makes it at the same moment gets the first one's.
             return connection.create_table(self.name, schema=schema(record), exist_ok=True)
 
+    @property
+    def place(self) -> str:
+        """Where the table itself lies, for Lance."""
+        return str(self.table.uri)
+
     def drop(self) -> None:
         """Delete the table, whatever it holds."""
         with failures(self.label, "deleting"):
-            _connect(self.uri, self._options).drop_table(self.name)
+            _connect(self.uri, self.options).drop_table(self.name)
 
     def snapshot(self) -> Any:
         """Open the table once more, held at its latest version however long it is read."""
         with failures(self.label, "opening"):
-            table = _connect(self.uri, self._options).open_table(self.name)
+            table = _connect(self.uri, self.options).open_table(self.name)
             table.checkout(table.version)
             return table
 

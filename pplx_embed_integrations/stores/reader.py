@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from . import reading, searching, upkeep, writing
+from . import reading, searching, staging, upkeep, writing
 from .documents import Hit, StoredDocument
 from .filters import Where, condition
 from .handle import Handle
 from .record import Record
 from .searching import By
+from .staging import Held
 from .upkeep import Stats
 from .writing import Comparison
 
@@ -61,6 +62,10 @@ class TableReader:
             InputError: A document is given twice, or two of its chunks share an id.
         """
         return writing.compare(self._handle, documents)
+
+    def held(self) -> Held:
+        """Tell which whole documents are there, in some 20 bytes for each, for who must ask of millions."""
+        return staging.held(self._handle)
 
     def vectors_of(self, documents: Sequence[StoredDocument]) -> list[npt.NDArray[np.int8]]:
         """Read the vectors of documents whose texts the table holds: those that `compare` calls renamed.

@@ -14,15 +14,16 @@ from typing import Any
 import numpy.typing as npt
 
 from ..errors import InputError
-from . import upkeep, writing
+from . import staging, upkeep, writing
 from .documents import Chunk, StoredDocument
 from .filters import Where, condition
 from .handle import Handle
 from .reader import TableReader
 from .record import Keep, Record, check_keep
+from .staging import Committed, Staged
 from .writing import Comparison, Written
 
-__all__ = ["ChunkTable", "Comparison", "Written"]
+__all__ = ["ChunkTable", "Committed", "Comparison", "Staged", "Written"]
 
 
 class ChunkTable(TableReader):
@@ -115,6 +116,46 @@ class ChunkTable(TableReader):
             written = writing.replace(self._handle, documents, codes)
             upkeep.tidy(self._handle)
         return written
+
+    def stage(self, documents: Sequence[StoredDocument], codes: Sequence[npt.ArrayLike]) -> Staged:
+        """Write documents into files that nobody sees until a `commit`, here or in another process.
+
+        Many processes may stage at once. What is never committed is cleaned up by Lance after some days.
+
+        Args:
+            documents: Whole documents, each key once. That no other document of the table has a chunk of the same id is
+                not looked at here.
+            codes: As for `replace`.
+
+        Returns:
+            What `commit` takes, small and picklable.
+
+        Raises:
+            EncodingError: A vector is all zeros.
+            InputError: Vectors do not fit.
+            MissingDependencyError: pylance is not installed.
+            StoreError: They could not be written.
+        """
+        self.check_writable()
+        return staging.stage(self._handle, documents, codes)
+
+    def commit(self, staged: Sequence[Staged]) -> Committed:
+        """Make staged documents part of the table, each in place of what it holds of it, in one version.
+
+        It reads the keys of all rows, so it is called after much was staged. Of a document that was staged twice the
+        later one stays, and there are two versions of the table. Compacting is left to the caller; see `tidy`.
+
+        Raises:
+            StoreError: It could not be done; the table is as it was, and what was staged can be committed later.
+        """
+        self.check_writable()
+        with self._lock:
+            return staging.commit(self._handle, staged)
+
+    def tidy(self) -> None:
+        """Compact the table if many small files have come together, as `replace` does by itself."""
+        with self._lock:
+            upkeep.tidy(self._handle)
 
     def upsert(
         self,

@@ -18,10 +18,21 @@ from ..vectors import Vectors
 from .documents import Chunk, StoredDocument
 from .filters import one_of
 from .handle import Handle
+from .record import Record
 from .rows import Row, chunk_key, document_rows, to_arrow, vectors
 from .scores import check_codes, signs
 
-__all__ = ["Comparison", "Written", "compare", "delete", "replace", "stored_vectors", "upsert"]
+__all__ = [
+    "Comparison",
+    "Written",
+    "check_matrices",
+    "check_unique",
+    "compare",
+    "delete",
+    "replace",
+    "stored_vectors",
+    "upsert",
+]
 
 _DELETED_TOGETHER = 2000
 
@@ -123,23 +134,11 @@ def stored_vectors(handle: Handle, documents: Sequence[StoredDocument]) -> list[
 def replace(handle: Handle, documents: Sequence[StoredDocument], matrices: Sequence[Any]) -> Written:
     """Replace documents; see `ChunkTable.replace`."""
     check_unique(documents)
-    if len(documents) != len(matrices):
-        raise InputError(f"{len(documents)} documents came with the vectors of {len(matrices)}; give a matrix for each")
     record = handle.record
-    checked = [
-        check_codes(
-            matrix,
-            rows=len(document.chunks),
-            dimensions=record.dimensions,
-            packed=not record.has_codes,
-            document=document.key,
-        )
-        for document, matrix in zip(documents, matrices, strict=True)
-    ]
+    joined = check_matrices(record, documents, matrices)
     rows = list(document_rows(documents))
     if not rows:
         return Written(0, 0, handle.table.version)
-    joined = _join(checked, bits=not record.has_codes)
     keys = [document.key for document in documents]
     number = secrets.randbits(62)
 
@@ -156,8 +155,28 @@ def replace(handle: Handle, documents: Sequence[StoredDocument], matrices: Seque
     return handle.writing(write)
 
 
-def _join(matrices: list[Vectors], *, bits: bool) -> Vectors:
-    return np.concatenate([signs(matrix) for matrix in matrices] if bits else matrices)
+def check_matrices(record: Record, documents: Sequence[StoredDocument], matrices: Sequence[Any]) -> Vectors:
+    """Return the vectors of documents in one matrix: codes, or packed bits where those alone are kept.
+
+    Raises:
+        EncodingError: A vector is all zeros.
+        InputError: They do not fit the documents or the table.
+    """
+    if len(documents) != len(matrices):
+        raise InputError(f"{len(documents)} documents came with the vectors of {len(matrices)}; give a matrix for each")
+    checked = [
+        check_codes(
+            matrix,
+            rows=len(document.chunks),
+            dimensions=record.dimensions,
+            packed=not record.has_codes,
+            document=document.key,
+        )
+        for document, matrix in zip(documents, matrices, strict=True)
+    ]
+    if not checked:
+        return np.empty((0, record.dimensions), np.int8)
+    return np.concatenate(checked if record.has_codes else [signs(matrix) for matrix in checked])
 
 
 def _check_ids(handle: Handle, rows: Sequence[Row], keys: set[str]) -> None:
