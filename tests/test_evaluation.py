@@ -251,7 +251,10 @@ def test_command_prints_one_table_and_writes_the_same_figures(
 ) -> None:
     written = tmp_path / "figures.json"
     models = ["--query-model", str(replica_v1), "--document-model", str(replica_context_v1)]
-    assert main(["evaluate", str(beir), *models, "--chunk-tokens", "12", "--json", str(written)]) == 0
+    page = tmp_path / "page.html"
+    command = ["evaluate", str(beir), *models, "--chunk-tokens", "12", "--json", str(written), "--report", str(page)]
+    assert main(command) == 0
+    assert "tide" in page.read_text(encoding="utf-8")
     output = capsys.readouterr().out
     heading, what, _, figures, *_ = output.split("\n\n")
     wanted = "30 documents (1 without text are left out), 8 judged queries; chunks of at most 12 tokens"
@@ -271,8 +274,12 @@ def test_command_tells_a_mistake_in_one_line(tmp_path: Path, capsys: pytest.Capt
     assert "the BEIR layout is corpus.jsonl, queries.jsonl and qrels/test.tsv" in capsys.readouterr().err
 
 
-def test_a_place_for_the_figures_is_wanted_before_anything_is_measured(
-    beir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("option", ["--json", "--report"])
+def test_a_place_for_what_is_written_is_wanted_before_anything_is_measured(
+    beir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str
 ) -> None:
-    assert main(["evaluate", str(beir), "--json", str(tmp_path / "nowhere" / "figures.json")]) == 2
-    assert "there is no folder for --json" in capsys.readouterr().err
+    assert main(["evaluate", str(beir), option, str(tmp_path / "nowhere" / "figures")]) == 2
+    assert main(["evaluate", str(beir), option, str(tmp_path)]) == 2
+    told = capsys.readouterr().err
+    assert f"there is no folder for {option}" in told
+    assert "is a folder; name a file in it" in told

@@ -12,7 +12,7 @@ import re
 import sys
 from pathlib import Path
 
-from pplx_embed_integrations.cli.main import _parser
+from pplx_embed_integrations.cli.arguments import parser
 from pplx_embed_integrations.llama_index.options import NodeOptions
 from pplx_embed_integrations.options import BiEncoderOptions
 from pplx_embed_integrations.schema import Option, options_of
@@ -52,7 +52,7 @@ def _row(name: str, option: Option) -> str:
 
 
 def _arguments(command: str) -> list[argparse.Action]:
-    [commands] = [each for each in _parser()._actions if isinstance(each, argparse._SubParsersAction)]
+    [commands] = [each for each in parser()._actions if isinstance(each, argparse._SubParsersAction)]
     return [each for each in commands.choices[command]._actions if each.option_strings and each.dest != "help"]
 
 

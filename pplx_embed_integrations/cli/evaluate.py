@@ -13,9 +13,10 @@ from typing import Any
 
 from ..biencoder import PplxBiEncoder
 from ..errors import InputError
-from ..evaluation import BM25Searcher, Collection, LangChainSearcher, Study, load_collection, named
+from ..evaluation import BM25Searcher, Collection, Evaluation, LangChainSearcher, Study, load_collection, named
 from ..evaluation.chunking import Split
 from ..evaluation.evaluating import Rival, searchers, versions
+from ..evaluation.report import render, write_report
 from ..evaluation.rivals import label_of
 from .ranked import ranked
 from .splitting import Splitter
@@ -29,9 +30,13 @@ _WIDTH = 79
 
 def run(arguments: argparse.Namespace) -> int:
     """Load, measure, print, write."""
-    for option, file in (("--json", arguments.json_file),):
+    for option, file in (("--json", arguments.json_file), ("--report", arguments.report)):
         if file and not Path(file).absolute().parent.is_dir():
             raise InputError(f"there is no folder for {option} {file}; make it first")
+        if file and Path(file).is_dir():
+            raise InputError(f"{option} {file} is a folder; name a file in it")
+    if arguments.report:
+        render(Evaluation("nothing yet"))  # what it needs and is not installed is told now
     collection = load_collection(arguments.directory, split=arguments.split)
     if collection.chunks is not None and arguments.chunk_tokens:
         raise InputError(
@@ -80,6 +85,8 @@ def _report(study: Study, arguments: argparse.Namespace) -> None:
     if arguments.json_file:
         Path(arguments.json_file).write_text(evaluation.to_json(), encoding="utf-8")
         print(f"Written to {shown(arguments.json_file)}")
+    if arguments.report:
+        print(f"Written to {shown(str(write_report(evaluation, arguments.report)))}; open it in a browser")
 
 
 def _labels(others: list[Any]) -> list[str]:
