@@ -11,10 +11,14 @@ from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from pplx_embed_integrations import PplxBiEncoder
 from pplx_embed_integrations.errors import InputError
-from pplx_embed_integrations.evaluation.report import page, render, write_report
+from pplx_embed_integrations.evaluation import Collection, Study
+from pplx_embed_integrations.evaluation.evaluating import searchers
+from pplx_embed_integrations.evaluation.report import LeaveOneOut, page, render, write_report
 from pplx_embed_integrations.evaluation.results import (
     METRICS,
     Comparison,
@@ -62,28 +66,31 @@ def measurement(label: str, seed: int, questions: int, levels: list[Level], **wh
     return Measurement(label, values=values, means=means, intervals=intervals, **what)
 
 
-def evaluation(questions: int = 24, levels: tuple[Level, ...] = ("documents", "chunks")) -> Evaluation:
+def evaluation(
+    questions: int = 24, levels: tuple[Level, ...] = ("documents", "chunks"), rows: int | None = None
+) -> Evaluation:
     """Rows of every kind, with figures that differ from each other, and texts that mean harm."""
-    rows = []
+    made = []
     for place, (query, document, contextual) in enumerate(MODELS):
         for dimensions, form, size in FORMS if place == 0 else FORMS[1:2]:
             label = f"{query} → {document} {'in context' if contextual else 'alone'} {dimensions} {form} <b>"
             what = {"query_model": query, "document_model": document, "contextual": contextual, "latency_ms": 1.25}
             what |= {"dimensions": dimensions, "form": form, "bytes_per_vector": size, "system": "pplx-embed"}
-            rows.append(measurement(label, len(rows), questions, list(levels), **what))
-    rows.append(measurement("BM25", len(rows), questions, list(levels), system="BM25"))
-    compared = [one for pair in combinations(rows, 2) for level in levels for one in comparisons(*pair, level)]
+            made.append(measurement(label, len(made), questions, list(levels), **what))
+    made.append(measurement("BM25", len(made), questions, list(levels), system="BM25"))
+    made = made[:rows]
+    compared = [one for pair in combinations(made, 2) for level in levels for one in comparisons(*pair, level)]
     passages = [Passage(f"d{place}\x07<i>", 0, len(text), text) for place, text in enumerate(HOSTILE)]
     asked = []
     for one in range(questions):
         order = passages[one % 5 :] + passages[: one % 5]
-        found = {row.label: found_by(row, f"q{one}", order, levels[-1]) for row in rows}
+        found = {row.label: found_by(row, f"q{one}", order, levels[-1]) for row in made}
         asked.append(Question(f"q{one}", HOSTILE[-1 - one % 5] + " wing?", ("d1",), (passages[2],), found))
     counts = {"documents": 5, "chunks": 5, "questions": questions}
     settings = {"command": "pplx-embed evaluate <i>x</i> --report out.html", "seed": 0}
     return Evaluation(
         "<em>tides</em>", counts, ("a note\x00",), settings, {"processor": "one & only"},
-        tuple(rows), tuple(compared), tuple(asked),
+        tuple(made), tuple(compared), tuple(asked),
     )  # fmt: skip
 
 
@@ -155,7 +162,7 @@ def test_the_page_is_quiet_fits_and_can_be_read(
 def test_texts_are_texts(chromium: browser.Browser, written: Path) -> None:
     chromium.show(written, width=1400)
     chromium.run(OPEN_ALL)
-    assert chromium.run("document.querySelectorAll('script, img, iframe, object, em, i').length") == 0
+    assert chromium.run("document.querySelectorAll('script, img, iframe, object, em').length") == 0
     shown = chromium.run("document.body.innerText")
     for text in ("<script>document.title", "a␀b␛[31m␇", "{{ 7 * 7 }}", "مرحبا", "川の翼は長い", "d1␇<i>"):
         assert text in shown
@@ -191,9 +198,9 @@ def test_everything_opens_by_keyboard(chromium: browser.Browser, written: Path) 
     assert chromium.run("document.activeElement.textContent") == "Skip to the figures"
     chromium.press("Tab")
     state = "[document.activeElement.tagName, document.activeElement.parentElement.open]"
-    assert chromium.run(state) == ["SUMMARY", False]
-    chromium.press("Enter")
-    assert chromium.run(state) == ["SUMMARY", True]
+    for opened in (True, False, True):  # the first of those that are shown is open
+        assert chromium.run(state) == ["SUMMARY", opened]
+        chromium.press("Enter")
     assert chromium.run("getComputedStyle(document.activeElement).outlineStyle") == "solid"
 
 
@@ -267,8 +274,67 @@ def test_little_is_shown_as_well(chromium: browser.Browser, tmp_path: Path, resu
     assert "None" not in shown
 
 
+SEA = ["The sea is deep.", "Its shores are sand.", "Its tides are high."]
+SHIP = ["A ship sails.", "It has a mast."]
+
+
+@pytest.fixture(scope="module")
+def study(biencoder: PplxBiEncoder) -> Study:
+    """Two documents, really measured."""
+    texts = {"sea": "".join(SEA), "ship": "".join(SHIP)}
+    spans = {texts["sea"]: [(0, 16), (16, 36), (36, 55)], texts["ship"]: [(0, 13), (13, 27)]}
+    collection = Collection(texts, {"q": "How high are the tides of the sea?"}, {"q": {"sea": 1}})
+    measuring = Study(collection, split=lambda text: spans[text])
+    assert list(measuring.measure(searchers(measuring, embedder=biencoder, against=())))
+    return measuring
+
+
+def test_what_context_lent_is_what_leaving_passages_out_gives(study: Study, biencoder: PplxBiEncoder) -> None:
+    def cosine(chunks: list[str]) -> float:
+        vectors = biencoder.document.encode_documents([chunks], quantization="int8")[0].astype(float)
+        question = biencoder.query.encode(["tides"], role="query", quantization="int8")[0].astype(float)
+        return float(vectors[-1] @ question / np.linalg.norm(vectors[-1]) / np.linalg.norm(question))
+
+    chunks = study.chunked.chunks
+    lent, other = LeaveOneOut(chunks, biencoder)([("tides", chunks[2]), ("mast", chunks[4])])
+    assert lent is not None
+    assert other is not None
+    assert other.passages == chunks[3:]
+    assert lent.alone == pytest.approx(cosine(SEA[2:]), abs=0.01)
+    assert lent.in_context == pytest.approx(cosine(SEA), abs=0.01)
+    without = [cosine(SEA[1:]), cosine([SEA[0], SEA[2]]), cosine(SEA)]
+    assert lent.shares == pytest.approx([cosine(SEA) - each for each in without], abs=0.02)
+
+
+def test_the_page_says_what_context_lent(
+    chromium: browser.Browser, study: Study, biencoder: PplxBiEncoder, tmp_path: Path
+) -> None:
+    explain = LeaveOneOut(study.chunked.chunks, biencoder)
+    chromium.show(write_report(study.evaluation(), tmp_path / "out.html", explain=explain), width=400)
+    chromium.run(OPEN_ALL)
+    assert chromium.complaints() == []
+    assert chromium.run(OUTSIDE) == []
+    assert chromium.run(FAINT) == []
+    assert chromium.run("document.querySelector('.lent').innerText").startswith("What its document lent to the right")
+
+
+def test_an_explanation_of_something_else_is_refused(study: Study, biencoder: PplxBiEncoder, tmp_path: Path) -> None:
+    results = study.evaluation()
+    with pytest.raises(InputError, match="is no chunk of the collection"):
+        write_report(results, tmp_path / "out.html", explain=LeaveOneOut(study.chunked.chunks[3:], biencoder))
+    [question] = results.questions
+    found = {
+        label: tuple(replace(hit, score=hit.score + 0.1) for hit in hits) for label, hits in question.found.items()
+    }
+    others = replace(results, questions=(replace(question, found=found),))
+    with pytest.raises(InputError, match="give LeaveOneOut the embedder that was evaluated"):
+        write_report(others, tmp_path / "out.html", explain=LeaveOneOut(study.chunked.chunks, biencoder))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_ten_thousand_questions_make_no_larger_page() -> None:
-    assert len(render(evaluation(questions=10_000))) < 1.2 * len(render(evaluation(questions=200)))
+    many, some = (render(evaluation(questions=count, levels=("documents",), rows=6)) for count in (10_000, 200))
+    assert len(many) < 1.2 * len(some)
 
 
 def test_a_page_is_replaced_only_by_a_whole_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ Example:
     True
 """
 
+from .leaving_out import LeaveOneOut
 from .page import render, write_report
 
-__all__ = ["render", "write_report"]
+__all__ = ["LeaveOneOut", "render", "write_report"]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ..results import Comparison, Evaluation, Found, Level, Measurement, Question
+from .series import row_name
 from .text import signed
 
 __all__ = ["EVERYDAY", "Bucket", "Findings", "level_name"]
@@ -105,9 +106,17 @@ class Findings:
         return round(sum(row.values.get(self.level, {}).get(EVERYDAY, {}).values()))
 
     @cached_property
+    def right(self) -> str:
+        """What is looked for: the right passage, or a right one where a question has several."""
+        several = any(
+            len(one.answers if self.level == "chunks" else one.documents) > 1 for one in self.evaluation.questions
+        )
+        return f"{'a' if several else 'the'} right {level_name(self.level)}"
+
+    @cached_property
     def headline(self) -> tuple[str, str]:
         """The sentence in two parts: what was found, and how sure it is."""
-        what = f"the right {level_name(self.level)}"
+        what = self.right
         if self.pair and self.compared:
             ours, plain = self.pair
             found = (
@@ -119,8 +128,8 @@ class Findings:
             best = max(self.rows, key=self._quality)
             low, high = best.intervals.get(self.level, {}).get(EVERYDAY, (0.0, 1.0))
             found = (
-                f"With {best.label}, the best of {len(self.rows)} {_plural(len(self.rows), 'row')}, {what} is among "
-                f"the first three for {self.hits(best):,} of {self.asked:,} {_plural(self.asked, 'question')}"
+                f"With {row_name(best)}, the best of {len(self.rows)} {_plural(len(self.rows), 'row')}, {what} is "
+                f"among the first three for {self.hits(best):,} of {self.asked:,} {_plural(self.asked, 'question')}"
             )
             return found, f"{self.hits(best) / self.asked:.0%} (95 % interval {low:.0%} to {high:.0%})"
         return "No question was judged, so there is nothing to compare", ""
@@ -171,10 +180,10 @@ class Findings:
             return ""
         near = sum(_in_right_document(question, first) for question, first in firsts)
         manner = "without context" if name == "won" else "in context"
-        return (
-            f"What came first {manner} was another passage of the right document for {near} of {len(firsts)}, and a "
-            f"passage of another document for {len(firsts) - near}."
-        )
+        another, other = "another passage of the right document", "a passage of another document"
+        if near in (0, len(firsts)):
+            return f"What came first {manner} was {another if near else other} every time."
+        return f"What came first {manner} was {another} for {near}, and {other} for {len(firsts) - near}."
 
 
 def _but_context(row: Measurement) -> tuple[object, ...]:

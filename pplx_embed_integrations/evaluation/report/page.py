@@ -20,13 +20,14 @@ if TYPE_CHECKING:
     from jinja2 import Template
 
     from ..results import Evaluation
+    from .leaving_out import LeaveOneOut
 
 __all__ = ["render", "write_report"]
 
 _FOLDER = Path(__file__).parent
 
 
-def write_report(evaluation: Evaluation, path: str | Path) -> Path:
+def write_report(evaluation: Evaluation, path: str | Path, *, explain: LeaveOneOut | None = None) -> Path:
     """Write an evaluation as one page of HTML that needs nothing else: no script, no picture, no font, no request.
 
     A file that is there is replaced when the new one is complete, and stays as it was if anything fails before.
@@ -34,12 +35,14 @@ def write_report(evaluation: Evaluation, path: str | Path) -> Path:
     Args:
         evaluation: What was measured.
         path: The file.
+        explain: Has the page say for the questions that it shows what context lent to the right passage.
 
     Returns:
         The path.
 
     Raises:
-        InputError: The folder is not there, or the path is a folder.
+        InputError: The folder is not there, the path is a folder, or `explain` has other chunks or another embedder
+            than the evaluation.
         MissingDependencyError: Jinja2 is not installed.
 
     Example:
@@ -55,17 +58,17 @@ def write_report(evaluation: Evaluation, path: str | Path) -> Path:
         raise InputError(f"{str(target)!r} is no file that could be replaced; name one, such as 'report.html'")
     if not target.absolute().parent.is_dir():
         raise InputError(f"there is no folder for the report {str(target)!r}; make it first")
-    _replace(target, render(evaluation).encode("utf-8"))
+    _replace(target, render(evaluation, explain=explain).encode("utf-8"))
     return target
 
 
-def render(evaluation: Evaluation) -> str:
-    """Return the page.
+def render(evaluation: Evaluation, *, explain: LeaveOneOut | None = None) -> str:
+    """Return the page; see `write_report`.
 
     Raises:
         MissingDependencyError: Jinja2 is not installed.
     """
-    return _template().render(page=view(evaluation, version=__version__))
+    return _template().render(page=view(evaluation, version=__version__, explain=explain))
 
 
 @lru_cache(maxsize=1)

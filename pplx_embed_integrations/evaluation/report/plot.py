@@ -11,28 +11,14 @@ from dataclasses import dataclass, replace
 
 from ..results import Level, Measurement
 from .labels import Taken
+from .series import Series
 from .text import byte_count
 
-__all__ = ["Label", "Line", "Mark", "Plot", "Series", "draw", "series_of"]
+__all__ = ["Label", "Line", "Mark", "Plot", "draw"]
 
 _FORMS = {"float32": "float32", "int8": "int8", "binary": "bits"}
 _ASIDE = {"float32": 4, "binary": -4}
 _LINE_HEIGHT = 16
-
-
-@dataclass(frozen=True)
-class Series:
-    """Rows that differ in width and form alone.
-
-    Attributes:
-        name: What they have in common.
-        letter: The same where there is no room for it.
-        rows: The rows.
-    """
-
-    name: str
-    letter: str
-    rows: tuple[Measurement, ...]
 
 
 @dataclass(frozen=True)
@@ -85,37 +71,6 @@ class Plot:
     lines: tuple[Line, ...]
     marks: tuple[Mark, ...]
     labels: tuple[Label, ...]
-
-
-def series_of(rows: Sequence[Measurement]) -> list[Series]:
-    """Group rows by what searched: the pairing and whether in context, or another system.
-
-    Example:
-        >>> rows = [Measurement("a", "pplx-embed", "v1", "c1", True, 64, form) for form in ("int8", "binary")]
-        >>> [(one.letter, one.name, len(one.rows)) for one in series_of(rows)]
-        [('A', 'v1 → c1, in context', 2)]
-    """
-    groups: dict[tuple[object, ...], list[Measurement]] = {}
-    for row in rows:
-        groups.setdefault((row.system, row.query_model, row.document_model, row.contextual), []).append(row)
-    return [
-        Series(_series_name(group[0], alone=len(group) == 1), _letter(number), tuple(group))
-        for number, group in enumerate(groups.values())
-    ]
-
-
-def _series_name(row: Measurement, *, alone: bool) -> str:
-    if row.query_model is None or row.document_model is None:
-        return row.label if alone else row.system
-    models = (
-        row.document_model if row.query_model == row.document_model else f"{row.query_model} → {row.document_model}"
-    )
-    system = "" if row.system == "pplx-embed" else f"{row.system}: "
-    return f"{system}{models}, {'in context' if row.contextual else 'plain'}"
-
-
-def _letter(number: int) -> str:
-    return chr(ord("A") + number) if number < 26 else str(number + 1)
 
 
 def draw(

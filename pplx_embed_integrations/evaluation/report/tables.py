@@ -9,7 +9,7 @@ from typing import Any
 
 from ..results import METRICS, Comparison, Evaluation, Level, Measurement
 from .findings import Findings, level_name
-from .plot import series_of
+from .series import row_name, series_of
 from .text import byte_count, signed, span
 
 __all__ = ["costs", "costs_lead", "differences", "table"]
@@ -87,10 +87,10 @@ def differences(findings: Findings, colours: dict[str, int]) -> dict[str, Any] |
         return None
     most = max(max(abs(one.low), abs(one.high)) for _, one in pairs) or 1.0
     return {
-        "ours": ours.label,
+        "ours": row_name(ours),
         "rows": [
             {
-                "label": row.label,
+                "label": row_name(row),
                 "series": colours[row.label],
                 "difference": one.difference,
                 "text": signed(one.difference),
@@ -112,14 +112,18 @@ def costs(evaluation: Evaluation) -> list[dict[str, str]]:
     chunks = evaluation.counts.get("chunks", 0)
     return [
         {
-            "label": row.label,
-            "latency": "–" if row.latency_ms is None else f"{row.latency_ms:.3g} ms",
+            "label": row_name(row),
+            "latency": "–" if row.latency_ms is None else _milliseconds(row.latency_ms),
             "size": "–" if row.bytes_per_vector is None else f"{row.bytes_per_vector:,} B",
             "whole": "–" if row.bytes_per_vector is None else byte_count(row.bytes_per_vector * chunks),
             "million": "–" if row.bytes_per_vector is None else byte_count(row.bytes_per_vector * 1_000_000),
         }
         for row in evaluation.measurements
     ]
+
+
+def _milliseconds(time: float) -> str:
+    return "< 0.1 ms" if time < 0.1 else f"{time:.2g} ms" if time < 100 else f"{time:,.0f} ms"
 
 
 def costs_lead(evaluation: Evaluation) -> str:

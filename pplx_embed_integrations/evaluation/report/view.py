@@ -11,8 +11,10 @@ from typing import Any
 
 from ..results import METRICS, Evaluation
 from .findings import EVERYDAY, Findings, level_name
-from .plot import Plot, Series, draw, series_of
+from .leaving_out import LeaveOneOut
+from .plot import Plot, draw
 from .questions import buckets
+from .series import Series, row_name, series_of
 from .tables import costs, costs_lead, differences, table
 from .text import signed, span
 
@@ -39,6 +41,7 @@ class Page:
     tables: list[dict[str, Any]]
     differences: dict[str, Any] | None
     buckets: list[dict[str, Any]]
+    explained: bool
     costs: list[dict[str, str]]
     costs_lead: str
     command: str
@@ -46,7 +49,7 @@ class Page:
     notes: tuple[str, ...]
 
 
-def view(evaluation: Evaluation, *, version: str) -> Page:
+def view(evaluation: Evaluation, *, version: str, explain: LeaveOneOut | None = None) -> Page:
     """Arrange an evaluation for the page."""
     findings = Findings(evaluation)
     series = series_of(findings.rows)
@@ -58,7 +61,7 @@ def view(evaluation: Evaluation, *, version: str) -> Page:
     return Page(
         version=version,
         collection=evaluation.collection,
-        counts=[f"{count:,} {name}" for name, count in evaluation.counts.items()],
+        counts=[f"{count:,} {name}" for name, count in evaluation.counts.items() if count],
         headline=findings.headline,
         verdicts=_verdicts(findings),
         bars=list(_bars(findings)),
@@ -71,7 +74,8 @@ def view(evaluation: Evaluation, *, version: str) -> Page:
         plot_note=_plot_note(series),
         tables=[table(evaluation, level, findings) for level in reversed(evaluation.levels)],
         differences=differences(findings, colours),
-        buckets=buckets(findings),
+        buckets=buckets(findings, explain=explain),
+        explained=explain is not None,
         costs=costs(evaluation),
         costs_lead=costs_lead(evaluation),
         command=str(evaluation.settings.get("command", "")),
@@ -86,9 +90,9 @@ def _verdicts(findings: Findings) -> list[str]:
     if best and findings.pair:
         one = findings.compare(findings.pair[0], best, metric=METRICS[0])
         interval = f" (95 % interval {span(one.low, one.high)})" if one else ""
-        difference = f"; in context less this row: {signed(one.difference)}{interval}" if one else ""
+        difference = f"; the row in context differs from it by {signed(one.difference)}{interval}" if one else ""
         said.append(
-            f"The strongest row without context at this size is {best.label}, with {METRICS[0]} "
+            f"The strongest row without context at this size is {row_name(best)}, with {METRICS[0]} "
             f"{best.means[findings.level][METRICS[0]]:.3f}{difference}."
         )
     return said
@@ -127,5 +131,5 @@ def _plot_note(series: Sequence[Series]) -> str:
 
 
 def _settings(evaluation: Evaluation) -> list[tuple[str, str]]:
-    settings = [(name, value) for name, value in evaluation.settings.items() if name != "command"]
-    return [(name, str(value)) for name, value in (*settings, *evaluation.versions.items())]
+    settings = [(name.replace("_", " "), value) for name, value in evaluation.settings.items() if name != "command"]
+    return [(name, str(value)) for name, value in (*settings, *evaluation.versions.items()) if value is not None]
