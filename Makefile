@@ -6,7 +6,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-INSTALL := $(PIP) install --quiet --constraint constraints.txt
+# Quiet twice: errors only.
+INSTALL := $(PIP) install --quiet --quiet --constraint constraints.txt
 INPUTS := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
@@ -50,7 +51,7 @@ $(VENV)/.created:
 		|| { echo "Python 3.10 or newer is needed; type: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	@$(PYTHON) -m venv $(VENV) \
 		|| { echo "The venv module is missing; on Debian or Ubuntu type: apt install python3-venv"; exit 1; }
-	@$(PIP) install --quiet "pip>=25.1"
+	@$(PIP) install --quiet --quiet "pip>=25.1"
 	@touch $@
 
 $(VENV)/.installed: $(VENV)/.created $(INPUTS)

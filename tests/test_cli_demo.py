@@ -1,6 +1,5 @@
 """`pplx-embed demo`: the figures are those of a search by hand, and those that the README prints."""
 
-import json
 import re
 from pathlib import Path
 
@@ -75,7 +74,7 @@ def test_what_is_printed_and_written(
 ) -> None:
     few = articles().first(4)
     monkeypatch.setattr(demo, "articles", lambda: few)
-    assert main(["demo", "--json", str(tmp_path / "demo.json")]) == 0
+    assert main(["demo", "--report", str(tmp_path / "demo.html"), "--json", str(tmp_path / "demo.json")]) == 0
     printed = " ".join(capsys.readouterr().out.split())
     evaluation = Evaluation.from_json((tmp_path / "demo.json").read_text(encoding="utf-8"))
     in_context, plain = (evaluation.measurement(label("LangChain", mode)).means["chunks"]["hit@3"] for mode in MODES)
@@ -90,16 +89,25 @@ def test_what_is_printed_and_written(
         for kind in ("int8 and bits", "int8", "LlamaIndex"):
             assert rankings(evaluation, label(kind, mode)) == rankings(evaluation, label("LangChain", mode))
     assert len(evaluation.measurements) > 11  # and every pairing, width and form
-    for query in json.loads((tmp_path / "demo.json").read_text(encoding="utf-8"))["questions"]:
-        assert (query["text"] in printed) <= (query["id"] in shown_questions())
+    counted = {text for query, text in few.queries.items() if query not in shown_questions()}
+    page = (tmp_path / "demo.html").read_text(encoding="utf-8")
+    assert {question.text for question in evaluation.questions} == {*few.queries.values()} - counted
+    assert len(evaluation.measurement("BM25").values["chunks"]["hit@3"]) == 4
+    for text in counted:
+        assert text not in printed + page
+    for question in evaluation.questions:
+        assert question.text in page
 
 
 def rankings(evaluation: Evaluation, row: str) -> list[list[str]]:
     return [[found.passage.text for found in question.found[row]] for question in evaluation.questions]
 
 
-def test_a_report_without_a_folder_is_refused_before_anything_is_done(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["demo", "--json", "nowhere/demo.json"]) == 2
+@pytest.mark.parametrize("option", ["--report", "--json"])
+def test_a_file_without_a_folder_is_refused_before_anything_is_done(
+    option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["demo", option, "nowhere/demo"]) == 2
     assert (
-        capsys.readouterr().err == "pplx-embed: error: there is no folder for --json nowhere/demo.json; make it first\n"
+        capsys.readouterr().err == f"pplx-embed: error: there is no folder for {option} nowhere/demo; make it first\n"
     )

@@ -12,10 +12,11 @@ from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 
+from ..biencoder import PplxBiEncoder
 from ..errors import InputError
+from ..evaluation import BM25Searcher, Evaluation, Measurement, Searcher, Study
 from ..evaluation.evaluating import searchers, versions
-from ..evaluation.results import Evaluation, Measurement
-from ..evaluation.study import Study
+from ..evaluation.report import write_report
 from .demo_articles import articles, passages, shown_questions
 from .demo_indexes import Index, plans
 from .demo_telling import told
@@ -29,8 +30,10 @@ _MODEL, _PLAIN_MODEL = "miniature", "miniature-v1"
 
 def run(arguments: argparse.Namespace) -> int:
     """Index, ask, count, tell."""
-    if arguments.json_file and not Path(arguments.json_file).absolute().parent.is_dir():
-        raise InputError(f"there is no folder for --json {arguments.json_file}; make it first")
+    files = {"--report": arguments.report, "--json": arguments.json_file}
+    for option, file in files.items():
+        if file and not Path(file).absolute().parent.is_dir():
+            raise InputError(f"there is no folder for {option} {file}; make it first")
     start = time.perf_counter()
     study = Study(articles(), split=passages, name="The demo's articles", versions=versions())
     print(
@@ -41,11 +44,16 @@ def run(arguments: argparse.Namespace) -> int:
         ),
         flush=True,
     )
-    evaluation = measured(study, every_width=bool(arguments.json_file))
-    print(told(evaluation, shown_questions()))
+    evaluation, may_be_shown = measured(study, every_width=any(files.values())), shown_questions()
+    print(f"\n{told(evaluation, may_be_shown)}")
+    public = _public(evaluation, may_be_shown)
+    if arguments.report:
+        write_report(public, arguments.report)
     if arguments.json_file:
-        Path(arguments.json_file).write_text(evaluation.to_json(), encoding="utf-8")
-        print(f"\nWritten to {shown(arguments.json_file)}")
+        Path(arguments.json_file).write_text(public.to_json(), encoding="utf-8")
+    written = [shown(file) for file in files.values() if file]
+    if written:
+        print(f"\nWritten to {' and '.join(written)}")
     print(f"\nDone in {time.perf_counter() - start:.0f} s. Your own documents: pplx-embed index DIR --store ./store")
     print("Your own questions: pplx-embed evaluate DIR (docs/evaluate.md)")
     return 0
@@ -66,11 +74,11 @@ def measured(study: Study, *, every_width: bool = False) -> Evaluation:
             for make in makers:
                 ask(study, make())
                 bar.update(characters)
+    more: list[Searcher] = [BM25Searcher(study.queries, [chunk.text for chunk in chunks])]
     if every_width:
-        from ..biencoder import PplxBiEncoder
-
-        for _ in study.measure(searchers(study, embedder=PplxBiEncoder(_MODEL), against=())):
-            pass
+        more += searchers(study, embedder=PplxBiEncoder(_MODEL), against=())
+    for _ in study.measure(more):
+        pass
     return study.evaluation()
 
 
@@ -84,6 +92,16 @@ def ask(study: Study, index: Index) -> Measurement:
         rankings[query] = index.ask(text)
         times.append(1000 * (time.perf_counter() - started))
     return study.rank(replace(index.row, latency_ms=median(times)), rankings)
+
+
+def _public(evaluation: Evaluation, may_be_shown: set[str]) -> Evaluation:
+    """Leave out the questions that are only counted; they stay in every figure."""
+    questions = tuple(question for question in evaluation.questions if question.id in may_be_shown)
+    note = (
+        f"All figures are of {len(evaluation.questions)} questions. Of these, the {len(questions)} that may be shown "
+        "are here with their passages; the others are only counted, so that nothing can be fitted to them."
+    )
+    return replace(evaluation, questions=questions, notes=(*evaluation.notes, note))
 
 
 def _filled(text: str) -> str:

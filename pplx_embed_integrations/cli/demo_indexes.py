@@ -10,13 +10,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from ..errors import ContextWarning, MissingDependencyError
 from ..evaluation.results import Measurement, Passage
 
 if TYPE_CHECKING:
     from langchain_core.documents import Document
+    from llama_index.core.schema import TextNode
 
     from ..langchain import PplxEmbeddings
     from ..llama_index import PplxEmbedding
@@ -151,14 +152,13 @@ def _asker(store: Any) -> Callable[[str], Ranking]:
 
 
 def _llama_index(passages: Sequence[Passage], embed_model: PplxEmbedding, mode: Mode) -> Index:
-    from llama_index.core import VectorStoreIndex
-    from llama_index.core.schema import NodeRelationship, RelatedNodeInfo, TextNode
+    from llama_index.core import VectorStoreIndex, schema
 
     nodes = [
-        TextNode(
+        schema.TextNode(
             text=passage.text,
             start_char_idx=passage.start,
-            relationships={NodeRelationship.SOURCE: RelatedNodeInfo(node_id=passage.document)},
+            relationships={schema.NodeRelationship.SOURCE: schema.RelatedNodeInfo(node_id=passage.document)},
         )
         for passage in passages
     ]
@@ -168,12 +168,14 @@ def _llama_index(passages: Sequence[Passage], embed_model: PplxEmbedding, mode: 
     retriever = index.as_retriever(similarity_top_k=_DEPTH)
 
     def ask(question: str) -> Ranking:
-        return [
-            (_place(str(found.node.ref_doc_id), found.node.start_char_idx, found.node.get_content()), found.score or 0)
-            for found in retriever.retrieve(question)
-        ]
+        found = retriever.retrieve(question)
+        return [(_of_node(cast("TextNode", each.node)), each.score or 0.0) for each in found]
 
     return Index(_row("LlamaIndex", mode, embed_model, "float32"), ask)
+
+
+def _of_node(node: TextNode) -> tuple[str, int, int]:
+    return _place(str(node.ref_doc_id), node.start_char_idx or 0, node.text)
 
 
 def _place(document: str, start: int, text: str) -> tuple[str, int, int]:

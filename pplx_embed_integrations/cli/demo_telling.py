@@ -61,7 +61,7 @@ def _headline(evaluation: Evaluation, may_be_shown: set[str]) -> Iterator[str]:
     yield _filled(
         f"Context wins {one.won} questions and loses {one.lost}: {one.won - one.lost:+d}, with a 95 % interval of "
         f"{low:+d} to {high:+d} (paired bootstrap). The same in halves, in context and plain: {', '.join(halves)}. "
-        f"{other}: {_hits(evaluation, other)}."
+        f"For comparison, {other}: {_hits(evaluation, other)}; BM25, which compares words: {_hits(evaluation, 'BM25')}."
     )
     yield _filled(
         f"LangChain and LlamaIndex give the same three passages in {_alike(evaluation)} of {len(MODES) * total} "
@@ -98,7 +98,9 @@ def _stored(evaluation: Evaluation) -> str:
     header = ["kept", "store", "bytes", "in context", "plain", "ms"]
     return "\n\n".join(
         [
-            "The same questions, and the bytes of a passage's vector in LangChain's store and in the quantised one:",
+            _filled(
+                "The same questions, and the bytes of a passage's vector in LangChain's store and in the quantised one:"
+            ),
             table(header, rows, right=", ".join(header[2:])),
             _filled("ms: of a question, the median of embedding it and searching in context, on this machine now."),
         ]
