@@ -47,7 +47,8 @@ def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     command = _add(
         commands, "demo", "show what context, int8 and bits are worth on articles that come along; needs no network"
     )
-    command.add_argument("--json", metavar="FILE", dest="json_file", help="write all figures and rankings to FILE")
+    command.add_argument("--report", metavar="FILE", help="write a page with figures and rankings to FILE (HTML)")
+    command.add_argument("--json", metavar="FILE", dest="json_file", help="write the same to FILE (JSON)")
 
 
 def _add_index(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
