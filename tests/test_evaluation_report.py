@@ -410,12 +410,15 @@ FAINT = """
 })()
 """
 
+# Texts of a drawing that lie over each other or leave it.
 COVERED = """
 [...document.querySelectorAll('svg.wide, svg.narrow')].flatMap(drawing => {
+  const whole = drawing.getBoundingClientRect();
   const texts = [...drawing.querySelectorAll('text')].map(one => [one.textContent, one.getBoundingClientRect()])
     .filter(([, box]) => box.width);
-  return texts.flatMap(([one, a], place) => texts.slice(place + 1).filter(([, b]) =>
+  const outside = texts.filter(([, box]) => box.left < whole.left - 1 || box.right > whole.right + 1);
+  return outside.map(([one]) => one + ' leaves the drawing').concat(texts.flatMap(([one, a], place) => texts.slice(place + 1).filter(([, b]) =>
     a.left + 1 < b.right && b.left + 1 < a.right && a.top + 3 < b.bottom && b.top + 3 < a.bottom)
-    .map(([other]) => one + ' | ' + other));
+    .map(([other]) => one + ' | ' + other)));
 })
 """

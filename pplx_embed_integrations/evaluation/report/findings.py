@@ -35,8 +35,8 @@ class Bucket:
 
     Attributes:
         name: `"won"`, `"lost"`, `"both"` (right in both rows) or `"neither"`.
-        count: How many there are.
-        shown: The first of them, the clearest first.
+        count: How many there are, those included of which the evaluation holds figures alone.
+        shown: The first of those that it holds, the clearest first.
         note: What they have in common, counted; empty if there is nothing to say.
     """
 
@@ -155,16 +155,15 @@ class Findings:
             return {}
         ours, plain = (row.values.get(self.level, {}) for row in self.pair)
         first, second = ours.get(EVERYDAY, {}), plain.get(EVERYDAY, {})
-        ends: dict[str, list[Question]] = {"won": [], "lost": [], "both": [], "neither": []}
-        for question in self.evaluation.questions:
-            if question.id in first and question.id in second:
-                ends[_end(first[question.id], second[question.id])].append(question)
+        ends = {key: _end(first[key], second[key]) for key in first if key in second}
         gain = _differences(ours.get("nDCG@10", {}), plain.get("nDCG@10", {}))
         order = {"won": lambda one: -gain(one), "lost": gain}
-        return {
-            name: Bucket(name, len(questions), self._first(questions, order.get(name)), self._note(name, questions))
-            for name, questions in ends.items()
-        }
+        found = {}
+        for name in ("won", "lost", "both", "neither"):
+            count = sum(end == name for end in ends.values())
+            known = [one for one in self.evaluation.questions if ends.get(one.id) == name]
+            found[name] = Bucket(name, count, self._first(known, order.get(name)), self._note(name, known))
+        return found
 
     def _first(self, questions: Sequence[Question], order: Callable[[Question], float] | None) -> tuple[Question, ...]:
         return tuple((sorted(questions, key=order) if order else questions)[: self._most])

@@ -8,13 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from ..results import Level, Measurement
 from .labels import Taken
-from .series import Series
+from .series import Series, row_name
 from .text import byte_count
 
-__all__ = ["Label", "Line", "Mark", "Plot", "draw"]
+__all__ = ["Label", "Line", "Mark", "Plot", "draw", "main_of"]
 
 _FORMS = {"float32": "float32", "int8": "int8", "binary": "bits"}
 _ASIDE = {"float32": 4, "binary": -4}
@@ -73,19 +74,28 @@ class Plot:
     labels: tuple[Label, ...]
 
 
+def main_of(series: Sequence[Series]) -> int:
+    """Return the place of the series that is drawn in full: the first of those with most rows.
+
+    Example:
+        >>> main_of([Series("a", "A", ()), Series("b", "B", (Measurement("b", "b"),))])
+        1
+    """
+    return max(range(len(series)), key=lambda place: len(series[place].rows))
+
+
 def draw(
     series: Sequence[Series], *, level: Level, metric: str = "nDCG@10", size: tuple[int, int] = (980, 480),
-    gutter: int = 290, letters: bool = False,
+    letters: bool = False,
 ) -> Plot | None:  # fmt: skip
     """Lay a drawing out.
 
     Args:
-        series: The rows. Those of the first get whiskers and the names of their forms and widths.
+        series: The rows. Those of the largest get whiskers and the names of their forms and widths.
         level: What was ranked.
         metric: What is drawn upward.
         size: Width and height in pixels.
-        gutter: Room for the names of the series at the right.
-        letters: Name the series by letter.
+        letters: Name the series by letter; else by name, at the right, where that leaves half of the width.
 
     Returns:
         The drawing; None if no row stores vectors.
@@ -95,15 +105,18 @@ def draw(
     ]
     if not placed:
         return None
-    frame = _Frame(series, placed, level, metric, size, gutter)
-    marks = tuple(frame.mark(number, row) for number, row in placed)
+    main = main_of(series)
+    placed.sort(key=lambda one: one[0] == main)  # drawn last, over the others
+    names = [one.letter if letters else _shortened(one.name, size[0] // 2) for one in series]
+    frame = _Frame(series, placed, level, metric, size, max(map(_name_width, names)))
+    marks = tuple(frame.mark(number, row, whisker=number == main) for number, row in placed)
     lines = tuple(line for number, one in enumerate(series) for line in frame.lines(number, one))
-    names = _series_labels(frame, series, letters=letters)
-    leaders = [Line((label.leader, (frame.right, label.leader[1])), label.series) for label in names if label.leader]
-    inner = _inner_labels(frame, series[0], marks, [*lines, *leaders], forms=not letters)
+    named = _series_labels(frame, series, names)
+    leaders = [Line((label.leader, (frame.right, label.leader[1])), label.series) for label in named if label.leader]
+    inner = _inner_labels(frame, main, series[main], marks, [*lines, *leaders], forms=not letters)
     return Plot(
         *size, frame.left, frame.right, frame.top, frame.bottom, frame.x_ticks(), frame.y_ticks(), lines, marks,
-        (*inner, *names),
+        (*inner, *named),
     )  # fmt: skip
 
 
@@ -112,14 +125,14 @@ class _Frame:
 
     def __init__(
         self, series: Sequence[Series], placed: Sequence[tuple[int, Measurement]], level: Level, metric: str,
-        size: tuple[int, int], gutter: int,
+        size: tuple[int, int], gutter: float,
     ) -> None:  # fmt: skip
         self._level, self._metric = level, metric
-        self.left, self.right, self.top, self.bottom = 44.0, size[0] - gutter - 8.0, 30.0, size[1] - 44.0
+        self.left, self.right, self.top, self.bottom = 44.0, size[0] - gutter - 34.0, 30.0, size[1] - 44.0
         sizes = [row.bytes_per_vector or 1 for _, row in placed]
         self._first, self._last = math.log2(min(sizes)) - 0.6, math.log2(max(sizes)) + 0.6
         values = [self.value(row) for one in series for row in one.rows]
-        values += [end for number, row in placed if number == 0 for end in self.interval(row) or ()]
+        values += [end for row in series[main_of(series)].rows for end in self.interval(row) or ()]
         room = 0.06 * (max(values) - min(values)) or 0.05
         self._low, self._high = max(0.0, min(values) - room), min(1.0, max(values) + room)
 
@@ -141,14 +154,14 @@ class _Frame:
         share = (value - self._low) / (self._high - self._low)
         return round(self.bottom - share * (self.bottom - self.top), 1)
 
-    def mark(self, number: int, row: Measurement) -> Mark:
+    def mark(self, number: int, row: Measurement, *, whisker: bool) -> Mark:
         value, size = self.value(row), row.bytes_per_vector or 1
         mark = Mark(
             self.place(row), self.y(value), row.form or "float32", number,
-            f"{row.label}: {self._metric} {value:.4f}, {size:,} bytes",
+            f"{row_name(row)}: {self._metric} {value:.4f}, {size:,} bytes",
         )  # fmt: skip
         ends = self.interval(row)
-        return mark if number or ends is None else replace(mark, low=self.y(ends[0]), high=self.y(ends[1]))
+        return mark if not whisker or ends is None else replace(mark, low=self.y(ends[0]), high=self.y(ends[1]))
 
     def lines(self, number: int, one: Series) -> list[Line]:
         found = []
@@ -183,9 +196,9 @@ def _power(power: int) -> str:
 
 
 def _inner_labels(
-    frame: _Frame, one: Series, marks: Sequence[Mark], lines: Sequence[Line], *, forms: bool
+    frame: _Frame, number: int, one: Series, marks: Sequence[Mark], lines: Sequence[Line], *, forms: bool
 ) -> list[Label]:
-    """Name the forms of the first series at their smallest rows, and the widths at every row, where there is room."""
+    """Name the forms of one series at their smallest rows, and the widths at every row, where there is room."""
     taken = Taken(frame.left, frame.top - 12, frame.right, frame.bottom)
     for mark in marks:
         taken.add((mark.x - 7, mark.y - 7, mark.x + 7, mark.y + 7))
@@ -199,19 +212,29 @@ def _inner_labels(
         if forms and row.form not in named:
             named.add(row.form)
             text = _FORMS.get(row.form or "", row.form or "")
-            labels += _placed(taken, frame.place(row), frame.y(frame.value(row)), text, "form", 12)
+            labels += _placed(taken, frame.place(row), frame.y(frame.value(row)), text, number, "form")
     for row in rows:
         if row.dimensions:
-            labels += _placed(taken, frame.place(row), frame.y(frame.value(row)), str(row.dimensions), "width", 11)
+            labels += _placed(taken, frame.place(row), frame.y(frame.value(row)), str(row.dimensions), number, "width")
     return labels
 
 
-def _placed(taken: Taken, x: float, y: float, text: str, kind: str, size: int) -> list[Label]:
+def _placed(taken: Taken, x: float, y: float, text: str, series: int, kind: Literal["form", "width"]) -> list[Label]:
+    size = 12 if kind == "form" else 11
     spot = taken.find(x, y, text_width=0.64 * size * len(text), height=size, side=-1 if kind == "form" else 1)
-    return [] if spot is None else [Label(spot[0], spot[1], text, 0, "middle", kind)]
+    return [] if spot is None else [Label(spot[0], spot[1], text, series, "middle", kind)]
 
 
-def _series_labels(frame: _Frame, series: Sequence[Series], *, letters: bool) -> list[Label]:
+def _name_width(name: str) -> float:
+    return 0.61 * 13 * len(name)
+
+
+def _shortened(name: str, width: float) -> str:
+    most = int(width / _name_width("x"))
+    return name if len(name) <= most else f"{name[: most - 1].rstrip()}…"
+
+
+def _series_labels(frame: _Frame, series: Sequence[Series], names: Sequence[str]) -> list[Label]:
     """Name each series in the gutter at the height of its row of most bytes, moved apart where they are too close."""
     wanted = []
     for number, one in enumerate(series):
@@ -221,7 +244,7 @@ def _series_labels(frame: _Frame, series: Sequence[Series], *, letters: bool) ->
     wanted.sort()
     heights = _spread([height for height, _, _ in wanted], frame.top, frame.bottom)
     return [
-        Label(frame.right + 26, height + 4, series[number].letter if letters else series[number].name, number,
+        Label(frame.right + 26, height + 4, names[number], number,
               leader=(x, y))
         for height, (y, x, number) in zip(heights, wanted, strict=True)
     ]  # fmt: skip
@@ -232,15 +255,16 @@ def _spread(wanted: Sequence[float], top: float, bottom: float) -> list[float]:
 
     Neighbours that are too close become a block about their mean (pool adjacent violators).
     """
+    apart = min(_LINE_HEIGHT, (bottom - top) / max(1, len(wanted) - 1))
     blocks: list[tuple[float, int]] = []
     for height in wanted:
         blocks.append((height, 1))
-        while len(blocks) > 1 and blocks[-1][0] - blocks[-2][0] < _LINE_HEIGHT * (blocks[-1][1] + blocks[-2][1]) / 2:
+        while len(blocks) > 1 and blocks[-1][0] - blocks[-2][0] < apart * (blocks[-1][1] + blocks[-2][1]) / 2:
             (second, many), (first, few) = blocks.pop(), blocks.pop()
             blocks.append(((first * few + second * many) / (few + many), few + many))
     heights: list[float] = []
     for middle, count in blocks:
-        start = middle - _LINE_HEIGHT * (count - 1) / 2
-        heights += [start + _LINE_HEIGHT * place for place in range(count)]
-    over = max(0.0, heights[-1] - bottom) if heights else 0.0
-    return [round(max(top + _LINE_HEIGHT * place, height - over), 1) for place, height in enumerate(heights)]
+        heights += [middle + apart * (place - (count - 1) / 2) for place in range(count)]
+    last = len(heights) - 1
+    kept = (min(height, bottom - apart * (last - place)) for place, height in enumerate(heights))
+    return [round(max(height, top + apart * place), 1) for place, height in enumerate(kept)]

@@ -5,6 +5,7 @@ Knows findings, words and shares; must not know figures, nor HTML.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -129,11 +130,11 @@ class _Telling:
         }
 
     def _quote(self, text: str, question: str) -> dict[str, Any]:
-        shown = text.strip()
+        shown = whole = re.sub(r"\s*\n\s*", "\n", text.strip())
         if len(shown) > _LONGEST_QUOTE:
             shown = shown[:_LONGEST_QUOTE].rsplit(None, 1)[0]
         pieces: list[Piece] = marked(shown, question=question, without=self._without)
-        return {"pieces": pieces, "left_out": len(text.strip()) - len(shown)}
+        return {"pieces": pieces, "left_out": len(whole) - len(shown)}
 
 
 def _hit(found: Iterable[Found], passage: Passage) -> Found | None:

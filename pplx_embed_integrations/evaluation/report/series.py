@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from ..results import Measurement
 
-__all__ = ["Series", "row_name", "series_of"]
+__all__ = ["Series", "form_name", "row_name", "series_of"]
 
 
 @dataclass(frozen=True)
@@ -32,37 +32,56 @@ def series_of(rows: Sequence[Measurement]) -> list[Series]:
     """Group rows by what searched: the pairing and whether in context, or another system.
 
     Example:
-        >>> rows = [Measurement("a", "pplx-embed", "v1", "c1", True, 64, form) for form in ("int8", "binary")]
+        >>> rows = [Measurement(f"a, 8 {form}", "pplx-embed", "v1", "c1", True, 8, form) for form in ("int8", "binary")]
         >>> [(one.letter, one.name, len(one.rows)) for one in series_of(rows)]
         [('A', 'v1 → c1, in context', 2)]
     """
     groups: dict[tuple[object, ...], list[Measurement]] = {}
     for row in rows:
         groups.setdefault((row.system, row.query_model, row.document_model, row.contextual), []).append(row)
-    return [
-        Series(_series_name(group[0], alone=len(group) == 1), _letter(number), tuple(group))
-        for number, group in enumerate(groups.values())
-    ]
+    return [Series(_series_name(group), _letter(number), tuple(group)) for number, group in enumerate(groups.values())]
 
 
 def row_name(row: Measurement) -> str:
-    """Return what the page calls a row: its series, width and form; its label where it stores no vectors.
+    """Return what the page calls a row: what searched, width and form, or the label where that says something else.
 
     Example:
-        >>> row_name(Measurement("a", "pplx-embed", "v1", "c1", False, 64, "int8"))
+        >>> row_name(Measurement("v1 → c1, alone, 64 int8", "pplx-embed", "v1", "c1", False, 64, "int8"))
         'v1 → c1, plain, 64 int8'
+        >>> row_name(Measurement("Chroma, plain", "LangChain", "v1", "c1", False, 64, "float32"))
+        'Chroma, plain'
     """
-    return row.label if row.dimensions is None else f"{_series_name(row, alone=True)}, {row.dimensions} {row.form}"
+    return f"{_models(row)}, {form_name(row)}" if _is_usual(row) else row.label
 
 
-def _series_name(row: Measurement, *, alone: bool) -> str:
-    if row.query_model is None or row.document_model is None:
-        return row.label if alone else row.system
-    models = (
-        row.document_model if row.query_model == row.document_model else f"{row.query_model} → {row.document_model}"
-    )
+def form_name(row: Measurement) -> str:
+    """Return a row's width and form.
+
+    Example:
+        >>> form_name(Measurement("BM25", "BM25"))
+        'no vectors'
+    """
+    return "no vectors" if row.dimensions is None else f"{row.dimensions} {row.form}"
+
+
+def _is_usual(row: Measurement) -> bool:
+    return row.dimensions is not None and row.label.endswith(f", {form_name(row)}")
+
+
+def _series_name(rows: Sequence[Measurement]) -> str:
+    if all(map(_is_usual, rows)):
+        return _models(rows[0])
+    return rows[0].label if len(rows) == 1 else f"{rows[0].system}, {_manner(rows[0])}"
+
+
+def _models(row: Measurement) -> str:
     system = "" if row.system == "pplx-embed" else f"{row.system}: "
-    return f"{system}{models}, {'in context' if row.contextual else 'plain'}"
+    same = row.query_model == row.document_model
+    return f"{system}{row.document_model if same else f'{row.query_model} → {row.document_model}'}, {_manner(row)}"
+
+
+def _manner(row: Measurement) -> str:
+    return "in context" if row.contextual else "plain"
 
 
 def _letter(number: int) -> str:

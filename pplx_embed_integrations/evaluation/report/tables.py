@@ -9,7 +9,7 @@ from typing import Any
 
 from ..results import METRICS, Comparison, Evaluation, Level, Measurement
 from .findings import Findings, level_name
-from .series import row_name, series_of
+from .series import Series, form_name, row_name, series_of
 from .text import byte_count, signed, span
 
 __all__ = ["costs", "costs_lead", "differences", "table"]
@@ -41,7 +41,7 @@ def table(evaluation: Evaluation, level: Level, findings: Findings) -> dict[str,
                 "rows": [
                     {
                         "label": row.label,
-                        "short": _short(row),
+                        "short": _short(row, one),
                         "size": "–" if row.bytes_per_vector is None else f"{row.bytes_per_vector:,} B",
                         "css": marks.get(row.label, ""),
                         "strip": _strip(
@@ -57,9 +57,10 @@ def table(evaluation: Evaluation, level: Level, findings: Findings) -> dict[str,
     }
 
 
-def _short(row: Measurement) -> str:
+def _short(row: Measurement, one: Series) -> str:
     """Return what tells a row from others of its series."""
-    return "no vectors" if row.dimensions is None else f"{row.dimensions} {row.form}"
+    alike = sum(form_name(row) == form_name(other) for other in one.rows)
+    return form_name(row) if alike == 1 else row_name(row)
 
 
 def _cell(row: Measurement, level: Level, metric: str) -> dict[str, Any]:

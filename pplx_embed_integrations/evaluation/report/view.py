@@ -12,7 +12,7 @@ from typing import Any
 from ..results import METRICS, Evaluation
 from .findings import EVERYDAY, Findings, level_name
 from .leaving_out import LeaveOneOut
-from .plot import Plot, draw
+from .plot import Plot, draw, main_of
 from .questions import buckets
 from .series import Series, row_name, series_of
 from .tables import costs, costs_lead, differences, table
@@ -42,6 +42,7 @@ class Page:
     differences: dict[str, Any] | None
     buckets: list[dict[str, Any]]
     explained: bool
+    complete: bool
     costs: list[dict[str, str]]
     costs_lead: str
     command: str
@@ -56,7 +57,7 @@ def view(evaluation: Evaluation, *, version: str, explain: LeaveOneOut | None = 
     colours = {row.label: number % 7 for number, one in enumerate(series) for row in one.rows}
     wide, narrow = (
         draw(series, level=findings.level, **shape) if series else None
-        for shape in ({"size": (980, 480)}, {"size": (360, 380), "gutter": 40, "letters": True})
+        for shape in ({"size": (1120, 500)}, {"size": (360, 380), "letters": True})
     )
     return Page(
         version=version,
@@ -76,6 +77,7 @@ def view(evaluation: Evaluation, *, version: str, explain: LeaveOneOut | None = 
         differences=differences(findings, colours),
         buckets=buckets(findings, explain=explain),
         explained=explain is not None,
+        complete=len(evaluation.questions) >= findings.asked,
         costs=costs(evaluation),
         costs_lead=costs_lead(evaluation),
         command=str(evaluation.settings.get("command", "")),
@@ -124,7 +126,7 @@ def _plot_text(findings: Findings, series: Sequence[Series]) -> str:
 
 
 def _plot_note(series: Sequence[Series]) -> str:
-    whiskers = f"The whiskers are 95 % intervals, drawn for {series[0].name}; " if series else ""
+    whiskers = f"The whiskers are 95 % intervals, drawn for {series[main_of(series)].name}; " if series else ""
     dashed = any(row.bytes_per_vector is None for one in series for row in one.rows)
     lines = " A dashed line is a row that stores no vectors." if dashed else ""
     return f"{whiskers}the numbers beside its points are dimensions. The table has the intervals of all rows.{lines}"
