@@ -19,7 +19,11 @@ from .errors import InputError, InputTypeError
 from .overlaps import Overlap, find_overlap, overlap
 
 __all__ = [
+    "CHUNKS_KEY",
+    "CHUNK_KEY",
+    "DOCUMENT_KEY",
     "KEY_PREFIX",
+    "VERSION_KEY",
     "Overlap",
     "are_offsets",
     "content_hash",
@@ -29,10 +33,20 @@ __all__ = [
     "is_missing",
     "overlap",
     "stable_form",
+    "stamps",
     "ungroup",
 ]
 
 Row = TypeVar("Row")
+
+DOCUMENT_KEY = "pplx_document"
+"""Metadata key under which a chunk names its document."""
+VERSION_KEY = "pplx_version"
+"""Metadata key under which a chunk carries a hash of its document's texts."""
+CHUNK_KEY = "pplx_chunk"
+"""Metadata key under which a chunk carries its position in its document."""
+CHUNKS_KEY = "pplx_chunks"
+"""Metadata key under which a chunk carries the number of its document's chunks."""
 
 
 def group(keys: Sequence[Hashable], positions: Sequence[Any | None] | None = None) -> list[list[int]]:
@@ -249,3 +263,21 @@ def content_hash(chunks: Sequence[str]) -> str:
         digest.update(len(data).to_bytes(8, "big"))
         digest.update(data)
     return digest.hexdigest()
+
+
+def stamps(key: str, texts: Sequence[str]) -> list[dict[str, Any]]:
+    """Return for each chunk of a document the metadata that says which one it is.
+
+    Args:
+        key: The document's key.
+        texts: Its chunks in reading order.
+
+    Example:
+        >>> [stamp["pplx_chunk"] for stamp in stamps("a.md", ["one", "two"])]
+        [0, 1]
+    """
+    version = content_hash(texts)[:16]
+    return [
+        {DOCUMENT_KEY: key, VERSION_KEY: version, CHUNK_KEY: position, CHUNKS_KEY: len(texts)}
+        for position in range(len(texts))
+    ]

@@ -15,6 +15,10 @@ os.environ["ANONYMIZED_TELEMETRY"] = "False"
 os.environ["LANGCHAIN_TRACING_V2"] = "false"
 os.environ["LANGSMITH_TRACING"] = "false"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Ray on this machine alone: on Linux it listens at the address that leads outside, unless it believes to be elsewhere.
+os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+os.environ["RAY_AUTH_MODE"] = "disabled"  # it would write a token into the home folder
 
 import pytest
 from hypothesis import settings

@@ -11,8 +11,7 @@ from typing import NamedTuple
 
 from langchain_core.documents import Document
 
-from ..documents import KEY_PREFIX
-from .grouping import CHUNK_KEY, DOCUMENT_KEY
+from ..documents import CHUNK_KEY, DOCUMENT_KEY, KEY_PREFIX
 from .splitting import ChunkedDocument
 
 __all__ = ["AT_ONCE", "Batch", "NamedDocument", "group_of"]

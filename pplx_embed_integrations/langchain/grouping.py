@@ -10,15 +10,11 @@ from typing import Any, NamedTuple
 
 from langchain_core.documents import Document
 
-from ..documents import KEY_PREFIX, document_key, is_missing
+from ..documents import CHUNK_KEY, CHUNKS_KEY, DOCUMENT_KEY, KEY_PREFIX, VERSION_KEY, document_key, is_missing
 from ..errors import InputError, InputTypeError
 from ..inputs import check_text
 
 __all__ = [
-    "CHUNKS_KEY",
-    "CHUNK_KEY",
-    "DOCUMENT_KEY",
-    "VERSION_KEY",
     "GroupBy",
     "Key",
     "Keys",
@@ -32,15 +28,6 @@ __all__ = [
 
 GroupBy = str | Callable[[Document], Hashable] | Sequence[Hashable]
 """A metadata key, a function of the chunk, or one key per chunk."""
-
-DOCUMENT_KEY = "pplx_document"
-"""Metadata key under which a chunk names its document."""
-VERSION_KEY = "pplx_version"
-"""Metadata key under which a chunk carries a hash of its document's texts."""
-CHUNK_KEY = "pplx_chunk"
-"""Metadata key under which a chunk carries its position in its document."""
-CHUNKS_KEY = "pplx_chunks"
-"""Metadata key under which a chunk carries the number of its document's chunks."""
 
 _FEW = 8
 

@@ -15,6 +15,7 @@ from langchain_core.indexing import IndexingResult
 from ..documents import document_key
 from ..errors import InputError
 from ..stores import Chunk, Comparison, Hit, StoredDocument
+from ..stores.documents import chunk_id
 from .grouping import GroupBy
 from .intake import Intake
 from .splitting import ChunkedDocument
@@ -80,7 +81,7 @@ class TableIntake(Intake[StoredDocument]):
         chunks = []
         for row, (chunk, place) in enumerate(zip(document.chunks, places, strict=True)):
             own = self._given_ids[place] if self._given_ids is not None else None if self._whole else chunk.id
-            named = own if own is not None else str(uuid.uuid5(uuid.NAMESPACE_OID, f"{document.key.form}\x1f{row}"))
+            named = own if own is not None else chunk_id(document.key.form, row)
             self._places.append((place, named))
             chunks.append(Chunk(named, chunk.page_content, chunk.metadata))
         return StoredDocument(document.key.form, chunks)

@@ -14,12 +14,12 @@ from typing import Any
 from langchain_core.documents import Document
 from langchain_core.indexing import IndexingResult
 
-from ..documents import stable_form
+from ..documents import DOCUMENT_KEY, stable_form
 from ..errors import InputError, InputTypeError, PplxEmbedError, StoreError, warn
 from .batch import Batch, NamedDocument, group_of
 from .contextual import OnMiss, Scope
 from .embeddings import PplxEmbeddings
-from .grouping import DOCUMENT_KEY, GroupBy, Key, check_documents
+from .grouping import GroupBy, Key, check_documents
 from .intake import NAMED, Intake
 from .reading import owners
 from .resolving import resolve_embeddings

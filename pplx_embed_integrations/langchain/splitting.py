@@ -13,20 +13,9 @@ from typing import Any
 
 from langchain_core.documents import Document
 
-from ..documents import content_hash, document_key
+from ..documents import content_hash, document_key, stamps
 from ..errors import InputError, warn
-from .grouping import (
-    CHUNK_KEY,
-    CHUNKS_KEY,
-    DOCUMENT_KEY,
-    VERSION_KEY,
-    GroupBy,
-    Key,
-    Keys,
-    check_chunk,
-    check_document,
-    check_documents,
-)
+from .grouping import GroupBy, Key, Keys, check_chunk, check_document, check_documents
 from .reading import Arrival, Doubts, arrange, distinguishing
 from .splitters import cut, cutter
 
@@ -61,19 +50,9 @@ class ChunkedDocument:
 
     def stamped(self) -> list[Document]:
         """Return copies of the chunks that carry the document's key, its version, and their position."""
-        version = self.version[:16]
         return [
-            Document(
-                page_content=chunk.page_content,
-                metadata={
-                    **chunk.metadata,
-                    DOCUMENT_KEY: self.key.form,
-                    VERSION_KEY: version,
-                    CHUNK_KEY: position,
-                    CHUNKS_KEY: len(self.chunks),
-                },
-            )
-            for position, chunk in enumerate(self.chunks)
+            Document(page_content=chunk.page_content, metadata={**chunk.metadata, **stamp})
+            for chunk, stamp in zip(self.chunks, stamps(self.key.form, self.texts), strict=True)
         ]
 
 

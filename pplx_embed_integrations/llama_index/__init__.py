@@ -14,11 +14,13 @@ from .building import acontextual_index, contextual_index, load_contextual_index
 from .embedding import PplxEmbedding
 from .index import ContextualVectorStoreIndex
 from .quantized import QuantizedVectorStore
+from .whole import SplitAndEmbed
 
 __all__ = [
     "ContextualVectorStoreIndex",
     "PplxEmbedding",
     "QuantizedVectorStore",
+    "SplitAndEmbed",
     "acontextual_index",
     "contextual_index",
     "load_contextual_index",

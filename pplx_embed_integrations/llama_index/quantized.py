@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from llama_index.core.bridge.pydantic import PrivateAttr
-from llama_index.core.schema import BaseNode, MetadataMode
+from llama_index.core.schema import BaseNode, MetadataMode, NodeRelationship, RelatedNodeInfo, TextNode
 from llama_index.core.vector_stores.types import (
     BasePydanticVectorStore,
     MetadataFilters,
@@ -21,6 +21,7 @@ from llama_index.core.vector_stores.types import (
 )
 from llama_index.core.vector_stores.utils import metadata_dict_to_node, node_to_metadata_dict
 
+from ..documents import CHUNK_KEY, CHUNKS_KEY, DOCUMENT_KEY, VERSION_KEY
 from ..errors import InputError, InputTypeError
 from ..stores import Chunk, ChunkTable, Hit, Keep
 from ..stores.adapter import TableStore, table_for
@@ -273,7 +274,18 @@ def _chunk(node: BaseNode) -> Chunk:
 
 
 def _node(hit: Hit) -> BaseNode:
-    return metadata_dict_to_node(hit.metadata, text=hit.text)
+    if "_node_content" in hit.metadata:
+        return metadata_dict_to_node(hit.metadata, text=hit.text)
+    # A chunk that LangChain or a cluster stored: its stamp is nothing that a language model should read.
+    stamp = [key for key in hit.metadata if key in (DOCUMENT_KEY, VERSION_KEY, CHUNK_KEY, CHUNKS_KEY)]
+    return TextNode(
+        id_=hit.id,
+        text=hit.text,
+        metadata=hit.metadata,
+        excluded_embed_metadata_keys=stamp,
+        excluded_llm_metadata_keys=stamp,
+        relationships={NodeRelationship.SOURCE: RelatedNodeInfo(node_id=hit.document)},
+    )
 
 
 def _result(found: list[Hit], *, scores: list[float] | None = None) -> VectorStoreQueryResult:

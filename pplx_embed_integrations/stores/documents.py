@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,10 +19,20 @@ import numpy.typing as npt
 from ..documents import content_hash
 from ..errors import InputError, InputTypeError
 
-__all__ = ["Chunk", "Hit", "StoredDocument"]
+__all__ = ["Chunk", "Hit", "StoredDocument", "chunk_id"]
 
 _DIGITS = 32
 """Hexadecimal digits kept of each of the two SHA-256 that make a document's hash: 128 bits of each."""
+
+
+def chunk_id(document: str, position: int) -> str:
+    """Name a chunk that has no name of its own, the same in every run.
+
+    Example:
+        >>> chunk_id("ada", 0)
+        'aaee6cf4-c1ab-53b2-8a97-0b07f4cf474e'
+    """
+    return str(uuid.uuid5(uuid.NAMESPACE_OID, f"{document}\x1f{position}"))
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from .scores import signs
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["CONTENT", "Row", "chunk_key", "document_key", "hits", "schema", "to_arrow"]
+__all__ = ["CONTENT", "Row", "chunk_key", "document_key", "hits", "list_column", "schema", "to_arrow"]
 
 CONTENT = ["id", "document", "position", "text", "metadata"]
 """Columns that a hit is made of, besides its vector."""
@@ -114,13 +114,14 @@ def to_arrow(
     metadata = pa.array([dump(row.chunk.metadata, chunk=row.chunk.id) for row in rows] + nothing, pa.string())
     columns["metadata"] = pa.ExtensionArray.from_storage(pa.json_(), metadata)
     if record.has_bits:
-        columns["bits"] = _lists(signs(vectors), pa.uint8(), len(void))
+        columns["bits"] = list_column(signs(vectors), pa.uint8(), len(void))
     if record.has_codes:
-        columns["codes"] = _lists(vectors, pa.int8(), len(void))
+        columns["codes"] = list_column(vectors, pa.int8(), len(void))
     return pa.table(columns, schema=schema(record))
 
 
-def _lists(matrix: Vectors, kind: pa.DataType, void: int) -> pa.Array:
+def list_column(matrix: Vectors, kind: pa.DataType, void: int) -> pa.Array:
+    """Make a column of vectors, and behind them so many that are null."""
     import pyarrow as pa
 
     width = matrix.shape[1]
