@@ -12,7 +12,7 @@ from pplx_embed_integrations import ContextWarning, PplxEmbedError, __version__,
 from pplx_embed_integrations.cli import main
 from pplx_embed_integrations.cli import models as models_command
 
-COMMANDS = ["models", "demo", "index", "search", "forget", "evaluate", "verify", "serve"]
+COMMANDS = ["models", "demo", "index", "search", "forget", "questions", "evaluate", "verify", "serve"]
 PROGRAM = Path(sys.executable).with_name("pplx-embed")
 
 
@@ -33,7 +33,7 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         main(["--help"])
     assert exit_.value.code == 0
     output = capsys.readouterr().out
-    assert all(f"\n    {command} " in output for command in COMMANDS)
+    assert all(re.search(rf"\n    {command}\s", output) for command in COMMANDS)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

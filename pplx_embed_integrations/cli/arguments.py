@@ -29,6 +29,7 @@ def parser() -> argparse.ArgumentParser:
     _add_index(commands)
     _add_search(commands)
     _add_forget(commands)
+    _add_questions(commands)
     _add_evaluate(commands)
     _add_verify(commands)
     _add_serve(commands)
@@ -100,6 +101,33 @@ def _add_forget(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     command = _add(commands, "forget", "delete a folder's chunks from a collection; the folder itself is not touched")
     command.add_argument("name", metavar="NAME", help="the folder, by the name that search shows or by its path")
     _add_store(command)
+
+
+def _add_questions(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    command = _add(
+        commands,
+        "questions",
+        "make a collection for `evaluate` of a folder's text and Markdown files: passages are drawn, and you, or a "
+        "chat model, write a question for each; stop at any time, the same command goes on",
+    )
+    command.add_argument("directory", metavar="DIR", help="the folder; files are read below it at any depth")
+    command.add_argument("--to", required=True, metavar="FOLDER", help="where the collection is, or will be")
+    command.add_argument(
+        "--count", type=_positive, default=50, metavar="N", help="how many questions it should have (default: 50)"
+    )
+    command.add_argument(
+        "--chat",
+        metavar="CLASS",
+        help="a LangChain chat model that writes them and is sent the passages, as in --chat "
+        "'langchain_openai:ChatOpenAI(model=\"gpt-4o-mini\")'",
+    )
+    command.add_argument(
+        "--passage-tokens", type=_positive, metavar="N", help="longest passage in tokens (default: 128)"
+    )
+    command.add_argument("--seed", type=int, metavar="N", help="of the order in which passages come (default: 0)")
+    command.add_argument(
+        "--include", nargs="+", action="extend", metavar="PATTERN", help='other files to read, as in --include "*.rst"'
+    )
 
 
 def _add_evaluate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -115,6 +115,10 @@ class _Guarded(io.TextIOBase):
     def encoding(self) -> str:  # type: ignore[override]
         return self._stream.encoding or "utf-8"
 
+    @property
+    def errors(self) -> str:  # type: ignore[override]
+        return self._stream.errors or "strict"  # without it `input` would not let one edit the line
+
     def isatty(self) -> bool:
         return self._stream.isatty()
 

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from tqdm.auto import tqdm
 
 from ..errors import EncodingError, InputError
+from ..vectors import quantize
 from .results import Measurement
 from .searching import TIMED, Scores, similarity
 
@@ -113,7 +114,7 @@ class LangChainSearcher:
         matrix = np.array(rows, dtype=np.float32)
         if not np.isfinite(matrix).all() or not matrix.any(axis=1).all():
             raise EncodingError(f"{self._name} gives a vector with NaN or infinite values, or of zeros alone")
-        return matrix
+        return quantize(matrix, quantization=None, normalize=True)
 
 
 def label_of(embeddings: Any) -> str:

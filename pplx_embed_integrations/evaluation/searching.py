@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from tqdm.auto import tqdm
 
-from ..vectors import Quantization, cosine_similarity, hamming_distance, quantize
+from ..vectors import Quantization, hamming_distance, quantize
 from .results import Measurement
 
 if TYPE_CHECKING:
@@ -70,17 +70,24 @@ def median_ms(work: Callable[[str], object], queries: Sequence[str]) -> float:
 
 
 def similarity(queries: npt.NDArray[Any], chunks: npt.NDArray[Any]) -> Scores:
-    """Return the cosine of every query with every chunk; for packed bits minus the Hamming distance.
+    """Return how close every query is to every chunk.
+
+    Args:
+        queries: `[queries, dimensions]` float32 of unit length, or packed bits.
+        chunks: The same of chunks.
+
+    Returns:
+        `[queries, chunks]`: the cosine; for packed bits minus the Hamming distance.
 
     Example:
-        >>> similarity(np.array([[1, 0]], dtype=np.int8), np.array([[2, 0], [0, 5]], dtype=np.int8)).tolist()
+        >>> similarity(np.array([[1, 0]]), np.array([[1, 0], [0, 1]])).tolist()
         [[1.0, 0.0]]
     """
     scores = np.empty((len(queries), len(chunks)), dtype=np.float32)
     for start in range(0, len(chunks), _BLOCK):
         block = chunks[start : start + _BLOCK]
-        closeness = -hamming_distance(queries, block) if block.dtype == np.uint8 else cosine_similarity(queries, block)
-        scores[:, start : start + _BLOCK] = closeness
+        bits = block.dtype == np.uint8
+        scores[:, start : start + _BLOCK] = -hamming_distance(queries, block) if bits else queries @ block.T
     return scores
 
 
@@ -161,10 +168,11 @@ class _Index:
     def searcher(
         self, query: Embedder, document: Embedder, contextual: bool, dimensions: int, form: Quantization | None
     ) -> PplxSearcher:
-        left, right = (
-            quantize(self._side(*side), dimensions=dimensions, quantization=form)
-            for side in ((query, "queries"), (document, "in context" if contextual else "alone"))
-        )
+        # Cosine is an inner product of unit rows: scaled once here, not in every search.
+        how: Any = {"dimensions": dimensions, "quantization": form}
+        sides = self._side(query, "queries"), self._side(document, "in context" if contextual else "alone")
+        left, right = (quantize(side, normalize=form != "ubinary", **how) for side in sides)
+        stored = quantize(sides[1][:1], **how)
         names = name_of(query), name_of(document)
         row = Measurement(
             label=f"{names[0]} → {names[1]}, {'in context' if contextual else 'alone'}, {dimensions} {_FORMS[form]}",
@@ -174,7 +182,7 @@ class _Index:
             contextual=contextual,
             dimensions=dimensions,
             form=_FORMS[form],
-            bytes_per_vector=right[0].nbytes,
+            bytes_per_vector=stored.nbytes,
         )
         return PplxSearcher(row, self, query, left, right)
 
