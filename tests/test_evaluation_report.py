@@ -417,8 +417,9 @@ COVERED = """
   const texts = [...drawing.querySelectorAll('text')].map(one => [one.textContent, one.getBoundingClientRect()])
     .filter(([, box]) => box.width);
   const outside = texts.filter(([, box]) => box.left < whole.left - 1 || box.right > whole.right + 1);
-  return outside.map(([one]) => one + ' leaves the drawing').concat(texts.flatMap(([one, a], place) => texts.slice(place + 1).filter(([, b]) =>
-    a.left + 1 < b.right && b.left + 1 < a.right && a.top + 3 < b.bottom && b.top + 3 < a.bottom)
-    .map(([other]) => one + ' | ' + other)));
+  const covered = texts.flatMap(([one, a], place) => texts.slice(place + 1)
+    .filter(([, b]) => a.left + 1 < b.right && b.left + 1 < a.right && a.top + 3 < b.bottom && b.top + 3 < a.bottom)
+    .map(([other]) => one + ' | ' + other));
+  return outside.map(([one]) => one + ' leaves the drawing').concat(covered);
 })
 """

@@ -78,7 +78,7 @@ def main_of(series: Sequence[Series]) -> int:
     """Return the place of the series that is drawn in full: the first of those with most rows.
 
     Example:
-        >>> main_of([Series("a", "A", ()), Series("b", "B", (Measurement("b", "b"),))])
+        >>> main_of([Series("a", "A", 0, ()), Series("b", "B", 1, (Measurement("b", "b"),))])
         1
     """
     return max(range(len(series)), key=lambda place: len(series[place].rows))

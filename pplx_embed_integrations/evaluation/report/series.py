@@ -7,10 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import cycle
 
 from ..results import Measurement
 
 __all__ = ["Series", "form_name", "row_name", "series_of"]
+
+_COLD, _WARM, _NONE = (0, 2, 4, 6), (1, 3, 5, 7), (8,)
+"""Places in the palette of `page.css`."""
 
 
 @dataclass(frozen=True)
@@ -20,11 +24,13 @@ class Series:
     Attributes:
         name: What they have in common.
         letter: The same where there is no room for it.
+        colour: Which of the page's colours: cold in context, warm without, none where nothing is embedded.
         rows: The rows.
     """
 
     name: str
     letter: str
+    colour: int
     rows: tuple[Measurement, ...]
 
 
@@ -39,7 +45,11 @@ def series_of(rows: Sequence[Measurement]) -> list[Series]:
     groups: dict[tuple[object, ...], list[Measurement]] = {}
     for row in rows:
         groups.setdefault((row.system, row.query_model, row.document_model, row.contextual), []).append(row)
-    return [Series(_series_name(group), _letter(number), tuple(group)) for number, group in enumerate(groups.values())]
+    left = {colours: cycle(colours) for colours in (_COLD, _WARM, _NONE)}
+    return [
+        Series(_series_name(group), _letter(number), next(left[_colours(group[0])]), tuple(group))
+        for number, group in enumerate(groups.values())
+    ]
 
 
 def row_name(row: Measurement) -> str:
@@ -82,6 +92,10 @@ def _models(row: Measurement) -> str:
 
 def _manner(row: Measurement) -> str:
     return "in context" if row.contextual else "plain"
+
+
+def _colours(row: Measurement) -> tuple[int, ...]:
+    return _NONE if row.dimensions is None else _COLD if row.contextual else _WARM
 
 
 def _letter(number: int) -> str:

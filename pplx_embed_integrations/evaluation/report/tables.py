@@ -37,7 +37,7 @@ def table(evaluation: Evaluation, level: Level, findings: Findings) -> dict[str,
         "groups": [
             {
                 "name": one.name,
-                "series": number % 7,
+                "series": one.colour,
                 "rows": [
                     {
                         "label": row.label,
@@ -52,7 +52,7 @@ def table(evaluation: Evaluation, level: Level, findings: Findings) -> dict[str,
                     for row in sorted(one.rows, key=lambda row: -(row.bytes_per_vector or 0))
                 ],
             }
-            for number, one in enumerate(series_of(rows))
+            for one in series_of(rows)
         ],
     }
 
@@ -79,11 +79,11 @@ def _strip(values: tuple[float, float, float], scale: tuple[float, float]) -> li
 
 
 def differences(findings: Findings, colours: dict[str, int]) -> dict[str, Any] | None:
-    """Return the row that the page is about less each other, or None if they were not compared."""
+    """Return each row less the one that the page is about, or None if they were not compared."""
     if not findings.rows:
         return None
     ours = findings.pair[0] if findings.pair else findings.rows[0]
-    pairs = [(row, one) for row in findings.rows if (one := findings.compare(ours, row, metric=METRICS[0]))]
+    pairs = [(row, one) for row in findings.rows if (one := findings.compare(row, ours, metric=METRICS[0]))]
     if not pairs:
         return None
     most = max(max(abs(one.low), abs(one.high)) for _, one in pairs) or 1.0

@@ -54,7 +54,7 @@ def view(evaluation: Evaluation, *, version: str, explain: LeaveOneOut | None = 
     """Arrange an evaluation for the page."""
     findings = Findings(evaluation)
     series = series_of(findings.rows)
-    colours = {row.label: number % 7 for number, one in enumerate(series) for row in one.rows}
+    colours = {row.label: one.colour for one in series for row in one.rows}
     wide, narrow = (
         draw(series, level=findings.level, **shape) if series else None
         for shape in ({"size": (1120, 500)}, {"size": (360, 380), "letters": True})
