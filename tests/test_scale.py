@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
 import numpy as np
 import pytest
 from langchain_core.documents import Document
@@ -208,17 +209,22 @@ def test_a_pipeline_of_llama_index_on_ray(cluster: Any, tmp_path: Path) -> None:
     embed_model = PplxEmbedding(FakeEmbedder(DIMENSION))
     step = RayTransformComponent(
         SplitAndEmbed,
-        splitter=SentenceSplitter(chunk_size=20, chunk_overlap=0, tokenizer=str.split),  # its own one is downloaded
+        splitter=words,
         embed_model=embed_model,
         map_batches_kwargs={"batch_size": 3, "concurrency": 1},
     )
     store = LlamaIndexStore(tmp_path / "store", embed_model=embed_model)
     documents = [Text(text=" ".join(sentences_of(n)), id_=f"doc-{n}", metadata={"n": n}) for n in range(10)]
     nodes = RayIngestionPipeline(transformations=[step], vector_store=store).run(documents=documents)
-    alone = SplitAndEmbed(step.transform_kwargs["splitter"], embed_model)(documents)
+    alone = SplitAndEmbed(words(), embed_model)(documents)
     assert Counter(node.ref_doc_id for node in nodes) == Counter(node.ref_doc_id for node in alone)
     assert {node.text: node.embedding for node in nodes} == {node.text: node.embedding for node in alone}
-    assert store.table.count() == len(alone) > 20
+    assert store.table.count() == len(alone) == 20
+
+
+def words() -> SentenceSplitter:
+    """A splitter that a pickle would change: one of its own tokenizer."""
+    return SentenceSplitter(chunk_size=25, chunk_overlap=0, tokenizer=str.split)
 
 
 def sentences_of(number: int) -> list[str]:
@@ -230,10 +236,10 @@ def test_a_splitter_of_any_kind() -> None:
     kinds: list[Any] = [
         sentences,
         RecursiveCharacterTextSplitter(chunk_size=20, chunk_overlap=0, separators=[". "]),
-        SentenceSplitter(chunk_size=6, chunk_overlap=0, tokenizer=str.split),
+        lambda text: SentenceSplitter(chunk_size=4, chunk_overlap=0, tokenizer=str.split).split_text(text),
     ]
     for splitter in kinds:
-        pieces = cutter(pickle.loads(pickle.dumps(splitter)))("document 'a'", text, metadata)
+        pieces = cutter(pickle.loads(cloudpickle.dumps(splitter)))("document 'a'", text, metadata)
         assert len(pieces) == 2
         assert pieces[0][0].startswith("One sentence")
         assert all(known == metadata for _, known in pieces)
@@ -245,7 +251,7 @@ def test_a_splitter_of_any_kind() -> None:
         cutter(lambda text: [str(1 // 0)])("document 'a'", text, metadata)
     with pytest.warns(ContextWarning, match="RecursiveCharacterTextSplitter repeats up to 200"):
         check_splitter(RecursiveCharacterTextSplitter())
-    with pytest.warns(ContextWarning, match="SentenceSplitter repeats up to 200"):
+    with pytest.raises(InputTypeError, match="a SentenceSplitter loses its tokenizer on the way to another process"):
         check_splitter(SentenceSplitter())
 
 

@@ -52,8 +52,8 @@ def embed_dataset(
         dataset: Rows are whole documents.
         embeddings: `PplxEmbeddings`, `PplxEmbedding(metadata_mode="none")`, `PplxBiEncoder`, or any embedder, such as
             `PplxEncoder` and `RemoteEncoder`. Every worker loads it by its options.
-        splitter: Splits a document: a splitter of LangChain, a node parser of LlamaIndex, or a function from a text to
-            its chunks; picklable. None where `text` is a column of lists, each a document's chunks in reading order.
+        splitter: Splits a document: a LangChain splitter, or a function from a text to its chunks. None where `text` is
+            a column of lists, each a document's chunks in reading order.
         text: The column of the texts.
         key: The column that names the documents; two rows must not share one.
         metadata: Columns that become metadata of each chunk; by default all others. None is left out.

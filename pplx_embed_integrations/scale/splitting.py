@@ -1,4 +1,4 @@
-"""Splitters of both frameworks and plain functions: from a whole text to the texts of its chunks.
+"""Splitters and plain functions: from a whole text to the texts of its chunks.
 
 Knows how each kind of splitter is called; must not know rows, vectors or Ray.
 """
@@ -30,7 +30,7 @@ def check_splitter(splitter: object) -> None:
     if splitter is None:
         return
     cutter(splitter)
-    overlap = getattr(splitter, "_chunk_overlap", None) or getattr(splitter, "chunk_overlap", None)
+    overlap = getattr(splitter, "_chunk_overlap", None)
     if isinstance(overlap, int) and overlap > 0:
         warn(
             f"{type(splitter).__name__} repeats up to {overlap} characters or tokens at each border, which the model "
@@ -51,8 +51,11 @@ def cutter(splitter: Any) -> Cut:
     if isinstance(splitter, type):
         raise InputTypeError(f"splitter is the class {splitter.__name__}; pass an object, {splitter.__name__}(...)")
     if callable(getattr(splitter, "get_nodes_from_documents", None)):
-        split = _nodes(splitter)
-    elif any(
+        raise InputTypeError(
+            f"a {type(splitter).__name__} loses its tokenizer on the way to another process, and would split otherwise "
+            "there; pass a function that makes one: lambda text: SentenceSplitter(chunk_overlap=0).split_text(text)"
+        )
+    if any(
         callable(getattr(splitter, name, None)) for name in ("split_documents", "transform_documents", "split_json")
     ):
         split = _documents(splitter)
@@ -62,7 +65,7 @@ def cutter(splitter: Any) -> Cut:
         split = _plain(splitter)
     else:
         raise InputTypeError(
-            f"splitter is {splitter!r}, which cannot split; pass a splitter of LangChain or LlamaIndex, for example "
+            f"splitter is {splitter!r}, which cannot split; pass a LangChain splitter, for example "
             "RecursiveCharacterTextSplitter(chunk_size=1000, chunk_overlap=0), or a function from a text to its chunks"
         )
 
@@ -102,13 +105,3 @@ def _documents(splitter: Any) -> Callable[[str, dict[str, Any]], list[Piece]]:
 
     split = langchain_cutter(splitter)
     return lambda text, metadata: [_piece(each, {}) for each in split(Document(text, metadata=metadata))]
-
-
-def _nodes(parser: Any) -> Callable[[str, dict[str, Any]], list[Piece]]:
-    from llama_index.core.schema import Document, MetadataMode
-
-    def pieces(text: str, metadata: dict[str, Any]) -> list[Piece]:
-        nodes = parser.get_nodes_from_documents([Document(text=text, metadata=metadata)])
-        return [(node.get_content(metadata_mode=MetadataMode.NONE), dict(node.metadata)) for node in nodes]
-
-    return pieces
