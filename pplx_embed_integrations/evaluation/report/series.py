@@ -13,7 +13,7 @@ from ..results import Measurement
 
 __all__ = ["Series", "form_name", "row_name", "series_of"]
 
-_COLD, _WARM, _NONE = (0, 2, 4, 6), (1, 3, 5, 7), (8,)
+_COLOURS = {"in context": (0, 2, 4, 6), "plain": (1, 3, 5, 7), "no vectors": (8,)}
 """Places in the palette of `page.css`."""
 
 
@@ -45,9 +45,9 @@ def series_of(rows: Sequence[Measurement]) -> list[Series]:
     groups: dict[tuple[object, ...], list[Measurement]] = {}
     for row in rows:
         groups.setdefault((row.system, row.query_model, row.document_model, row.contextual), []).append(row)
-    left = {colours: cycle(colours) for colours in (_COLD, _WARM, _NONE)}
+    left = {manner: cycle(colours) for manner, colours in _COLOURS.items()}
     return [
-        Series(_series_name(group), _letter(number), next(left[_colours(group[0])]), tuple(group))
+        Series(_series_name(group), _letter(number), next(left[_manner(group[0])]), tuple(group))
         for number, group in enumerate(groups.values())
     ]
 
@@ -91,11 +91,7 @@ def _models(row: Measurement) -> str:
 
 
 def _manner(row: Measurement) -> str:
-    return "in context" if row.contextual else "plain"
-
-
-def _colours(row: Measurement) -> tuple[int, ...]:
-    return _NONE if row.dimensions is None else _COLD if row.contextual else _WARM
+    return "no vectors" if row.dimensions is None else "in context" if row.contextual else "plain"
 
 
 def _letter(number: int) -> str:
