@@ -85,7 +85,7 @@ async def test_requests_that_are_embedded_together_have_their_own_answers_and_er
             np.testing.assert_array_equal(answer, embedder.encode(texts, dimensions=width))
     assert 1 < max(calls) <= 64
     await asyncio.sleep(0)
-    assert (gathering._waiting, gathering._calls, gathering._tasks) == ({}, {}, set())
+    assert (gathering._lines, gathering._tasks) == ({}, set())
 
 
 @dataclass(frozen=True)

@@ -197,14 +197,52 @@ def test_slow_clients_leave_no_place_and_keep_none(server: Served, connect: Call
     assert is_well(server)
 
 
-def test_headers_without_an_end(server: Served, connect: Callable[[], socket.socket]) -> None:
+ENDLESS = {
+    "headers": (b"POST /v1/embeddings HTTP/1.1\r\n", b"X-Header: " + b"x" * 1000 + b"\r\n"),
+    "a header": (b"POST /v1/embeddings HTTP/1.1\r\nX-Header: ", b"x" * 1000),
+    "a path": (b"POST /", b"x" * 1000),
+    "trailers": (head(None) + b"1\r\n{\r\n0\r\n", b"X-Header: " + b"x" * 1000 + b"\r\n"),
+    "a trailer": (head(None) + b"1\r\n{\r\n0\r\nX-Header: ", b"x" * 1000),
+    "what is said of a chunk": (head(None) + b"1;", b"x" * 1000),
+}
+
+
+@pytest.mark.parametrize("what", ENDLESS)
+def test_without_an_end(server: Served, connect: Callable[[], socket.socket], what: str) -> None:
+    begun, piece = ENDLESS[what]
     connection = connect()
-    connection.sendall(b"POST /v1/embeddings HTTP/1.1\r\n")
-    sender = threading.Thread(target=send_all, args=(connection, b"X-Header: " + b"x" * 1000 + b"\r\n", 1000))
-    sender.start()
-    assert status_of(connection) in (400, 0)  # told, unless the system drops what is said to one who still sends
-    sender.join()
+    tracemalloc.start()
+    try:
+        connection.sendall(begun)
+        sender = threading.Thread(target=send_all, args=(connection, piece, 20_000))
+        sender.start()
+        assert status_of(connection) in (400, 0)  # told, unless the system drops what is said to one who still sends
+        sender.join()
+        assert tracemalloc.get_traced_memory()[1] < 2 * MIB
+    finally:
+        tracemalloc.stop()
     assert is_well(server)
+
+
+def test_a_body_in_the_smallest_pieces(server: Served) -> None:
+    body = json.dumps({"model": "fake", "input": "a" * 30_000}).encode()
+    pieces = (body[number : number + 1] for number in range(len(body)))  # whose frames are larger than a head may be
+    answer = httpx.post(f"{server.url}{EMBEDDINGS}", content=pieces, headers=JSON)
+    assert answer.status_code == 200, answer.text
+
+
+def test_who_offers_another_protocol_is_answered_in_this(
+    server: Served, connect: Callable[[], socket.socket]
+) -> None:
+    body = b'{"model": "fake", "input": "a"}'
+    offer = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAA\r\n"  # as Java does
+    request = head(len(body))[:-2] + offer + b"\r\n" + body
+    for sent in ([request], [request[:-5], request[-5:]]):
+        connection = connect()
+        for piece in sent:
+            connection.sendall(piece)
+            time.sleep(0.05)  # so that they arrive one by one
+        assert status_of(connection) == 200
 
 
 @pytest.mark.parametrize("sent", [b"", b"POST /v1/emb", head(0)[:-2]])

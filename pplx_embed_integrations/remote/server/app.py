@@ -233,13 +233,22 @@ async def _unless_gone(receive: Receive, work: Awaitable[T]) -> T:
     Raises:
         ClientGoneError: It has.
     """
-    working = asyncio.ensure_future(work)
-    hanging_up = asyncio.ensure_future(receive())  # after the body there is nothing else to come
+    here = asyncio.current_task()
+    assert here is not None
+    gone = False
+
+    async def watch() -> None:
+        nonlocal gone
+        await receive()  # after the body there is nothing else to come
+        gone = True
+        here.cancel()
+
+    watching = asyncio.ensure_future(watch())
     try:
-        await asyncio.wait({working, hanging_up}, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise ClientGoneError
-        return working.result()
+        return await work
+    except asyncio.CancelledError:
+        if gone:
+            raise ClientGoneError from None
+        raise
     finally:
-        working.cancel()
-        hanging_up.cancel()
+        watching.cancel()

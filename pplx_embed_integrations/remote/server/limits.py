@@ -5,12 +5,13 @@ Knows counts, bytes and seconds; must not know what is in a body.
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import Any
+
+import anyio
 
 from ...inputs import check_positive
 from ..protocol import Limits
@@ -144,8 +145,9 @@ async def read_body(headers: Mapping[str, str], receive: Receive, place: Place, 
         raise _too_large(limits)
     place.hold(int(declared))
     try:
-        return await asyncio.wait_for(_collect(receive, place, int(declared), limits), limits.seconds)
-    except asyncio.TimeoutError:
+        with anyio.fail_after(limits.seconds):
+            return await _collect(receive, place, int(declared), limits)
+    except TimeoutError:
         message = f"the body did not arrive within {limits.seconds} s"
         raise RefusedError(408, message, code="timeout", headers={"Connection": "close"}) from None
 
