@@ -231,9 +231,7 @@ def test_a_body_in_the_smallest_pieces(server: Served) -> None:
     assert answer.status_code == 200, answer.text
 
 
-def test_who_offers_another_protocol_is_answered_in_this(
-    server: Served, connect: Callable[[], socket.socket]
-) -> None:
+def test_who_offers_another_protocol_is_answered_in_this(server: Served, connect: Callable[[], socket.socket]) -> None:
     body = b'{"model": "fake", "input": "a"}'
     offer = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAA\r\n"  # as Java does
     request = head(len(body))[:-2] + offer + b"\r\n" + body

@@ -21,7 +21,7 @@ from llama_index.core import StorageContext
 from llama_index.core.node_parser import SentenceSplitter
 from llama_index.core.schema import NodeRelationship, RelatedNodeInfo, TextNode
 
-from pplx_embed_integrations import langchain, llama_index
+from pplx_embed_integrations import PplxBiEncoder, PplxEncoder, langchain, llama_index
 from pplx_embed_integrations.errors import ContextWarning, PplxEmbedError
 from pplx_embed_integrations.langchain import PplxEmbeddings, add_documents, index_documents
 from pplx_embed_integrations.llama_index import (
@@ -32,6 +32,7 @@ from pplx_embed_integrations.llama_index import (
 )
 from pplx_embed_integrations.stores import ChunkTable
 from tests.llama_index.cases import SPLITTER
+from tests.remote.serving import serving
 
 FIRMS = {
     name: [
@@ -60,20 +61,31 @@ def told(action: Callable[[], Any]) -> bool:
     return any(issubclass(warning.category, ContextWarning) for warning in seen)
 
 
-@pytest.fixture(scope="module")
-def embeddings() -> PplxEmbeddings:
-    return PplxEmbeddings("miniature")
+@pytest.fixture(scope="module", params=["here", "on a server"])
+def place(request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
+    """Where the models run, as options."""
+    if request.param == "here":
+        yield {}
+        return
+    names = ("miniature-v1", "miniature-context-v1")
+    with serving({name: PplxEncoder(name) for name in names}) as served:
+        yield {"base_url": served.url}
 
 
 @pytest.fixture(scope="module")
-def model() -> PplxEmbedding:
-    return PplxEmbedding("miniature")
+def embeddings(place: dict[str, Any]) -> PplxEmbeddings:
+    return PplxEmbeddings("miniature", **place)
 
 
 @pytest.fixture(scope="module")
-def right(embeddings: PplxEmbeddings) -> Right:
+def model(place: dict[str, Any]) -> PplxEmbedding:
+    return PplxEmbedding("miniature", **place)
+
+
+@pytest.fixture(scope="module")
+def right() -> Right:
     """Whether every chunk has the codes that it has in its own document, by its text and its firm."""
-    matrices = embeddings.biencoder.encode_documents(list(FIRMS.values()))
+    matrices = PplxBiEncoder("miniature").encode_documents(list(FIRMS.values()))
     own = {
         (firm, text): row
         for (firm, texts), matrix in zip(FIRMS.items(), matrices, strict=True)
