@@ -171,3 +171,14 @@ def test_where_only_documents_are_judged_there_is_one_level(collection: Collecti
     assert [each.right for each in question.found["BM25"]] == [
         each.passage.document in question.documents for each in question.found["BM25"]
     ]
+
+
+def test_the_head_of_a_ranking_is_that_of_a_stable_sort() -> None:
+    from pplx_embed_integrations.evaluation.study import DEPTH, _ranked
+
+    generator = np.random.default_rng(3)
+    for size in (1, DEPTH, DEPTH + 1, 700):
+        scores = generator.integers(-40, 0, size=size).astype(np.float32)
+        scores[generator.random(size) < 0.2] = -np.inf
+        expected = [place for place in np.argsort(-scores, kind="stable")[:DEPTH] if np.isfinite(scores[place])]
+        assert _ranked(scores) == [(place, scores[place]) for place in expected]

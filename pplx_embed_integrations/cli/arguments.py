@@ -134,10 +134,15 @@ def _add_evaluate(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     command = _add(
         commands,
         "evaluate",
-        "measure plain and contextual indexing, the pairings of models, dimensions and quantisations on your own "
-        "judged queries",
+        "measure plain and contextual indexing, the pairings of models, dimensions, quantisations and BM25 on your own "
+        "judged queries, by document and by chunk",
     )
-    command.add_argument("directory", metavar="DIR", help="corpus.jsonl, queries.jsonl and qrels/*.tsv (BEIR layout)")
+    command.add_argument(
+        "directory",
+        metavar="DIR",
+        help="corpus.jsonl, queries.jsonl and qrels/test.tsv (BEIR layout), qrels/passages.tsv for chunks; or "
+        "documents.jsonl and queries.jsonl (ConTEB's)",
+    )
     _add_model(command, default="0.6b")
     command.add_argument("--split", default="test", help="which file of qrels/ to use (default: test)")
     command.add_argument(

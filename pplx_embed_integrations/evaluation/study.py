@@ -223,8 +223,10 @@ class Study:
 
 
 def _ranked(scores: npt.NDArray[np.float32]) -> Ranking:
-    order = np.argsort(-scores, kind="stable")[:DEPTH]
-    return [(int(place), float(scores[place])) for place in order if np.isfinite(scores[place])]
+    last = np.partition(scores, -DEPTH)[-DEPTH] if len(scores) > DEPTH else -np.inf
+    near = np.flatnonzero((scores >= last) & np.isfinite(scores))  # in the collection's order, which decides ties
+    order = near[np.argsort(-scores[near], kind="stable")[:DEPTH]]
+    return [(int(place), float(scores[place])) for place in order]
 
 
 def _library() -> Any:
