@@ -253,7 +253,7 @@ def test_command_prints_one_table_and_writes_the_same_figures(
     models = ["--query-model", str(replica_v1), "--document-model", str(replica_context_v1)]
     page = tmp_path / "page.html"
     command = ["evaluate", str(beir), *models, "--chunk-tokens", "12", "--json", str(written), "--report", str(page)]
-    assert main(command) == 0
+    assert main([*command, "--explain"]) == 0
     assert "tide" in page.read_text(encoding="utf-8")
     output = capsys.readouterr().out
     heading, what, _, figures, *_ = output.split("\n\n")
@@ -283,3 +283,5 @@ def test_a_place_for_what_is_written_is_wanted_before_anything_is_measured(
     told = capsys.readouterr().err
     assert f"there is no folder for {option}" in told
     assert "is a folder; name a file in it" in told
+    assert main(["evaluate", str(beir), "--explain"]) == 2
+    assert "--explain is for --report" in capsys.readouterr().err

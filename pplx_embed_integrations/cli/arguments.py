@@ -172,6 +172,12 @@ def _add_evaluate(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     command.add_argument(
         "--report", metavar="FILE", help="write a page to look at, won and lost questions included (HTML)"
     )
+    command.add_argument(
+        "--explain",
+        action="store_true",
+        help="have that page say what context lent to the passages it shows; their documents are embedded again, once "
+        "for each passage",
+    )
 
 
 def _add_verify(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -16,7 +16,7 @@ from ..errors import InputError
 from ..evaluation import BM25Searcher, Collection, Evaluation, LangChainSearcher, Study, load_collection, named
 from ..evaluation.chunking import Split
 from ..evaluation.evaluating import Rival, searchers, versions
-from ..evaluation.report import render, write_report
+from ..evaluation.report import LeaveOneOut, render, write_report
 from ..evaluation.rivals import label_of
 from .ranked import ranked
 from .splitting import Splitter
@@ -48,6 +48,8 @@ def run(arguments: argparse.Namespace) -> int:
     embedder = PplxBiEncoder(
         arguments.model or "0.6b", query_model=arguments.query_model, document_model=arguments.document_model
     )
+    if arguments.explain and not (arguments.report and embedder.contextual):
+        raise InputError("--explain is for --report and a document model that reads chunks in context; leave it out")
     chunk_tokens = arguments.chunk_tokens or _CHUNK_TOKENS
     settings = {"split": arguments.split, "limit": arguments.limit}
     if collection.chunks is None:
@@ -75,18 +77,20 @@ def run(arguments: argparse.Namespace) -> int:
             measured += 1
     finally:  # an interruption keeps what is measured
         if measured:
-            _report(study, arguments)
+            _report(study, embedder, arguments)
     return 0
 
 
-def _report(study: Study, arguments: argparse.Namespace) -> None:
+def _report(study: Study, embedder: PplxBiEncoder, arguments: argparse.Namespace) -> None:
     evaluation = study.evaluation()
     print(f"\n{ranked(evaluation)}")
     if arguments.json_file:
         Path(arguments.json_file).write_text(evaluation.to_json(), encoding="utf-8")
         print(f"Written to {shown(arguments.json_file)}")
     if arguments.report:
-        print(f"Written to {shown(str(write_report(evaluation, arguments.report)))}; open it in a browser")
+        explain = LeaveOneOut(study.chunked.chunks, embedder) if arguments.explain else None
+        path = write_report(evaluation, arguments.report, explain=explain)
+        print(f"Written to {shown(str(path))}; open it in a browser")
 
 
 def _labels(others: list[Any]) -> list[str]:
