@@ -19,6 +19,7 @@ __all__ = ["buckets"]
 
 _LONGEST_QUOTE = 600
 """Characters of a passage that are shown."""
+_LONGEST_QUESTION = 400
 _EQUAL = 4
 """Questions shown of each kind that ended equal."""
 
@@ -78,7 +79,7 @@ class _Telling:
         seen = any(hit.right for hits in sides.values() for hit in hits)
         lent = self._lent.get(one.id)
         return {
-            "text": one.text,
+            "text": one.text if len(one.text) <= _LONGEST_QUESTION else f"{one.text[:_LONGEST_QUESTION]}…",
             "answer": None if seen or not one.answers else self._quote(one.answers[0].text, one.text),
             "lent": lent and self._lending(lent, one.text),
             **{name: self._side(hits, one.text) for name, hits in sides.items()},
