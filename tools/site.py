@@ -14,7 +14,17 @@ from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = "pplx_embed_integrations"
-ROOMS = ("", "langchain", "llama_index", "evaluation", "evaluation/report", "stores", "remote/server", "vectors", "documents")
+ROOMS = (
+    "",
+    "langchain",
+    "llama_index",
+    "evaluation",
+    "evaluation/report",
+    "stores",
+    "remote/server",
+    "vectors",
+    "documents",
+)
 OUTSIDE = re.compile(r"\[([^\]]+)\]\((?:\.\./)*(?:(?:examples|training|benchmarks|tests|tools)/[^)]*|LICENSE)\)")
 """A link to a file of the repository that is no page of the site."""
 

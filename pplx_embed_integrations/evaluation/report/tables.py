@@ -131,4 +131,4 @@ def costs_lead(evaluation: Evaluation) -> str:
     """Return what the times and sizes are of."""
     processor = next((text for name, text in evaluation.versions.items() if "process" in name.lower()), "")
     where = f", on {processor}" if processor else ""
-    return f"The median time of one query, from its text to its ranking{where}. Sizes are of the vectors alone, without texts."
+    return f"Median time of a query, from its text to its ranking{where}. Sizes are those of the vectors."
