@@ -39,6 +39,7 @@ def test_wrapped_lines_fit_and_hold_everything(width: int) -> None:
 
 def test_the_guard_leaves_bars_alone_and_escapes_the_rest(capsys: pytest.CaptureFixture[str]) -> None:
     with guarded():
+        assert isinstance(sys.stdout.errors, str)  # or `input` would not let one edit the line
         print("name \x1b]0;title\x07\ttab")
         print("\r50%", end="", file=sys.stderr)
         print("\n\x1b[A", end="", file=sys.stderr)

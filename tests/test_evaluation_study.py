@@ -130,6 +130,7 @@ def test_an_evaluation_survives_json(evaluation: Evaluation) -> None:
     assert Evaluation.from_json(text) == evaluation
     assert all(row.latency_ms is not None for row in evaluation.measurements)
     assert evaluation.versions["pplx-embed-integrations"]
+    assert "fake" in evaluation.versions.values()  # the checkpoint, as the embedder's identity has it
     with pytest.raises(InputError, match="no evaluation of this version"):
         Evaluation.from_json("[1]")
     with pytest.raises(InputError, match="no JSON"):

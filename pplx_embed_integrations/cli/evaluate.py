@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,6 @@ def run(arguments: argparse.Namespace) -> int:
         split=_split(embedder, chunk_tokens) if collection.chunks is None else None,
         name=Path(arguments.directory).resolve().name,
         settings=settings,
-        versions=versions(),
     )
     for note in (*collection.notes, *study.chunked.notes):
         print(*(f"  {line}" for line in wrapped(shown(note), _WIDTH - 2)), sep="\n", flush=True)
@@ -82,7 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _report(study: Study, embedder: PplxBiEncoder, arguments: argparse.Namespace) -> None:
-    evaluation = study.evaluation()
+    evaluation = replace(study.evaluation(), versions=versions(embedder))
     print(f"\n{ranked(evaluation)}")
     if arguments.json_file:
         Path(arguments.json_file).write_text(evaluation.to_json(), encoding="utf-8")

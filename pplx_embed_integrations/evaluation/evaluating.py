@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from importlib import metadata
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..embedder import checkpoint_of
 from .chunking import Split
 from .collection import Collection
 from .lexical import BM25Searcher
 from .results import Evaluation
-from .searching import Searcher, pplx_searchers
+from .searching import Searcher, name_of, pplx_searchers
 from .study import Study
 
 if TYPE_CHECKING:
@@ -65,10 +67,10 @@ def evaluate(
         >>> found.measurements[0].means["documents"]["hit@1"]
         1.0
     """
-    study = Study(collection, split=split, name=name, versions=versions())
+    study = Study(collection, split=split, name=name)
     for _ in study.measure(searchers(study, embedder=embedder, against=against, show_progress=show_progress)):
         pass
-    return study.evaluation()
+    return replace(study.evaluation(), versions=versions(embedder))
 
 
 def searchers(
@@ -82,8 +84,8 @@ def searchers(
         yield rival(study.queries, chunks)
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of what decides figures, and the processor."""
+def versions(embedder: PplxBiEncoder | None = None) -> dict[str, str]:
+    """Return the versions of what decides figures: packages, the models' revisions or hashes, and the processor."""
     from .. import __version__
 
     found = {"pplx-embed-integrations": __version__, "Python": platform.python_version()}
@@ -92,6 +94,8 @@ def versions() -> dict[str, str]:
             found[distribution] = metadata.version(distribution)
         except metadata.PackageNotFoundError:
             continue
+    for side in (embedder.query, embedder.document) if embedder else ():
+        found[name_of(side)] = checkpoint_of(side.identity())
     return {**found, "processor": _processor()}
 
 
