@@ -359,13 +359,28 @@ def test_a_page_is_replaced_only_by_a_whole_one(tmp_path: Path, monkeypatch: pyt
     assert sorted(tmp_path.iterdir()) == [link, target]
 
 
-def test_a_place_that_cannot_be_is_named(tmp_path: Path) -> None:
+def test_a_place_that_cannot_be_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="is a folder; name a file in it"):
         write_report(Evaluation("x"), tmp_path)
     with pytest.raises(InputError, match="there is no folder for the report"):
         write_report(Evaluation("x"), tmp_path / "none" / "out.html")
     with pytest.raises(InputError, match="is no file that could be replaced"):
         write_report(Evaluation("x"), os.devnull)
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(InputError, match="may not be written to"):
+        write_report(Evaluation("x"), tmp_path / "out.html")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+def test_a_full_disk_leaves_the_old_page_and_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = write_report(Evaluation("first"), tmp_path / "out.html")
+    opened = Path.open
+    monkeypatch.setattr(Path, "open", lambda self, mode="r", **_: opened(Path("/dev/full"), mode.replace("x", "w")))
+    with pytest.raises(OSError, match=r"No space left.*out\.html"):
+        write_report(Evaluation("second"), target)
+    monkeypatch.undo()
+    assert "first" in target.read_text(encoding="utf-8")
+    assert list(tmp_path.iterdir()) == [target]
 
 
 OPEN_ALL = "document.querySelectorAll('details').forEach(one => one.open = true)"

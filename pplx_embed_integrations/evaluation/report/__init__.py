@@ -9,6 +9,6 @@ Example:
 """
 
 from .leaving_out import LeaveOneOut
-from .page import render, write_report
+from .page import check_report, render, write_report
 
-__all__ = ["LeaveOneOut", "render", "write_report"]
+__all__ = ["LeaveOneOut", "check_report", "render", "write_report"]

@@ -144,9 +144,8 @@ class Findings:
             return "The whole interval is above zero: on this collection, context helps."
         if one.high < 0:
             return "The whole interval is below zero: on this collection, context hurts."
-        return f"The interval holds zero: {_plural(self.asked, 'this', 'these')} {self.asked:,} " + (
-            f"{_plural(self.asked, 'question')} cannot tell the two apart."
-        )
+        asked = "one question" if self.asked == 1 else f"these {self.asked:,} questions"
+        return f"The interval holds zero: {asked} cannot tell the two apart."
 
     @cached_property
     def buckets(self) -> dict[str, Bucket]:
@@ -203,8 +202,8 @@ def _in_right_document(question: Question, found: Found) -> bool:
     return found.passage.document in {*question.documents, *(answer.document for answer in question.answers)}
 
 
-def _plural(count: int, one: str, many: str = "") -> str:
-    return one if count == 1 else many or f"{one}s"
+def _plural(count: int, one: str) -> str:
+    return one if count == 1 else f"{one}s"
 
 
 def _points(difference: float) -> str:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ..results import Evaluation
     from .leaving_out import LeaveOneOut
 
-__all__ = ["render", "write_report"]
+__all__ = ["check_report", "render", "write_report"]
 
 _FOLDER = Path(__file__).parent
 
@@ -51,15 +51,38 @@ def write_report(evaluation: Evaluation, path: str | Path, *, explain: LeaveOneO
         >>> write_report(Evaluation("tides"), Path(tempfile.mkdtemp()) / "tides.html").name
         'tides.html'
     """
+    check_report(path)
+    target = Path(path)
+    _replace(target, render(evaluation, explain=explain).encode("utf-8"))
+    return target
+
+
+def check_report(path: str | Path) -> None:
+    """Raise what `write_report` would raise for a path, before anything is measured.
+
+    Args:
+        path: The file.
+
+    Raises:
+        InputError: The folder is not there or may not be written to, or the path is no file that could be replaced.
+        MissingDependencyError: Jinja2 is not installed.
+
+    Example:
+        >>> check_report("nowhere/out.html")
+        Traceback (most recent call last):
+        pplx_embed_integrations.errors.InputError: there is no folder for the report 'nowhere/out.html'; make it first
+    """
+    _template()
     target = Path(path)
     if target.is_dir():
         raise InputError(f"{str(target)!r} is a folder; name a file in it, such as {str(target / 'report.html')!r}")
     if target.exists() and not target.is_file():
         raise InputError(f"{str(target)!r} is no file that could be replaced; name one, such as 'report.html'")
-    if not target.absolute().parent.is_dir():
+    folder = target.resolve().parent
+    if not folder.is_dir():
         raise InputError(f"there is no folder for the report {str(target)!r}; make it first")
-    _replace(target, render(evaluation, explain=explain).encode("utf-8"))
-    return target
+    if not os.access(folder, os.W_OK):
+        raise InputError(f"the folder of the report {str(target)!r} may not be written to; name a file elsewhere")
 
 
 def render(evaluation: Evaluation, *, explain: LeaveOneOut | None = None) -> str:
@@ -106,6 +129,8 @@ def _replace(target: Path, content: bytes) -> None:
         if place.exists():
             temporary.chmod(place.stat().st_mode & 0o7777)
         temporary.replace(place)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):  # names the file that was asked for
+            raise type(error)(error.errno, error.strerror, str(target)) from error
         raise
