@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from langchain_core.embeddings import DeterministicFakeEmbedding, Embeddings
 
-from pplx_embed_integrations import EncodingError, InputError
+from pplx_embed_integrations import EncodingError, FakeEmbedder, InputError, MissingDependencyError, PplxBiEncoder
 from pplx_embed_integrations.cli import main
-from pplx_embed_integrations.evaluation import BM25Searcher, LangChainSearcher, named
+from pplx_embed_integrations.evaluation import BM25Searcher, Collection, LangChainSearcher, evaluate, named
 
 QUERIES = ["moon and tides", "the", "anchors"]
 CHUNKS = ["The moon makes tides.", "A moon of Mars.", "Ships sail."]
@@ -52,6 +52,14 @@ def test_bm25_finds_what_shares_a_word_and_nothing_else() -> None:
     assert found.tolist() == [[True, True, False], [False, False, False], [False, False, False]]
     first = searcher.scores(slice(0, 1))[0]
     assert first[0] > first[1]
+
+
+def test_without_bm25s_nothing_is_embedded_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "bm25s", None)
+    collection = Collection({"d": "text"}, {"q": "query"}, {"q": {"d": 1}})
+    monkeypatch.setattr(FakeEmbedder, "encode_documents", None)  # a call would be another error
+    with pytest.raises(MissingDependencyError, match="bm25s is not installed"):
+        evaluate(collection, embedder=PplxBiEncoder(FakeEmbedder()), split=lambda text: [(0, len(text))])
 
 
 def test_embeddings_are_compared_by_cosine() -> None:

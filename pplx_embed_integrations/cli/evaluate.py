@@ -71,25 +71,26 @@ def run(arguments: argparse.Namespace) -> int:
         partial(LangChainSearcher, other, label=label, show_progress=True)
         for other, label in zip(others, _labels(others), strict=True)
     ]
-    measured = 0
+    measured, complete = 0, False
     try:
         for _ in study.measure(searchers(study, embedder=embedder, against=against, show_progress=True)):
             measured += 1
+        complete = True
     finally:  # an interruption keeps what is measured
         if measured:
-            _report(study, embedder, arguments)
+            _report(study, embedder, arguments, explain=complete and arguments.explain)
     return 0
 
 
-def _report(study: Study, embedder: PplxBiEncoder, arguments: argparse.Namespace) -> None:
+def _report(study: Study, embedder: PplxBiEncoder, arguments: argparse.Namespace, *, explain: bool) -> None:
     evaluation = replace(study.evaluation(), versions=versions(embedder))
     print(f"\n{ranked(evaluation)}")
     if arguments.json_file:
         Path(arguments.json_file).write_text(evaluation.to_json(), encoding="utf-8")
         print(f"Written to {shown(arguments.json_file)}")
     if arguments.report:
-        explain = LeaveOneOut(study.chunked.chunks, embedder) if arguments.explain else None
-        path = write_report(evaluation, arguments.report, explain=explain)
+        lent = LeaveOneOut(study.chunked.chunks, embedder) if explain else None
+        path = write_report(evaluation, arguments.report, explain=lent)
         print(f"Written to {shown(str(path))}; open it in a browser")
 
 

@@ -77,10 +77,13 @@ def searchers(
     study: Study, *, embedder: PplxBiEncoder, against: Iterable[Rival], show_progress: bool = False
 ) -> Iterator[Searcher]:
     """Yield what `evaluate` measures, one after the other."""
+    rivals = list(against)
+    if BM25Searcher in rivals:
+        BM25Searcher.library()
     nested = study.chunked.nested
     yield from pplx_searchers(embedder, queries=study.queries, documents=nested, show_progress=show_progress)
     chunks = list(chain.from_iterable(nested))
-    for rival in against:
+    for rival in rivals:
         yield rival(study.queries, chunks)
 
 

@@ -37,16 +37,25 @@ class BM25Searcher:
     row = Measurement("BM25", "BM25")
 
     def __init__(self, queries: Sequence[str], chunks: Sequence[str]) -> None:
+        self._library = self.library()
+        self._queries = queries
+        self._chunks = len(chunks)
+        self._index: Any = self._library.BM25()
+        tokens = self._library.tokenize(list(chunks), stopwords="en", show_progress=False)
+        self._index.index(tokens, show_progress=False)
+
+    @staticmethod
+    def library() -> Any:
+        """Return `bm25s`, or say that it is missing; worth a call before hours of work.
+
+        Raises:
+            MissingDependencyError: It is not installed.
+        """
         try:
             import bm25s
         except ImportError:
             raise MissingDependencyError("bm25s", extra="evaluate") from None
-        self._library: Any = bm25s
-        self._queries = queries
-        self._chunks = len(chunks)
-        self._index: Any = bm25s.BM25()
-        tokens = bm25s.tokenize(list(chunks), stopwords="en", show_progress=False)
-        self._index.index(tokens, show_progress=False)
+        return bm25s
 
     def scores(self, queries: slice) -> Scores:
         """Score every chunk; see `Searcher.scores`."""
