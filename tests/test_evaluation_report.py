@@ -332,6 +332,22 @@ def test_an_explanation_of_something_else_is_refused(study: Study, biencoder: Pp
     assert list(tmp_path.iterdir()) == []
 
 
+def test_questions_that_are_only_counted_are_counted() -> None:
+    results = evaluation()
+    kept = replace(results, questions=results.questions[:6])
+    assert len(counted(results)) == 4
+    assert counted(kept) == counted(results)
+    assert "the JSON file has them all" not in render(kept)
+    none = render(replace(results, questions=()))
+    assert "None of them is shown: only their figures are here." in none
+
+
+def counted(results: Evaluation) -> list[str]:
+    """The lines that say how many questions ended in which way."""
+    lines = [line for line in render(results).splitlines() if " of 24 questions: " in line]
+    return [line.partition(".")[0] for line in lines]
+
+
 def test_ten_thousand_questions_make_no_larger_page() -> None:
     many, some = (render(evaluation(questions=count, levels=("documents",), rows=6)) for count in (10_000, 200))
     assert len(many) < 1.2 * len(some)

@@ -5,7 +5,7 @@ Knows results and how to say a difference fairly; must not know how a page looks
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -161,13 +161,13 @@ class Findings:
         for name in ("won", "lost", "both", "neither"):
             count = sum(end == name for end in ends.values())
             known = [one for one in self.evaluation.questions if ends.get(one.id) == name]
-            found[name] = Bucket(name, count, self._first(known, order.get(name)), self._note(name, known))
+            found[name] = Bucket(name, count, self._first(known, order.get(name)), self._note(name, known, count))
         return found
 
     def _first(self, questions: Sequence[Question], order: Callable[[Question], float] | None) -> tuple[Question, ...]:
         return tuple((sorted(questions, key=order) if order else questions)[: self._most])
 
-    def _note(self, name: str, questions: Iterable[Question]) -> str:
+    def _note(self, name: str, questions: Sequence[Question], count: int) -> str:
         """Say whether the row that failed was in the wrong document, or only at the wrong passage of the right one."""
         if self.level != "chunks" or name not in ("won", "lost") or self.pair is None:
             return ""
@@ -179,13 +179,14 @@ class Findings:
         near = sum(_in_right_document(question, first) for question, first in firsts)
         manner = "without context" if name == "won" else "in context"
         another, other = "another passage of the right document", "a passage of another document"
+        which = "What came first" if len(firsts) == count else f"Of the {len(firsts)} that are here, what came first"
         if near in (0, len(firsts)):
-            return f"What came first {manner} was {another if near else other} every time."
-        return f"What came first {manner} was {another} for {near}, and {other} for {len(firsts) - near}."
+            return f"{which} {manner} was {another if near else other} every time."
+        return f"{which} {manner} was {another} for {near}, and {other} for {len(firsts) - near}."
 
 
 def _but_context(row: Measurement) -> tuple[object, ...]:
-    return row.system, row.query_model, row.document_model, row.dimensions, row.form
+    return row.system, row.query_model, row.document_model, row.dimensions, row.form, row.bytes_per_vector
 
 
 def _end(ours: float, plain: float) -> str:
