@@ -281,7 +281,7 @@ def test_a_place_for_what_is_written_is_wanted_before_anything_is_measured(
     assert main(["evaluate", str(beir), option, str(tmp_path / "nowhere" / "figures")]) == 2
     assert main(["evaluate", str(beir), option, str(tmp_path)]) == 2
     told = capsys.readouterr().err
-    assert f"there is no folder for {option}" in told
+    assert "there is no folder for" in told
     assert "is a folder; name a file in it" in told
     assert main(["evaluate", str(beir), "--explain"]) == 2
     assert "--explain is for --report" in capsys.readouterr().err

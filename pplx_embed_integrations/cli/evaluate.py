@@ -14,10 +14,10 @@ from typing import Any
 
 from ..biencoder import PplxBiEncoder
 from ..errors import InputError
-from ..evaluation import BM25Searcher, Collection, Evaluation, LangChainSearcher, Study, load_collection, named
+from ..evaluation import BM25Searcher, Collection, LangChainSearcher, Study, load_collection, named
 from ..evaluation.chunking import Split
 from ..evaluation.evaluating import Rival, searchers, versions
-from ..evaluation.report import LeaveOneOut, render, write_report
+from ..evaluation.report import LeaveOneOut, check_report, write_report
 from ..evaluation.rivals import label_of
 from .ranked import ranked
 from .splitting import Splitter
@@ -31,13 +31,12 @@ _WIDTH = 79
 
 def run(arguments: argparse.Namespace) -> int:
     """Load, measure, print, write."""
-    for option, file in (("--json", arguments.json_file), ("--report", arguments.report)):
-        if file and not Path(file).absolute().parent.is_dir():
-            raise InputError(f"there is no folder for {option} {file}; make it first")
-        if file and Path(file).is_dir():
-            raise InputError(f"{option} {file} is a folder; name a file in it")
+    if (figures := arguments.json_file) and not Path(figures).absolute().parent.is_dir():
+        raise InputError(f"there is no folder for --json {figures}; make it first")
+    if figures and Path(figures).is_dir():
+        raise InputError(f"--json {figures} is a folder; name a file in it")
     if arguments.report:
-        render(Evaluation("nothing yet"))  # what it needs and is not installed is told now
+        check_report(arguments.report)
     collection = load_collection(arguments.directory, split=arguments.split)
     if collection.chunks is not None and arguments.chunk_tokens:
         raise InputError(
