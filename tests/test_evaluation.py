@@ -4,6 +4,7 @@ import gzip
 import json
 import math
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -126,6 +127,17 @@ def test_one_model_on_both_sides_has_fewer_pairings(
     assert len(plain.measurements) == 1 + 8
     contextual = evaluate(collection, embedder=PplxBiEncoder(replica_context_v1), split=split, against=())
     assert [row.contextual for row in contextual.measurements[:2]] == [True, False]
+
+
+def test_two_folders_of_one_name_are_told_apart(
+    collection: Collection, replica_v1: Path, replica_context_v1: Path, tmp_path: Path
+) -> None:
+    for name, source in (("one", replica_v1), ("other", replica_context_v1)):
+        shutil.copytree(source, tmp_path / name / "model")
+    pair = PplxBiEncoder(query_model=tmp_path / "one" / "model", document_model=tmp_path / "other" / "model")
+    found = evaluate(collection.first(1), embedder=pair, split=split, against=())
+    assert found.measurements[0].query_model == "model (queries)"
+    assert found.measurements[0].document_model == "model (documents)"
 
 
 def test_layout_is_read_as_beir_means_it(beir: Path, collection: Collection) -> None:

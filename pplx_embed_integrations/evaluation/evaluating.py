@@ -18,7 +18,7 @@ from .chunking import Split
 from .collection import Collection
 from .lexical import BM25Searcher
 from .results import Evaluation
-from .searching import Searcher, name_of, pplx_searchers
+from .searching import Searcher, names_of, pplx_searchers
 from .study import Study
 
 if TYPE_CHECKING:
@@ -97,8 +97,9 @@ def versions(embedder: PplxBiEncoder | None = None) -> dict[str, str]:
             found[distribution] = metadata.version(distribution)
         except metadata.PackageNotFoundError:
             continue
+    names = names_of(embedder) if embedder else {}
     for side in (embedder.query, embedder.document) if embedder else ():
-        found[name_of(side)] = checkpoint_of(side.identity())
+        found[names[id(side)]] = checkpoint_of(side.identity())
     return {**found, "processor": _processor()}
 
 

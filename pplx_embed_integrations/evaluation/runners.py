@@ -58,9 +58,9 @@ class MTEBEncoder:
         """
         from mteb.models.model_meta import ModelMeta, ScoringFunction
 
-        from .searching import name_of
+        from .searching import names_of
 
-        names = dict.fromkeys(name_of(side) for side in (self._pair.query, self._pair.document))
+        names = names_of(self._pair).values()
         identity = f"{self._pair.query.identity()}\n{self._pair.identity()}"
         return ModelMeta.create_empty(
             {

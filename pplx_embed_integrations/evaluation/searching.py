@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ..biencoder import PplxBiEncoder
     from ..embedder import Embedder
 
-__all__ = ["TIMED", "PplxSearcher", "Scores", "Searcher", "median_ms", "name_of", "pplx_searchers", "similarity"]
+__all__ = ["TIMED", "PplxSearcher", "Scores", "Searcher", "median_ms", "names_of", "pplx_searchers", "similarity"]
 
 Scores = npt.NDArray[np.float32]
 
@@ -132,7 +132,7 @@ def pplx_searchers(
     Yields:
         First the pairings at full width in int8, the embedder's own first; then its widths and forms.
     """
-    index = _Index(list(queries), documents, show_progress)
+    index = _Index(embedder, list(queries), documents, show_progress)
     pairings = list(_pairings(embedder))
     full, smallest = embedder.document.dimension, embedder.document.min_dimension
     for pairing in pairings:
@@ -160,7 +160,10 @@ def _pairings(embedder: PplxBiEncoder) -> Iterator[tuple[Embedder, Embedder, boo
 class _Index:
     """Pooled vectors by model and mode, each computed once."""
 
-    def __init__(self, queries: list[str], documents: list[list[str]], show_progress: bool) -> None:
+    def __init__(
+        self, embedder: PplxBiEncoder, queries: list[str], documents: list[list[str]], show_progress: bool
+    ) -> None:
+        self._names = names_of(embedder)
         self._queries, self._documents, self._show_progress = queries, documents, show_progress
         self._pooled: dict[tuple[int, str], npt.NDArray[np.float32]] = {}
         self._embedding_ms: dict[int, float] = {}
@@ -173,7 +176,7 @@ class _Index:
         sides = self._side(query, "queries"), self._side(document, "in context" if contextual else "alone")
         left, right = (quantize(side, normalize=form != "ubinary", **how) for side in sides)
         stored = quantize(sides[1][:1], **how)
-        names = name_of(query), name_of(document)
+        names = self._names[id(query)], self._names[id(document)]
         row = Measurement(
             label=f"{names[0]} → {names[1]}, {'in context' if contextual else 'alone'}, {dimensions} {_FORMS[form]}",
             system="pplx-embed",
@@ -199,7 +202,9 @@ class _Index:
 
     def _pool(self, embedder: Embedder, mode: str) -> npt.NDArray[np.float32]:
         if self._show_progress:
-            tqdm.write(f"{name_of(embedder)}: {'queries' if mode == 'queries' else f'chunks {mode}'}", sys.stderr)
+            tqdm.write(
+                f"{self._names[id(embedder)]}: {'queries' if mode == 'queries' else f'chunks {mode}'}", sys.stderr
+            )
         form: Any = {"quantization": None, "show_progress": self._show_progress}
         if mode == "in context":
             return np.concatenate(embedder.encode_documents(self._documents, **form))
@@ -207,7 +212,21 @@ class _Index:
         return embedder.encode(texts, role="query" if mode == "queries" else "document", **form)
 
 
-def name_of(embedder: Embedder) -> str:
-    """Return what a table calls an embedder."""
+def names_of(pair: PplxBiEncoder) -> dict[int, str]:
+    """Return what a table calls each side, by the side's `id`; two folders of one name are told apart.
+
+    Example:
+        >>> from pplx_embed_integrations import PplxBiEncoder
+        >>> list(names_of(PplxBiEncoder("miniature")).values())
+        ['miniature-v1', 'miniature-context-v1']
+    """
+    query, document = pair.query, pair.document
+    one, other = _name(query), _name(document)
+    if query is not document and one == other:
+        return {id(query): f"{one} (queries)", id(document): f"{other} (documents)"}
+    return {id(query): one, id(document): other}
+
+
+def _name(embedder: Embedder) -> str:
     checkpoint = getattr(embedder, "checkpoint", None)
     return repr(embedder) if checkpoint is None else str(checkpoint.name)
