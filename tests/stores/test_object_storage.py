@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import pickle
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -41,6 +45,38 @@ def test_a_table_on_object_storage() -> None:
         assert opened().stats().bytes_on_disk is None
         assert [hit.id for hit in opened().search(codes_of(3, 3)[1], k=1)] == ["doc-3-1"]
         assert all(key.startswith("folder/chunks.lance/") for key in objects.found)
+
+
+READER = """
+import sys
+sys.path[:0] = [{tests!r}]
+from conftest import codes_of
+from pplx_embed_integrations.stores import ChunkTable
+
+table = ChunkTable("s3://bucket/folder", storage_options={options!r})
+found = [table.search(codes_of(number, 3)[1], k=1)[0] for number in (0, 10, 20)]
+print([(hit.id, hit.text.split()[3]) for hit in found])
+"""
+
+
+@pytest.mark.slow
+def test_staged_on_object_storage_and_read_by_several_processes() -> None:
+    with object_storage() as (options, _):
+        table = ChunkTable("s3://bucket/folder", made_by=MADE_BY, dimensions=DIMENSIONS, storage_options=options)
+        table.replace([document(n) for n in range(20)], [codes_of(n, 3) for n in range(20)])
+        parts = [
+            [[document(n, version=1) for n in numbers], [codes_of(n, 3) for n in numbers]]
+            for numbers in (range(10, 20), range(20, 30))
+        ]
+        staged = [pickle.loads(pickle.dumps(table.stage(*part))) for part in parts]
+        version = table.lance.version
+        done = table.commit(staged)
+        assert (done.added, len(done.replaced), done.version) == (60, 10, version + 1)
+        assert table.held().has(document(15, version=1))
+        code = READER.format(tests=str(Path(__file__).parent), options=options)
+        readers = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)]
+        for reader in readers:
+            assert reader.communicate()[0] == "[('doc-0-1', '0'), ('doc-10-1', '1'), ('doc-20-1', '1')]\n"
 
 
 def test_object_storage_that_cannot_be_reached() -> None:
