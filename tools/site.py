@@ -21,6 +21,7 @@ ROOMS = (
     "evaluation",
     "evaluation/report",
     "stores",
+    "scale",
     "remote/server",
     "vectors",
     "documents",

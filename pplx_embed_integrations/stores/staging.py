@@ -14,15 +14,17 @@ import json
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ..errors import StoreError
 from .documents import StoredDocument
 from .failures import failures, import_lance
 from .filters import one_of
-from .handle import Handle
+from .handle import Handle, is_remote
 from .rows import document_rows, to_arrow
 from .writing import check_matrices, check_unique
 
@@ -191,6 +193,7 @@ def _commit(handle: Handle, staged: list[Staged]) -> Committed:
 
     lance = import_lance()
     files = [lance.fragment.FragmentMetadata.from_json(text) for each in staged for text in each.files]
+    _check_there(handle, files)
     keys = pa.array([key for each in staged for key in each.documents], pa.string())
 
     def write() -> tuple[Committed, bool]:
@@ -218,6 +221,20 @@ def _commit(handle: Handle, staged: list[Staged]) -> Committed:
     if not alone:
         handle.writing(lambda: _settle(handle, keys.to_pylist(), {each.write for each in staged}))
     return committed
+
+
+def _check_there(handle: Handle, fragments: Sequence[Any]) -> None:
+    """Refuse files that are on another machine's disk: Lance would take them, and the table would be broken."""
+    if is_remote(handle.place):
+        return
+    folder = Path(handle.place.removeprefix("file://"), "data")
+    names = [file.path for fragment in fragments for file in fragment.files]
+    missing = next((name for name in names if not (folder / name).exists()), None)
+    if missing is not None:
+        raise StoreError(
+            f"{handle.label} lacks the staged file {missing}: all who stage and commit must see one folder, on a disk "
+            "that their machines share, or object storage (s3://…)"
+        )
 
 
 def _rows_of(dataset: Any, keys: pa.Array) -> tuple[dict[int, list[str]], dict[str, set[int]]]:

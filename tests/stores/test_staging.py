@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -154,12 +155,18 @@ def test_held_tells_whole_documents_apart(filled: ChunkTable) -> None:
     assert np.array_equal(filled.held().keys, held.keys)
 
 
-def test_what_does_not_fit_is_refused(make: Make) -> None:
+def test_what_does_not_fit_is_refused(make: Make, tmp_path: Path) -> None:
     table = make()
     with pytest.raises(InputError, match="given twice"):
         staged(table, document(1), document(1))
     with pytest.raises(InputError, match="document 'doc-1'"):
         table.stage([document(1)], [codes_of(1, 2)])
+    part = staged(table, document(1))
+    for file in (Path(table.uri) / "chunks.lance" / "data").iterdir():
+        file.rename(tmp_path / file.name)  # as if another machine had written it
+    with pytest.raises(StoreError, match="must see one folder, on a disk that their machines share"):
+        table.commit([part])
+    assert table.count() == 0
     part = staged(table, document(1))
     table.drop()
     with pytest.raises(StoreError):
