@@ -178,7 +178,7 @@ def compare(work: Path, options: argparse.Namespace) -> dict[str, Any]:
         "two actors": lambda folder: in_cluster(work / "once", folder, 2),
         "two actors, twice the documents": lambda folder: in_cluster(work / "twice", folder, 2),
     }
-    found: dict[str, list[dict[str, Any]]] = {name: [] for name in ways}
+    found: dict[str, list[dict[str, Any]]] = {name: list(options.earlier.get(name, [])) for name in ways}
     with cluster():
         for turn in range(options.rounds):
             for name, way in ways.items():
@@ -343,7 +343,7 @@ def main() -> int:
     warnings.filterwarnings("ignore", message=".*fork")  # what is started by this process executes another program
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description=__doc__)
     parser.add_argument("--documents", type=int, default=1000, help="of `compare`")
-    parser.add_argument("--rounds", type=int, default=2, help="of `compare`")
+    parser.add_argument("--rounds", type=int, default=2, help="of `compare`, after those that are there already")
     parser.add_argument("--only", nargs="+", choices=list(SECTIONS))
     parser.add_argument("--work", nargs=2, metavar=("SOURCE", "FOLDER"), help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -354,6 +354,8 @@ def main() -> int:
     result: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     result |= {"machine": describe("cpu"), "command": "python -m benchmarks.scale " + " ".join(sys.argv[1:])}
     with tempfile.TemporaryDirectory() as folder:
+        earlier = result.get("compare", {})
+        options.earlier = earlier.get("rounds", {}) if earlier.get("documents") == options.documents else {}
         for name in options.only or SECTIONS:
             print(f"{name}:", flush=True)
             (Path(folder) / name).mkdir()
