@@ -16,6 +16,7 @@ from pplx_embed_integrations import (
     RemoteEncoder,
     list_checkpoints,
 )
+from pplx_embed_integrations.evaluation import Measurement, Passage, Study, evaluate, load_collection
 from pplx_embed_integrations.langchain import PplxEmbeddings, add_documents
 from pplx_embed_integrations.llama_index import PplxEmbedding, contextual_index
 
@@ -53,3 +54,12 @@ def elsewhere() -> int:
     split = PplxEmbeddings("0.6b", document_model=documents)
     hosted = PplxEmbedding("0.6b", base_url="perplexity", api_key="key")
     return split.usage.total_tokens + hosted.usage.total_tokens + len(documents.encode(["text"], role="document"))
+
+
+def evaluation(folder: str, mine: dict[str, list[tuple[Passage, float]]]) -> list[float]:
+    collection = load_collection(folder, split="dev")
+    found = evaluate(collection, embedder=PplxBiEncoder("miniature"), split=lambda text: [(0, len(text))], against=())
+    first, second = found.measurements[:2]
+    study = Study(collection, split=lambda text: [(0, len(text))])
+    row = study.rank(Measurement("my store", "LangChain"), mine)
+    return [found.comparison(first.label, second.label).low, row.means["documents"]["nDCG@10"]]

@@ -85,6 +85,14 @@ class Draft:
 
     Raises:
         InputError: It is no folder that `begin` made, or a file is damaged.
+
+    Example:
+        >>> import tempfile
+        >>> draft = Draft.begin(Path(tempfile.mkdtemp()), {"a": "Tides follow the moon."}, Drawn("notes", 128, 0))
+        >>> draft.add(Passage("a", 0, 22, "Tides follow the moon."), "What do tides follow?", by="a person")
+        'q1'
+        >>> draft.count
+        1
     """
 
     def __init__(self, folder: Path) -> None:

@@ -46,6 +46,13 @@ class Study:
     Raises:
         InputError: No document has a chunk. One that has none is never found.
         MissingDependencyError: `ir_measures` is not installed.
+
+    Example:
+        >>> tides = Collection({"a": "Tides.", "b": "Ships."}, {"q": "tides"}, {"q": {"a": 1}})
+        >>> study = Study(tides, split=lambda text: [(0, len(text))])
+        >>> row = study.rank(Measurement("a store", "LangChain"), {"q": [(("b", 0, 6), 0.7), (("a", 0, 6), 0.6)]})
+        >>> row.means["documents"]["hit@1"], row.means["documents"]["hit@3"]
+        (0.0, 1.0)
     """
 
     def __init__(
