@@ -23,7 +23,7 @@ class Target:
         wanted: The figure.
         find: Takes it out of a result; raises `LookupError` where it was not measured.
         most: Whether it is the most allowed, not the least wanted.
-        unit: What follows the figure.
+        unit: Of the figure, as it is printed.
     """
 
     name: str

@@ -81,7 +81,7 @@ def test_products_and_what_comes_next(dtype: torch.dtype, shape: tuple[int, ...]
 
 
 @needs_int8
-def test_inputs_that_layers_share_are_rounded_once_and_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_inputs_that_layers_share_are_rounded_once_and_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     rounded: list[torch.Tensor] = []
     honest = int8_weights._round_tokens
     monkeypatch.setattr(int8_weights, "_round_tokens", lambda hidden: rounded.append(hidden) or honest(hidden))

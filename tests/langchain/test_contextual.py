@@ -356,7 +356,7 @@ def test_blocks_of_threads_do_not_mix(embeddings):
         close(vectors, expected)
 
 
-def test_everything_is_let_go_at_the_end(embeddings):
+def test_everything_is_released_at_the_end(embeddings):
     class Marked(str):
         pass  # plain strings cannot be watched
 

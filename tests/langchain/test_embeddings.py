@@ -257,7 +257,7 @@ class Seen(ImportError):
     pass
 
 class Spy:
-    # Torch is not imported but for the last calls: whoever would import it first is what matters.
+    # Torch is not imported but for the last calls: which thread would import it first is what matters.
     def find_spec(self, name, path=None, target=None):
         if name == "torch":
             on_loop.append(threading.current_thread() is threading.main_thread())

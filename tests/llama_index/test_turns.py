@@ -164,7 +164,7 @@ class Seen(ImportError):
     pass
 
 class Spy:
-    # Torch is not imported: whoever would do it first is what matters.
+    # Torch is not imported: which thread would do it first is what matters.
     def find_spec(self, name, path=None, target=None):
         if name == "torch":
             on_the_loop.append(threading.current_thread() is threading.main_thread())

@@ -244,7 +244,7 @@ def test_who_offers_another_protocol_is_answered_in_this(server: Served, connect
 
 
 @pytest.mark.parametrize("sent", [b"", b"POST /v1/emb", head(0)[:-2]])
-def test_who_never_asks_is_let_go(server: Served, connect: Callable[[], socket.socket], sent: bytes) -> None:
+def test_who_never_asks_is_disconnected(server: Served, connect: Callable[[], socket.socket], sent: bytes) -> None:
     connection = connect()
     connection.sendall(sent)
     assert connection.recv(1) == b""
@@ -286,7 +286,7 @@ def test_a_compressed_bomb(server: Served) -> None:
     assert answer.status_code == 415
 
 
-def test_who_does_not_take_the_answer_is_let_go(server: Served, connect: Callable[[], socket.socket]) -> None:
+def test_who_does_not_take_the_answer_is_disconnected(server: Served, connect: Callable[[], socket.socket]) -> None:
     texts = [f"word {number}" for number in range(2000)]
     body = json.dumps({"model": "fake", "input": texts, "encoding_format": "float"}).encode()
     connection = connect()
