@@ -127,11 +127,15 @@ class Findings:
         if self.rows and self.asked:
             best = max(self.rows, key=self._quality)
             low, high = best.intervals.get(self.level, {}).get(EVERYDAY, (0.0, 1.0))
+            among = f"the best of {len(self.rows)} rows, " if len(self.rows) > 1 else ""
             found = (
-                f"With {row_name(best)}, the best of {len(self.rows)} {_plural(len(self.rows), 'row')}, {what} is "
-                f"among the first three for {self.hits(best):,} of {self.asked:,} {_plural(self.asked, 'question')}"
+                f"With {row_name(best)}, {among}{what} is among the first three for {self.hits(best):,} of "
+                f"{self.asked:,} {_plural(self.asked, 'question')}"
             )
-            return found, f"{self.hits(best) / self.asked:.0%} (95 % interval {low:.0%} to {high:.0%})"
+            return (
+                found,
+                f"{_percent(self.hits(best) / self.asked)} (95 % interval {_percent(low)} to {_percent(high)})",
+            )
         return "No question was judged, so there is nothing to compare", ""
 
     @cached_property
@@ -205,6 +209,10 @@ def _in_right_document(question: Question, found: Found) -> bool:
 
 def _plural(count: int, one: str) -> str:
     return one if count == 1 else f"{one}s"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
 
 
 def _points(difference: float) -> str:
