@@ -330,7 +330,7 @@ def plot(result: dict[str, Any], path: Path) -> None:
         memory = result["full"]["megabytes"]
         for kind in ("driver", "actors", "writers"):
             axes[2].plot(memory["seconds"], memory[kind], label=kind)
-        axes[2].set(title="Memory over 20,000 documents, MB (largest process)", xlabel="seconds", ylim=(0, None))
+        axes[2].set(title="Memory over 20,000 documents, MB", xlabel="seconds", ylim=(0, None))
         axes[2].legend()
     figure.tight_layout()
     figure.savefig(path, dpi=110)

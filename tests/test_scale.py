@@ -48,7 +48,7 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
-    """Two nodes, each with room for an actor and a task."""
+    """Two nodes, each with room for an actor and a task; the first has some for what the second leaves behind."""
     import ray
     from ray.cluster_utils import Cluster
 
@@ -56,7 +56,9 @@ def cluster() -> Iterator[Any]:
     os.environ["PYTHONPATH"] = str(ROOT)  # where the processes of the cluster find these tests
     folder = tempfile.mkdtemp(prefix="ray-")  # a short path: sockets lie in it
     node = {"num_cpus": 2, "node_ip_address": "127.0.0.1", "object_store_memory": 100 * 2**20}
-    cluster = Cluster(True, head_node_args={**node, "include_dashboard": False, "temp_dir": folder})
+    soon = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_failure_threshold": 3}
+    head = {**node, "num_cpus": 3, "include_dashboard": False, "temp_dir": folder, "_system_config": soon}
+    cluster = Cluster(True, head_node_args=head)
     cluster.add_node(**node)
     try:
         ray.init(cluster.address, log_to_driver=False, logging_level="error")
