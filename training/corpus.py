@@ -36,7 +36,8 @@ PAGES = 1_200  # pages read of one HTML package
 LONGEST = 8  # chunks of one document
 
 
-def _html(name: str) -> Iterator[Document]:
+def html_pages(name: str) -> Iterator[Document]:
+    """Some pages of a package of HTML documentation."""
     skipped = ("genindex", "search", "modindex")
     paths = [path for path in sorted(sources.fetch_debian(name).rglob("*.html")) if path.is_file()]
     paths = [path for path in paths if path.stat().st_size < 150_000]
@@ -54,7 +55,8 @@ def _manual(name: str) -> Iterator[Document]:
             yield document
 
 
-def _dictionary(name: str) -> str:
+def dictionary(name: str) -> str:
+    """The text of a dictionary."""
     path = next((sources.fetch_debian(name) / "usr/share/dictd").glob("*.dict.dz"))
     return gzip.decompress(path.read_bytes()).decode("utf-8", "ignore")
 
@@ -93,15 +95,15 @@ def _everything() -> Iterator[Document]:
     wordnet = sources.fetch_debian("wordnet-base") / "usr/share/wordnet"
     for part in ("noun", "verb", "adj", "adv"):
         yield from markup.wordnet_entries("wordnet-base", (wordnet / f"data.{part}").read_text(errors="ignore"))
-    yield from markup.dictionary_entries("dict-foldoc", _dictionary("dict-foldoc"))
-    yield from markup.gcide_entries("dict-gcide", _dictionary("dict-gcide"))
+    yield from markup.dictionary_entries("dict-foldoc", dictionary("dict-foldoc"))
+    yield from markup.gcide_entries("dict-gcide", dictionary("dict-gcide"))
     yield from _genes()
     yield from _phenotypes()
     yield from _manual("manpages")
     yield from _manual("manpages-dev")
     yield from _docstrings()
     for name in sources.HTML_PACKAGES:
-        yield from _html(name)
+        yield from html_pages(name)
 
 
 def collect(*, seed: int = 0) -> None:

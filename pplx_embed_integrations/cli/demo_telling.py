@@ -41,6 +41,8 @@ def told(evaluation: Evaluation, may_be_shown: set[str]) -> str:
         parts += [_side_by_side(question) for question in won[:_WON]]
     if _gain(evaluation, worst, _PLACES) < 0:
         parts += [_filled("And where context hurts most: the right passage falls back."), _side_by_side(worst)]
+    else:
+        parts.append(_filled("In none of the questions that may be shown the right passage falls back in context."))
     return "\n\n".join([*parts, _stored(evaluation)])
 
 
