@@ -224,6 +224,15 @@ def test_a_pipeline_of_llama_index_on_ray(cluster: Any, tmp_path: Path) -> None:
     assert store.table.count() == len(alone) == 20
 
 
+@pytest.mark.slow
+def test_an_error_of_a_worker_is_the_error_of_the_job(cluster: Any, tmp_path: Path) -> None:
+    with pytest.raises(
+        InputError, match=r"^the dataset has no column 'body' \(text=\); its columns are id, text, n, lang$"
+    ):
+        index(FakeEmbedder(DIMENSION), str(tmp_path / "store"), rows(9), text="body", concurrency=1)
+    assert ChunkTable(tmp_path / "store").count() == 0
+
+
 def words() -> SentenceSplitter:
     """A splitter that a pickle would change: one of its own tokenizer."""
     return SentenceSplitter(chunk_size=25, chunk_overlap=0, tokenizer=str.split)

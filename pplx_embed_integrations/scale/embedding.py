@@ -6,14 +6,14 @@ Knows Ray Data's stages and the columns that come out; must not know how a docum
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, InputTypeError
 from ..inputs import check_positive
 from ..stores import Held
 from .columns import Outcome, chunk_rows, document_rows
-from .reading import Reader
+from .faults import carrying
+from .reading import JobError, Reader
 from .source import Source
 from .splitting import check_splitter
 
@@ -68,7 +68,8 @@ def embed_dataset(
         A dataset, for `write_parquet`, or for whatever writes into a server's store.
 
     Raises:
-        InputError: A column is missing, or the embeddings give floats.
+        InputError: The embeddings give floats, or `batch_size` is not positive. What a worker finds, such as a missing
+            column, comes as Ray's own error when the dataset is read.
         InputTypeError: The splitter cannot split, or the embeddings are none.
         NotContextualError: The embeddings were not trained for chunks in context.
     """
@@ -126,13 +127,19 @@ class _SplitAndEmbed:
     def __init__(self, source: Source, reader: Reader, held: Any, flat: bool) -> None:
         import ray
 
-        self._source, self._reader = source, reader
-        self._rows = partial(chunk_rows, source=source) if flat else document_rows
+        self._source, self._reader, self._flat, self._checked = source, reader, flat, False
         self._held: Held | None = None if held is None else ray.get(held)
-        source.check_same()
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        self._reader.check_columns(batch.column_names)
+        if self._flat:
+            return chunk_rows(self._outcomes(batch), source=self._source)
+        return document_rows(carrying(self._outcomes)(batch))
+
+    def _outcomes(self, batch: pa.Table) -> list[Outcome]:
+        if not self._checked:
+            self._source.check_same()
+            self._reader.check_columns(batch.column_names)
+            self._checked = True
         outcomes = [self._read(row) for row in batch.to_pylist()]
         waiting = [(at, outcome.document) for at, outcome in enumerate(outcomes) if outcome.document is not None]
         found = self._source.encode([document for _, document in waiting]) if waiting else []
@@ -141,13 +148,15 @@ class _SplitAndEmbed:
                 outcomes[at] = Outcome(document.key, error=vectors)
             else:
                 outcomes[at] = Outcome(document.key, document, vectors)
-        return self._rows(outcomes)
+        return outcomes
 
     def _read(self, row: Mapping[str, Any]) -> Outcome:
         key = None
         try:
             key = self._reader.name(row)
             document = self._reader.read(row)
+        except JobError:
+            raise
         except (InputError, InputTypeError) as error:
             return Outcome(key, error=str(error))
         if self._held is not None and self._held.has(document):

@@ -11,7 +11,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import PplxEmbedError
 from ..inputs import check_positive
 from ..stores import ChunkTable, Held, Keep
 from ..stores.adapter import table_for
@@ -19,6 +18,7 @@ from ..stores.handle import is_remote
 from .columns import outcomes_of
 from .committing import Committer, Indexed
 from .embedding import embedded
+from .faults import carried, carrying
 from .reading import Reader
 from .source import Source
 
@@ -70,7 +70,7 @@ def index_dataset(
         documents_per_file: Documents that are written together.
         commit_every: Seconds between two commits: what a kill of this process costs at most, besides what has not been
             written yet.
-        concurrency: Actors that embed; leave room for a core or two that read and write.
+        concurrency: Actors that embed; leave two cores or more for those that read and write.
         num_cpus: Cores for each of them.
         num_gpus: GPUs for each of them.
         **options: What else `Dataset.map_batches` takes.
@@ -122,7 +122,7 @@ def index_dataset(
             for row in reports.iter_rows():
                 committer.take(json.loads(row["report"]))
     except ray.exceptions.RayError as error:
-        raise _ours(error) from error
+        raise carried(error) from error
     table.tidy()
     return committer.done
 
@@ -134,10 +134,12 @@ def _open(place: str, name: str, made_by: str, dimensions: int, options: str) ->
     return ChunkTable(place, name=name, made_by=json.loads(made_by), storage_options=json.loads(options))
 
 
+@carrying
 def _held(*opening: Any) -> Held:
     return _open(*opening).held()
 
 
+@carrying
 def _stage(rows: Any, opening: tuple[Any, ...]) -> Any:
     """Write the documents of a block into files, and say so in one row."""
     import pyarrow as pa
@@ -155,14 +157,3 @@ def _stage(rows: Any, opening: tuple[Any, ...]) -> Any:
         "failed": [[each.key, each.error] for each in outcomes if each.error is not None],
     }
     return pa.table({"report": [json.dumps(report)]})
-
-
-def _ours(error: BaseException) -> BaseException:
-    """Return the error of this package that made Ray give up, if it was one."""
-    seen: BaseException | None = error
-    while seen is not None:
-        cause = getattr(seen, "cause", None)
-        if isinstance(cause, PplxEmbedError):
-            return cause
-        seen = cause if isinstance(cause, BaseException) else seen.__cause__
-    return error

@@ -18,7 +18,11 @@ from ..stores.documents import chunk_id
 from ..stores.metadata import dump
 from .splitting import Cut, cutter
 
-__all__ = ["Reader"]
+__all__ = ["JobError", "Reader"]
+
+
+class JobError(InputTypeError):
+    """What is wrong with a job, and would be with each of its documents."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,7 @@ class Reader:
         Raises:
             InputError: It has no key, no text, or text or metadata that cannot be stored.
             InputTypeError: A value has the wrong type.
+            JobError: Nothing says how to split.
         """
         key = self.name(row)
         if key is None:
@@ -103,7 +108,7 @@ class Reader:
         elif text is not None and not isinstance(text, str):
             raise InputTypeError(f"the text of {name} must be a str, not {type(text).__name__}")
         elif self.splitter is None:
-            raise InputTypeError(f"the text of {name} is one string; pass splitter=, or a column of lists of chunks")
+            raise JobError(f"the text of {name} is one string; pass splitter=, or a column of lists of chunks")
         else:
             pieces = self._cut(name, text, metadata) if text else []
         if not pieces:
