@@ -42,7 +42,12 @@ def told(evaluation: Evaluation, may_be_shown: set[str]) -> str:
     if _gain(evaluation, worst, _PLACES) < 0:
         parts += [_filled("And where context hurts most: the right passage falls back."), _side_by_side(worst)]
     else:
-        parts.append(_filled("In none of the questions that may be shown the right passage falls back in context."))
+        parts.append(
+            _filled(
+                "Where context hurts: in none of the questions that may be shown does the right passage fall back; "
+                "what context loses is among those that are only counted."
+            )
+        )
     return "\n\n".join([*parts, _stored(evaluation)])
 
 
