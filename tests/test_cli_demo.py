@@ -108,6 +108,7 @@ def test_a_file_without_a_folder_is_refused_before_anything_is_done(
     option: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["demo", option, "nowhere/demo"]) == 2
-    assert (
-        capsys.readouterr().err == f"pplx-embed: error: there is no folder for {option} nowhere/demo; make it first\n"
+    named = "the report" if option == "--report" else option
+    assert capsys.readouterr().err == (
+        f"pplx-embed: error: there is no folder for {named} 'nowhere/demo'; make it first\n"
     )

@@ -73,7 +73,7 @@ def evaluation(
     made = []
     for place, (query, document, contextual) in enumerate(MODELS):
         for dimensions, form, size in FORMS if place == 0 else FORMS[1:2]:
-            label = f"{query} → {document} {'in context' if contextual else 'alone'} {dimensions} {form} <b>"
+            label = f"{query} → {document} {'in context' if contextual else 'plain'} {dimensions} {form} <b>"
             what = {"query_model": query, "document_model": document, "contextual": contextual, "latency_ms": 1.25}
             what |= {"dimensions": dimensions, "form": form, "bytes_per_vector": size, "system": "pplx-embed"}
             made.append(measurement(label, len(made), questions, list(levels), **what))
@@ -247,7 +247,7 @@ def test_the_sentence_counts_questions_and_says_no_more_than_the_interval(low: f
     text = render(replace(results, comparisons=compared))
     ours, plain = (
         sum(results.measurement(f"v1 → context-v1 {how} 384 int8 <b>").values["chunks"]["hit@3"].values())
-        for how in ("in context", "alone")
+        for how in ("in context", "plain")
     )
     assert ours != plain
     assert f"among the first three for {ours:.0f} of 24 questions; without context, for {plain:.0f}: " in text

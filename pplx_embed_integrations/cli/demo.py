@@ -13,10 +13,10 @@ from statistics import median
 from tempfile import TemporaryDirectory
 
 from ..biencoder import PplxBiEncoder
-from ..errors import InputError
 from ..evaluation import BM25Searcher, Evaluation, Measurement, Searcher, Study
 from ..evaluation.evaluating import searchers, versions
-from ..evaluation.report import write_report
+from ..evaluation.report import check_report, write_report
+from ..evaluation.writing import check_replaceable, replace_file
 from .demo_articles import articles, passages, shown_questions
 from .demo_indexes import Index, plans
 from .demo_telling import told
@@ -31,11 +31,13 @@ _MODEL, _PLAIN_MODEL = "miniature", "miniature-v1"
 def run(arguments: argparse.Namespace) -> int:
     """Index, ask, count, tell."""
     files = {"--report": arguments.report, "--json": arguments.json_file}
-    for option, file in files.items():
-        if file and not Path(file).absolute().parent.is_dir():
-            raise InputError(f"there is no folder for {option} {file}; make it first")
+    if arguments.report:
+        check_report(arguments.report)
+    if arguments.json_file:
+        check_replaceable(arguments.json_file, "--json")
     start = time.perf_counter()
-    study = Study(articles(), split=passages, name="The demo's articles", versions=versions())
+    settings = {"command": "pplx-embed demo --report demo.html"}
+    study = Study(articles(), split=passages, name="The demo's articles", settings=settings, versions=versions())
     print(
         _filled(
             f"{len(study.chunked.documents)} articles in {len(study.chunked.chunks)} passages, most of which do not "
@@ -50,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.report:
         write_report(public, arguments.report)
     if arguments.json_file:
-        Path(arguments.json_file).write_text(public.to_json(), encoding="utf-8")
+        replace_file(arguments.json_file, public.to_json().encode("utf-8"))
     written = [shown(file) for file in files.values() if file]
     if written:
         print(f"\nWritten to {' and '.join(written)}")

@@ -6,6 +6,7 @@ Knows arguments and the files that are written; must not know how anything is me
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
@@ -19,6 +20,7 @@ from ..evaluation.chunking import Split
 from ..evaluation.evaluating import Rival, searchers, versions
 from ..evaluation.report import LeaveOneOut, check_report, write_report
 from ..evaluation.rivals import label_of
+from ..evaluation.writing import check_replaceable, replace_file
 from .ranked import ranked
 from .splitting import Splitter
 from .terminal import shown, wrapped
@@ -31,10 +33,8 @@ _WIDTH = 79
 
 def run(arguments: argparse.Namespace) -> int:
     """Load, measure, print, write."""
-    if (figures := arguments.json_file) and not Path(figures).absolute().parent.is_dir():
-        raise InputError(f"there is no folder for --json {figures}; make it first")
-    if figures and Path(figures).is_dir():
-        raise InputError(f"--json {figures} is a folder; name a file in it")
+    if arguments.json_file:
+        check_replaceable(arguments.json_file, "--json")
     if arguments.report:
         check_report(arguments.report)
     collection = load_collection(arguments.directory, split=arguments.split)
@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.explain and not (arguments.report and embedder.contextual):
         raise InputError("--explain is for --report and a document model that reads chunks in context; leave it out")
     chunk_tokens = arguments.chunk_tokens or _CHUNK_TOKENS
-    settings = {"split": arguments.split, "limit": arguments.limit}
+    settings = {"command": _command(arguments), "split": arguments.split, "limit": arguments.limit}
     if collection.chunks is None:
         settings["chunk_tokens"] = chunk_tokens
     rivals = [named.parse(text) for text in arguments.against]
@@ -77,20 +77,34 @@ def run(arguments: argparse.Namespace) -> int:
         complete = True
     finally:  # an interruption keeps what is measured
         if measured:
-            _report(study, embedder, arguments, explain=complete and arguments.explain)
+            _report(study, embedder, arguments, complete=complete)
     return 0
 
 
-def _report(study: Study, embedder: PplxBiEncoder, arguments: argparse.Namespace, *, explain: bool) -> None:
+def _report(study: Study, embedder: PplxBiEncoder, arguments: argparse.Namespace, *, complete: bool) -> None:
     evaluation = replace(study.evaluation(), versions=versions(embedder))
+    if not complete:
+        evaluation = replace(evaluation, notes=(*evaluation.notes, "It was stopped before all rows were measured."))
     print(f"\n{ranked(evaluation)}")
     if arguments.json_file:
-        Path(arguments.json_file).write_text(evaluation.to_json(), encoding="utf-8")
+        replace_file(arguments.json_file, evaluation.to_json().encode("utf-8"))
         print(f"Written to {shown(arguments.json_file)}")
     if arguments.report:
-        lent = LeaveOneOut(study.chunked.chunks, embedder) if explain else None
+        lent = LeaveOneOut(study.chunked.chunks, embedder) if complete and arguments.explain else None
         path = write_report(evaluation, arguments.report, explain=lent)
         print(f"Written to {shown(str(path))}; open it in a browser")
+
+
+def _command(arguments: argparse.Namespace) -> str:
+    """Return what was typed, but for what an `Embeddings` was called with: that may be a key."""
+    parts = ["pplx-embed", "evaluate", arguments.directory]
+    for name in ("model", "query_model", "document_model", "split", "chunk_tokens", "limit"):
+        value = getattr(arguments, name)
+        if value is not None and (name, value) != ("split", "test"):
+            parts += [f"--{name.replace('_', '-')}", str(value)]
+    for text in arguments.against:
+        parts += ["--against", text if "(" not in text else f"{text.partition('(')[0]}(…)"]
+    return shlex.join([*parts, *(["--explain"] if arguments.explain else [])])
 
 
 def _labels(others: list[Any]) -> list[str]:

@@ -40,12 +40,13 @@ def ranked(evaluation: Evaluation) -> str:
     parts = [table(_WHAT, [_what(number, row) for number, row in enumerate(rows, 1)], right="#,bytes,ms")]
     for level in reversed(evaluation.levels):
         questions = len(next(iter(rows[0].values[level].values())))
+        asked = f"{questions} questions" if questions > 1 else "1 question"
         header = [_NUMBER, *_METRICS, _BESIDE, _COUNTS]
         figures = [_figures(evaluation, level, number, row) for number, row in enumerate(rows, 1)]
         low, high = rows[0].intervals[level]["nDCG@10"]
         parts.append(
-            f"By {level.removesuffix('s')}, {questions} questions; nDCG@10 of row 1: 95 % interval {low:.3f} to "
-            f"{high:.3f}\n\n{table(header, figures, right=','.join((_NUMBER, *_METRICS, _COUNTS)))}"
+            f"By {level.removesuffix('s')}, {asked}; nDCG@10 of row 1: 95 % interval {low:.3f} to {high:.3f}\n\n"
+            f"{table(header, figures, right=','.join((_NUMBER, *_METRICS, _COUNTS)))}"
         )
     told = [_EXPLAINED, _DOCUMENTS, *([_CHUNKS] if "chunks" in evaluation.levels else [])]
     return "\n\n".join([*parts, "\n".join(line for text in told for line in wrapped(text, _WIDTH))])
@@ -57,7 +58,7 @@ def _what(number: int, row: Measurement) -> list[object]:
     return [
         number,
         row.query_model or row.label if row.query_model == row.document_model else models,
-        "in context" if row.contextual else "alone",
+        "in context" if row.contextual else "plain",
         vector,
         "" if row.bytes_per_vector is None else row.bytes_per_vector,
         _ms(row.latency_ms),

@@ -173,12 +173,12 @@ class _Index:
     ) -> PplxSearcher:
         # Cosine is an inner product of unit rows: scaled once here, not in every search.
         how: Any = {"dimensions": dimensions, "quantization": form}
-        sides = self._side(query, "queries"), self._side(document, "in context" if contextual else "alone")
+        sides = self._side(query, "queries"), self._side(document, "in context" if contextual else "plain")
         left, right = (quantize(side, normalize=form != "ubinary", **how) for side in sides)
         stored = quantize(sides[1][:1], **how)
         names = self._names[id(query)], self._names[id(document)]
         row = Measurement(
-            label=f"{names[0]} → {names[1]}, {'in context' if contextual else 'alone'}, {dimensions} {_FORMS[form]}",
+            label=f"{names[0]} → {names[1]}, {'in context' if contextual else 'plain'}, {dimensions} {_FORMS[form]}",
             system="pplx-embed",
             query_model=names[0],
             document_model=names[1],

@@ -1,18 +1,17 @@
 """The page as a file: the template filled in, and put in place only when it is complete.
 
-Knows the template, escaping and atomic replacement; must not know what any figure means.
+Knows the template and escaping; must not know what any figure means.
 """
 
 from __future__ import annotations
 
-import os
-import secrets
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ... import __version__
-from ...errors import InputError, MissingDependencyError
+from ...errors import MissingDependencyError
+from ..writing import check_replaceable, replace_file
 from .text import printable
 from .view import view
 
@@ -53,7 +52,7 @@ def write_report(evaluation: Evaluation, path: str | Path, *, explain: LeaveOneO
     """
     check_report(path)
     target = Path(path)
-    _replace(target, render(evaluation, explain=explain).encode("utf-8"))
+    replace_file(target, render(evaluation, explain=explain).encode("utf-8"))
     return target
 
 
@@ -73,16 +72,7 @@ def check_report(path: str | Path) -> None:
         pplx_embed_integrations.errors.InputError: there is no folder for the report 'nowhere/out.html'; make it first
     """
     _template()
-    target = Path(path)
-    if target.is_dir():
-        raise InputError(f"{str(target)!r} is a folder; name a file in it, such as {str(target / 'report.html')!r}")
-    if target.exists() and not target.is_file():
-        raise InputError(f"{str(target)!r} is no file that could be replaced; name one, such as 'report.html'")
-    folder = target.resolve().parent
-    if not folder.is_dir():
-        raise InputError(f"there is no folder for the report {str(target)!r}; make it first")
-    if not os.access(folder, os.W_OK):
-        raise InputError(f"the folder of the report {str(target)!r} may not be written to; name a file elsewhere")
+    check_replaceable(path, "the report")
 
 
 def render(evaluation: Evaluation, *, explain: LeaveOneOut | None = None) -> str:
@@ -115,22 +105,3 @@ def _template() -> Template:
     )
     environment.globals["css"] = Markup((_FOLDER / "page.css").read_text(encoding="utf-8"))
     return environment.get_template("page.html.jinja")
-
-
-def _replace(target: Path, content: bytes) -> None:
-    """Write beside the target and move over it, which is one step; a link is followed, so that it stays one."""
-    place = target.resolve()
-    temporary = place.with_name(f".{place.name[:40]}-{secrets.token_hex(6)}.new")
-    try:
-        with temporary.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        if place.exists():
-            temporary.chmod(place.stat().st_mode & 0o7777)
-        temporary.replace(place)
-    except BaseException as error:
-        temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError):  # names the file that was asked for
-            raise type(error)(error.errno, error.strerror, str(target)) from error
-        raise

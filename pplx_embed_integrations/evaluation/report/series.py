@@ -56,7 +56,7 @@ def row_name(row: Measurement) -> str:
     """Return what the page calls a row: what searched, width and form, or the label where that says something else.
 
     Example:
-        >>> row_name(Measurement("v1 → c1, alone, 64 int8", "pplx-embed", "v1", "c1", False, 64, "int8"))
+        >>> row_name(Measurement("v1 → c1, plain, 64 int8", "pplx-embed", "v1", "c1", False, 64, "int8"))
         'v1 → c1, plain, 64 int8'
         >>> row_name(Measurement("Chroma, plain", "LangChain", "v1", "c1", False, 64, "float32"))
         'Chroma, plain'
