@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pplx_embed_integrations import FakeEmbedder
+from pplx_embed_integrations import Embedder, FakeEmbedder
 from pplx_embed_integrations.stores import ChunkTable
 from pplx_embed_integrations.vectors import Vectors
 
@@ -88,7 +88,7 @@ class Noting(FakeEmbedder):
         return [f"doc-{number}" for number in file.read_text().split()] if file.exists() else []
 
 
-def index(embedder: FakeEmbedder, uri: str, documents: list[dict[str, Any]], **options: Any) -> Any:
+def index(embedder: Embedder, uri: str, documents: list[dict[str, Any]], **options: Any) -> Any:
     import ray
 
     from pplx_embed_integrations.scale import index_dataset

@@ -31,6 +31,7 @@ from pplx_embed_integrations import (
     InputTypeError,
     NotContextualError,
     PplxBiEncoder,
+    RemoteEncoder,
 )
 from pplx_embed_integrations.langchain import PplxEmbeddings, QuantizedVectorStore
 from pplx_embed_integrations.llama_index import PplxEmbedding, SplitAndEmbed, contextual_index
@@ -41,6 +42,7 @@ from pplx_embed_integrations.scale.source import Source
 from pplx_embed_integrations.scale.splitting import check_splitter, cutter
 from pplx_embed_integrations.stores import ChunkTable
 
+from .remote.serving import serving
 from .scale_jobs import DIMENSION, FOOTER, Noting, index, rows, sentences
 
 ROOT = Path(__file__).parents[1]
@@ -231,6 +233,23 @@ def test_an_error_of_a_worker_is_the_error_of_the_job(cluster: Any, tmp_path: Pa
     ):
         index(FakeEmbedder(DIMENSION), str(tmp_path / "store"), rows(9), text="body", concurrency=1)
     assert ChunkTable(tmp_path / "store").count() == 0
+
+
+@pytest.mark.slow
+def test_actors_ask_a_server_and_of_a_thousand_documents_the_bad_one_is_named(cluster: Any, tmp_path: Path) -> None:
+    uri, count, bad = str(tmp_path / "store"), 1000, 500
+    documents = rows(count)
+    documents[bad]["text"] = ""
+    with serving({"fake": FakeEmbedder(DIMENSION)}) as served:
+        embedder = RemoteEncoder("fake", base_url=served.url)
+        done = index(embedder, uri, documents, batch_size=100, documents_per_file=500)
+        asked = served.metric("pplx_embed_texts_total")
+    assert (done.added, done.failures) == (count - 1, 1)
+    [(key, why)] = done.failed
+    assert key == f"doc-{bad}"
+    assert "has no text" in why
+    check(ChunkTable(uri), count, but=frozenset({bad}))
+    assert asked == done.chunks  # each once
 
 
 def words() -> SentenceSplitter:
