@@ -85,6 +85,15 @@ def biencoder(replica_v1: Path, replica_context_v1: Path) -> "PplxBiEncoder":
     return PplxBiEncoder(query_model=str(replica_v1), document_model=str(replica_context_v1), dtype="float32")
 
 
+FIRST = ("test_scale.py", "test_postgres.py")
+"""What starts a cluster or a server in each process that runs any of it: first, so that one process runs all of it, as
+those who are done take over from the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: FIRST.index(item.path.name) if item.path.name in FIRST else len(FIRST))
+
+
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[postgres.Server]:
     """A PostgreSQL server with pgvector, started for these tests."""
