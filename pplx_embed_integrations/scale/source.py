@@ -29,7 +29,7 @@ class Source:
         embedder: What embeds; pickles carry its options, no weights.
         dimensions: Width.
         quantization: `"int8"` or `"binary"`.
-        identity: What it is on the machine of whoever started the job.
+        identity: What it is on the machine that started the job.
         model: How an error calls it.
     """
 

@@ -4,7 +4,7 @@ Knows Lance's files and transactions, and what becomes of documents that are the
 
 A file that was staged and never committed is seen by nobody; Lance's clean-up removes it after some days. A commit adds
 the rows of staged files and deletes what the table holds of their documents, in one version. Two commits at the same
-time may both add a document that neither found; whoever sees that others came between puts it right.
+time may both add a document that neither found; the one that sees that others came between puts it right.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Rows staged in many processes and committed by one: whole documents, one version, whoever comes between."""
+"""Rows staged in many processes and committed by one: whole documents, one version, whatever comes between."""
 
 from __future__ import annotations
 
