@@ -4,7 +4,7 @@ import json
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
@@ -124,17 +124,39 @@ def test_command_takes_several_and_refuses_a_mistake_before_it_measures(
     )
     (tmp_path / "queries.jsonl").write_text(json.dumps({"query": QUERIES[0], "chunk_id": "d_0"}) + "\n")
     command: list[Any] = ["evaluate", str(tmp_path), "--model", str(replica_v1)]
-    lengths = ["--against", "of_the_user:Lengths"]
+    lengths = ["--against", "of_the_user:Lengths(api_key='a-secret')"]
     assert main([*command, *lengths, *lengths, "--json", str(tmp_path / "all.json")]) == 0
     output = capsys.readouterr().out
     assert "chunks as they come" in output
     assert "Lengths lengths (1)" in output
     assert "Lengths lengths (2)" in output
-    labels = [row["label"] for row in json.loads((tmp_path / "all.json").read_text())["measurements"]]
+    written = (tmp_path / "all.json").read_text()
+    labels = [row["label"] for row in json.loads(written)["measurements"]]
     assert labels[-3:] == ["BM25", "Lengths lengths (1)", "Lengths lengths (2)"]
+    assert "secret" not in written
+    assert json.loads(written)["settings"]["command"].endswith("--against 'of_the_user:Lengths(…)'")
     assert main([*command, "--against", "of_the_user:Other"]) == 2
     assert main([*command, "--chunk-tokens", "64"]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
     assert "it has no embed_documents" in captured.err
     assert "--chunk-tokens 64:" in captured.err
+
+
+def test_what_an_interruption_leaves_says_so(
+    module: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, replica_v1: Path
+) -> None:
+    (tmp_path / "documents.jsonl").write_text(json.dumps({"chunk_id": "d_0", "chunk": CHUNKS[0]}) + "\n")
+    (tmp_path / "queries.jsonl").write_text(json.dumps({"query": QUERIES[0], "chunk_id": "d_0"}) + "\n")
+
+    def stopped(*_: Any) -> NoReturn:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module.Lengths, "embed_documents", stopped)
+    command = ["evaluate", str(tmp_path), "--model", str(replica_v1), "--against", "of_the_user:Lengths"]
+    files = {name: tmp_path / f"all.{name}" for name in ("json", "html")}
+    assert main([*command, "--json", str(files["json"]), "--report", str(files["html"])]) == 130
+    written = json.loads(files["json"].read_text())
+    assert written["measurements"][-1]["label"] == "BM25"
+    assert written["notes"][-1] in files["html"].read_text()
+    assert "stopped" in written["notes"][-1]
