@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import pickle
@@ -29,14 +30,17 @@ from pplx_embed_integrations import (
     FakeEmbedder,
     InputError,
     InputTypeError,
+    MissingDependencyError,
     NotContextualError,
     PplxBiEncoder,
+    PplxEmbedError,
     RemoteEncoder,
 )
 from pplx_embed_integrations.langchain import PplxEmbeddings, QuantizedVectorStore
 from pplx_embed_integrations.llama_index import PplxEmbedding, SplitAndEmbed, contextual_index
 from pplx_embed_integrations.llama_index import QuantizedVectorStore as LlamaIndexStore
 from pplx_embed_integrations.scale import embed_dataset, index_dataset
+from pplx_embed_integrations.scale.faults import WorkerError, carried, carrying
 from pplx_embed_integrations.scale.reading import Reader
 from pplx_embed_integrations.scale.source import Source
 from pplx_embed_integrations.scale.splitting import check_splitter, cutter
@@ -301,6 +305,38 @@ def test_a_splitter_of_any_kind() -> None:
 def test_a_row_that_is_no_document(row: dict[str, Any], message: str) -> None:
     with pytest.raises((InputError, InputTypeError), match=message):
         Reader(sentences, "text", "id", None).read(row)
+
+
+class Harmful:
+    """Runs something when it is unpickled."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, ("harm",)
+
+
+def test_an_error_comes_back_and_nothing_in_its_message_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    harm = f"[pplx-embed error {base64.b64encode(pickle.dumps(Harmful())).decode()}]"
+
+    class DerivedError(InputError):
+        pass
+
+    for error in (
+        InputError(f"document {harm!r}"),
+        MissingDependencyError("ray", extra="ray"),
+        DerivedError("derived"),
+    ):
+
+        def fails(error: PplxEmbedError = error) -> None:
+            raise error
+
+        with pytest.raises(WorkerError) as raised:
+            carrying(fails)()
+        found = carried(RuntimeError(f"somewhere: {raised.value}\n  in a line of Ray's"))
+        assert type(found) is (PplxEmbedError if isinstance(error, DerivedError) else type(error))
+        assert str(found) == str(error)
+    assert not list(tmp_path.iterdir())
+    assert carried(ValueError("of somebody else")).args == ("of somebody else",)
 
 
 def test_a_row_that_is_a_document() -> None:

@@ -6,12 +6,13 @@ Knows Ray's errors as texts; must not know what went wrong.
 from __future__ import annotations
 
 import base64
-import pickle
+import json
 import re
 from collections.abc import Callable
 from functools import wraps
 from typing import Any, TypeVar
 
+from .. import errors
 from ..errors import PplxEmbedError
 
 __all__ = ["WorkerError", "carried", "carrying"]
@@ -47,7 +48,7 @@ def carrying(function: Function) -> Function:
         try:
             return function(*arguments, **options)
         except PplxEmbedError as error:
-            text = base64.b64encode(pickle.dumps(error)).decode()
+            text = base64.b64encode(json.dumps([type(error).__name__, str(error)]).encode()).decode()
             raise WorkerError(f"{type(error).__name__}: {error} [pplx-embed error {text}]") from error
 
     return guarded  # type: ignore[return-value]
@@ -55,8 +56,12 @@ def carrying(function: Function) -> Function:
 
 def carried(error: BaseException) -> BaseException:
     """Return the error of this package that a worker raised, where there was one; else what was given."""
-    found = _MARK.search(str(error))
-    if found is None:
+    marks = _MARK.findall(str(error))
+    if not marks:
         return error
-    made: BaseException = pickle.loads(base64.b64decode(found[1]))
-    return made
+    # The last one is ours: a message may repeat what a user's data looks like, and none of it is ever run.
+    name, message = json.loads(base64.b64decode(marks[-1]))
+    kind = getattr(errors, name, None)
+    if not (isinstance(kind, type) and issubclass(kind, PplxEmbedError)):
+        kind = PplxEmbedError  # one that a user's embedder has derived
+    return kind.__new__(kind, message)  # without __init__, which asks for other things than the message
