@@ -21,7 +21,7 @@ from .demo_articles import articles, passages, shown_questions
 from .demo_indexes import Index, plans
 from .demo_telling import told
 from .progress import progress
-from .terminal import shown, terminal_width, wrapped
+from .terminal import filled, shown
 
 __all__ = ["ask", "measured", "run"]
 
@@ -36,10 +36,10 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json_file:
         check_replaceable(arguments.json_file, "--json")
     start = time.perf_counter()
-    settings = {"command": "pplx-embed demo --report demo.html"}
+    settings = {"command": "pplx-embed demo"}
     study = Study(articles(), split=passages, name="The demo's articles", settings=settings, versions=versions())
     print(
-        _filled(
+        filled(
             f"{len(study.chunked.documents)} articles in {len(study.chunked.chunks)} passages, most of which do not "
             f'name what they are about, and {len(study.queries)} questions. They are embedded by the "{_MODEL}" pair, '
             "small checkpoints that come with this package and are not the vendor's. No network is used."
@@ -104,7 +104,3 @@ def _public(evaluation: Evaluation, may_be_shown: set[str]) -> Evaluation:
         "are here with their passages; the others are only counted, so that nothing can be fitted to them."
     )
     return replace(evaluation, questions=questions, notes=(*evaluation.notes, note))
-
-
-def _filled(text: str) -> str:
-    return "\n".join(wrapped(text, terminal_width()))

@@ -12,7 +12,7 @@ from itertools import zip_longest
 from ..evaluation.results import Evaluation, Found, Question
 from .demo_indexes import MODES, STORED, Mode, label
 from .table import table
-from .terminal import shown, terminal_width, text_width, wrapped
+from .terminal import filled, shown, text_width, wrapped
 
 __all__ = ["told"]
 
@@ -37,13 +37,13 @@ def told(evaluation: Evaluation, may_be_shown: set[str]) -> str:
     worst = min(asked, key=lambda question: _gain(evaluation, question, _PLACES))
     parts = [*_headline(evaluation, may_be_shown)]
     if won:
-        parts.append(_filled("Answered only in context (✓ is the right passage):"))
+        parts.append(filled("Answered only in context (✓ is the right passage):"))
         parts += [_side_by_side(question) for question in won[:_WON]]
     if _gain(evaluation, worst, _PLACES) < 0:
-        parts += [_filled("And where context hurts most: the right passage falls back."), _side_by_side(worst)]
+        parts += [filled("And where context hurts most: the right passage falls back."), _side_by_side(worst)]
     else:
         parts.append(
-            _filled(
+            filled(
                 "Where context hurts: in none of the questions that may be shown does the right passage fall back; "
                 "what context loses is among those that are only counted."
             )
@@ -61,16 +61,16 @@ def _headline(evaluation: Evaluation, may_be_shown: set[str]) -> Iterator[str]:
         for half, kind in ((may_be_shown, "may be shown"), (counted, "are only counted"))
     ]
     [other] = [row.label for row in evaluation.measurements if row.label.endswith("on both sides, plain")]
-    yield _filled(
+    yield filled(
         f"The right passage is among the first three for {_hits(evaluation, _CONTEXT)} of {total} questions in "
         f"context, {_hits(evaluation, _PLAIN)} plain."
     )
-    yield _filled(
+    yield filled(
         f"Context wins {one.won} questions and loses {one.lost}: {one.won - one.lost:+d}, with a 95 % interval of "
         f"{low:+d} to {high:+d} (paired bootstrap). The same in halves, in context and plain: {', '.join(halves)}. "
         f"For comparison, {other}: {_hits(evaluation, other)}; BM25, which compares words: {_hits(evaluation, 'BM25')}."
     )
-    yield _filled(
+    yield filled(
         f"LangChain and LlamaIndex give the same three passages in {_alike(evaluation)} of {len(MODES) * total} "
         "rankings."
     )
@@ -105,11 +105,11 @@ def _stored(evaluation: Evaluation) -> str:
     header = ["kept", "store", "bytes", "in context", "plain", "ms"]
     return "\n\n".join(
         [
-            _filled(
+            filled(
                 "The same questions, and the bytes of a passage's vector in LangChain's store and in the quantised one:"
             ),
             table(header, rows, right=", ".join(header[2:])),
-            _filled("ms: of a question, the median of embedding it and searching in context, on this machine now."),
+            filled("ms: of a question, the median of embedding it and searching in context, on this machine now."),
         ]
     )
 
@@ -128,7 +128,3 @@ def _column(mode: Mode, found: tuple[Found, ...], width: int) -> Iterator[str]:
         lines = wrapped(shown(" ".join(text.split())), width - 8)
         yield f"{'✓' if each.right else ' '} {rank}. {each.passage.document}"
         yield from (f"     {line}" for line in [*lines[:1], f"{lines[1]} …" if lines[2:] else "".join(lines[1:])])
-
-
-def _filled(text: str) -> str:
-    return "\n".join(wrapped(text, terminal_width()))

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import TextIO
 
-__all__ = ["guarded", "shown", "terminal_width", "text_width", "wrapped"]
+__all__ = ["filled", "guarded", "shown", "terminal_width", "text_width", "wrapped"]
 
 _NARROWEST, _WIDEST = 24, 120
 
@@ -85,6 +85,11 @@ def wrapped(text: str, width: int) -> list[str]:
             lines += _cut(word, width)
             room = width - text_width(lines[-1])
     return lines
+
+
+def filled(text: str) -> str:
+    """Return a text broken into the terminal's lines."""
+    return "\n".join(wrapped(text, terminal_width()))
 
 
 def _cut(word: str, width: int) -> list[str]:

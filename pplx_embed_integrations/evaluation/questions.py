@@ -7,7 +7,6 @@ questions, nor how a text is cut.
 from __future__ import annotations
 
 import json
-import os
 import random
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -19,6 +18,7 @@ from ..errors import InputError
 from .beir import PASSAGES
 from .reading import clean, lines, objects
 from .results import Passage
+from .writing import replace_file
 
 __all__ = ["Draft", "Drawn", "draw"]
 
@@ -128,11 +128,11 @@ class Draft:
         """Write the documents, and no question yet."""
         (folder / "qrels").mkdir(parents=True, exist_ok=True)
         corpus = (json.dumps({"_id": key, "text": clean(text)}, ensure_ascii=False) for key, text in documents.items())
-        _write(folder / "corpus.jsonl", "".join(f"{line}\n" for line in corpus))
-        _write(folder / "queries.jsonl", "")
+        replace_file(folder / "corpus.jsonl", "".join(f"{line}\n" for line in corpus).encode())
+        replace_file(folder / "queries.jsonl", b"")
         for name, header in _HEADERS.items():
-            _write(folder / "qrels" / name, header)
-        _write(folder / _RECORD, json.dumps({**asdict(drawn), "skipped": []}, indent=1) + "\n")  # last: it says begun
+            replace_file(folder / "qrels" / name, header.encode())
+        _keep(folder, {**asdict(drawn), "skipped": []})  # last: it says begun
         return cls(folder)
 
     @property
@@ -179,7 +179,7 @@ class Draft:
         """Do not draw a passage again."""
         record = self._record()
         record["skipped"].append([passage.document, passage.start, passage.end])
-        _write(self.folder / _RECORD, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+        _keep(self.folder, record)
 
     def _record(self) -> dict[str, Any]:
         record: dict[str, Any] = json.loads((self.folder / _RECORD).read_text(encoding="utf-8"))
@@ -195,16 +195,11 @@ class Draft:
         return done
 
 
+def _keep(folder: Path, record: Mapping[str, Any]) -> None:
+    replace_file(folder / _RECORD, f"{json.dumps(record, indent=1, ensure_ascii=False)}\n".encode())
+
+
 def _append(path: Path, line: str) -> None:
     before = path.read_text(encoding="utf-8")
-    _write(path, before + ("\n" if before and not before.endswith("\n") else "") + line + "\n")
-
-
-def _write(path: Path, text: str) -> None:
-    """Replace a file as a whole, on the disk when this returns."""
-    new = path.with_name(f".{path.name}.new")
-    with new.open("w", encoding="utf-8", newline="\n") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    new.replace(path)
+    between = "\n" if before and not before.endswith("\n") else ""
+    replace_file(path, f"{before}{between}{line}\n".encode())

@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from ..errors import EncodingError, InputError
 from ..vectors import quantize
 from .results import Measurement
-from .searching import TIMED, Scores, similarity
+from .searching import Scores, search_ms, similarity
 
 __all__ = ["LangChainSearcher", "label_of"]
 
@@ -82,12 +82,8 @@ class LangChainSearcher:
 
     def latency_ms(self) -> float:
         """Return the median time of embedding a query, as measured when they were, and of searching."""
-        times = []
-        for place in range(min(TIMED, len(self._queries))):
-            started = time.perf_counter()
-            similarity(self._queries[place : place + 1], self._chunks)
-            times.append((time.perf_counter() - started) * 1000)
-        return median(times) + median(self._times[1:] or self._times)  # the first one may load a model
+        embedding = median(self._times[1:] or self._times)  # the first one may load a model
+        return search_ms(self._queries, self._chunks) + embedding
 
     def _embedded(self, texts: list[str]) -> list[list[float]]:
         try:

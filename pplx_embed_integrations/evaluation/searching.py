@@ -24,11 +24,20 @@ if TYPE_CHECKING:
     from ..biencoder import PplxBiEncoder
     from ..embedder import Embedder
 
-__all__ = ["TIMED", "PplxSearcher", "Scores", "Searcher", "median_ms", "names_of", "pplx_searchers", "similarity"]
+__all__ = [
+    "PplxSearcher",
+    "Scores",
+    "Searcher",
+    "median_ms",
+    "names_of",
+    "pplx_searchers",
+    "search_ms",
+    "similarity",
+]
 
 Scores = npt.NDArray[np.float32]
 
-TIMED = 20
+_TIMED = 20
 """Queries that are timed, one by one, after one that is not."""
 _BLOCK = 8192
 """Chunks compared at once: bounds the memory of a search."""
@@ -59,7 +68,7 @@ def median_ms(work: Callable[[str], object], queries: Sequence[str]) -> float:
         >>> median_ms(len, ["one", "two"]) < 1000
         True
     """
-    asked = list(queries[:TIMED])
+    asked = list(queries[:_TIMED])
     work(asked[0])
     times = []
     for query in asked:
@@ -91,6 +100,21 @@ def similarity(queries: npt.NDArray[Any], chunks: npt.NDArray[Any]) -> Scores:
     return scores
 
 
+def search_ms(queries: npt.NDArray[Any], chunks: npt.NDArray[Any]) -> float:
+    """Return the median milliseconds of an exact search for the first queries, one by one.
+
+    Example:
+        >>> search_ms(np.eye(2), np.eye(2)) < 1000
+        True
+    """
+    times = []
+    for place in range(min(_TIMED, len(queries))):
+        started = time.perf_counter()
+        similarity(queries[place : place + 1], chunks)
+        times.append((time.perf_counter() - started) * 1000)
+    return median(times)
+
+
 @dataclass(frozen=True)
 class PplxSearcher:
     """A pair of models in one width and form."""
@@ -107,12 +131,7 @@ class PplxSearcher:
 
     def latency_ms(self) -> float:
         """Time embedding and search apart: the first is the same for every form."""
-        times = []
-        for place in range(min(TIMED, len(self.queries))):
-            started = time.perf_counter()
-            similarity(self.queries[place : place + 1], self.chunks)
-            times.append((time.perf_counter() - started) * 1000)
-        return median(times) + self.index.embedding_ms(self.query)
+        return search_ms(self.queries, self.chunks) + self.index.embedding_ms(self.query)
 
 
 def pplx_searchers(

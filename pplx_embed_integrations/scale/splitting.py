@@ -55,9 +55,7 @@ def cutter(splitter: Any) -> Cut:
             f"a {type(splitter).__name__} loses its tokenizer on the way to another process, and would split otherwise "
             "there; pass a function that makes one: lambda text: SentenceSplitter(chunk_overlap=0).split_text(text)"
         )
-    if any(
-        callable(getattr(splitter, name, None)) for name in ("split_documents", "transform_documents", "split_json")
-    ):
+    if any(callable(getattr(splitter, name, None)) for name in _OF_LANGCHAIN):
         split = _documents(splitter)
     elif callable(getattr(splitter, "split_text", None)):
         split = _plain(splitter.split_text)
