@@ -15,7 +15,7 @@ import numpy.typing as npt
 from ..errors import InputError, MissingDependencyError
 from .chunking import Chunked, Split, cut
 from .collection import Collection
-from .results import LEVELS, METRICS, Evaluation, Found, Level, Measurement, Passage, Question
+from .results import LEVELS, METRICS, Evaluation, Found, Level, Means, Measurement, Passage, Question, Values
 from .searching import Searcher
 from .statistics import CONFIDENCE, RESAMPLES, SEED, compare
 
@@ -184,18 +184,18 @@ class Study:
             query: {str(place): -float(rank) for rank, (place, _) in enumerate(ranking)}
             for query, ranking in zip(ids, chunks, strict=True)
         }
-        values = {"documents": self._values(self.collection.judgements, by_document)}
+        values: Values = {"documents": self._values(self.collection.judgements, by_document)}
         if self.collection.passages:
             judged = {
                 query: {str(place): grade for place, grade in grades.items()}
                 for query, grades in self.chunked.judgements.items()
             }
             values["chunks"] = self._values(judged, by_chunk)
-        means = {
+        means: Means = {
             level: {name: float(np.mean(list(each.values()))) for name, each in metrics.items()}
             for level, metrics in values.items()
         }
-        measured = replace(row, values=values, means=means)  # type: ignore[arg-type]
+        measured = replace(row, values=values, means=means)
         for query, ranking in zip(ids, chunks, strict=True):
             self._found[query][row.label] = tuple(self._shown(query, ranking[:_SHOWN]))
         self._rows.append(measured)

@@ -30,6 +30,8 @@ _CALLS = 2
 _TURNS = 3
 """Of the event loop, in which a request that has arrived comes from its socket to here."""
 
+_Taken = list[tuple[list[str], "asyncio.Future[Vectors]"]]
+
 
 @dataclass
 class _Line:
@@ -62,9 +64,6 @@ class _Line:
                 taken.append((texts, future))
                 room -= size
         return taken
-
-
-_Taken = list[tuple[list[str], "asyncio.Future[Vectors]"]]
 
 
 class Gathering(Generic[Form]):
