@@ -52,7 +52,7 @@ class Browser:
         self._numbers = itertools.count(1)
         self._events: list[dict[str, Any]] = []
         for domain in ("Page", "Runtime", "Log", "Network"):
-            self("" + domain + ".enable")
+            self(f"{domain}.enable")
 
     def __call__(self, method: str, **parameters: Any) -> dict[str, Any]:
         """Send a command of the protocol and return its result."""
