@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -58,11 +58,12 @@ def until(condition: Callable[[], object]) -> None:
 def gone(pid: int) -> bool:
     try:
         os.kill(pid, 0)
+        # A process whose parent was killed may lie there until it is collected, at any moment.
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
     except ProcessLookupError:
         return True
-    # A process whose parent was killed may lie there until it is collected.
-    status = Path(f"/proc/{pid}/stat")
-    return status.exists() and status.read_text().rpartition(")")[2].split()[0] in "ZX"
+    except FileNotFoundError:
+        return Path("/proc/self").exists()  # else this system has no such files
 
 
 @contextmanager
@@ -82,7 +83,7 @@ def halted(encoder: PplxEncoder) -> Iterator[Callable[..., Any]]:
             yield begin
         finally:
             for pid in workers:
-                if not gone(pid):
+                with suppress(ProcessLookupError):  # one is collected at any moment; the others must go on
                     os.kill(pid, signal.SIGCONT)
 
 
