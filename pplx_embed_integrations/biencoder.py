@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, cast
 
 from .embedder import Form
 from .errors import InputError
+from .flow import in_thread
 from .inputs import check_text
 from .options import BiEncoderOptions
 from .pair import Pair
 from .query_cache import QueryCache
 from .schema import documented
-from .threads import in_thread
 from .vectors import Vectors, to_lists
 
 if TYPE_CHECKING:

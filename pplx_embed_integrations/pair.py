@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, cast
 from .checkpoints import CheckpointSpec, resolve, resolve_pair
 from .embedder import Embedder, as_embedder, in_form
 from .errors import CheckpointError, InputError
+from .flow import in_thread
 from .inputs import check_positive
 from .options import BiEncoderOptions, HubOptions, PairOptions, SideOptions
 from .schema import options_of, values_of
-from .threads import in_thread
 from .vectors import check_dimensions
 
 if TYPE_CHECKING:

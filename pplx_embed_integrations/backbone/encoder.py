@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 from ..embedder import Form, OutputForm, check_contextual, split
 from ..errors import InputError
+from ..flow import in_own_thread
 from ..inputs import Role, check_documents, check_role, check_texts, refuse_chunks
 from ..options import EncoderOptions
 from ..schema import documented
-from ..threads import in_own_thread
 from ..vectors import Quantization, Vectors
 from .lazy import LazyCheckpoint
 from .results import Result

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import torch
 
 from ..errors import EncodingError
-from ..threads import in_thread, start_thread
+from ..flow import in_thread, start_thread
 from .backends.base import Pooled, WorkerLostError
 from .devices import release_memory
 from .sequences import TokenSequence, plan_batches

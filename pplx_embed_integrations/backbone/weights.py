@@ -12,7 +12,7 @@ from weakref import WeakSet, WeakValueDictionary
 
 from ..checkpoints import CheckpointSpec
 from ..errors import CheckpointError
-from ..threads import in_own_thread
+from ..flow import in_own_thread
 from .backends.base import Backend, Loading, start_backend
 from .backends.workers import WorkerPool
 from .head import LinearHead

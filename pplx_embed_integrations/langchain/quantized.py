@@ -16,9 +16,9 @@ from langchain_core.vectorstores import VectorStoreRetriever
 from typing_extensions import Self
 
 from ..errors import InputError
+from ..flow import in_thread
 from ..stores import Keep, Where
 from ..stores.adapter import TableStore, table_for
-from ..threads import in_thread
 from .embeddings import PplxEmbeddings
 from .quantized_documents import refuse
 from .quantized_intake import keys_of, to_document

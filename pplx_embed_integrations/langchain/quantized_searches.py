@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 from langchain_core.documents import Document
 
+from ..flow import in_thread
 from ..stores import Hit, Where
 from ..stores.codes import codes_of
 from ..stores.scores import diversify, fuse
-from ..threads import in_thread
 from .quantized_documents import QuantizedDocuments
 from .quantized_intake import to_document
 

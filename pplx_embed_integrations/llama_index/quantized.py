@@ -23,12 +23,12 @@ from llama_index.core.vector_stores.utils import metadata_dict_to_node, node_to_
 
 from ..documents import CHUNK_KEY, CHUNKS_KEY, DOCUMENT_KEY, VERSION_KEY
 from ..errors import InputError, InputTypeError
+from ..flow import in_thread
 from ..stores import Chunk, ChunkTable, Hit, Keep
 from ..stores.adapter import TableStore, table_for
 from ..stores.codes import codes_of
 from ..stores.filters import condition, one_of
 from ..stores.scores import diversify, fuse
-from ..threads import in_thread
 from .embedding import PplxEmbedding
 from .quantized_filters import condition_of
 

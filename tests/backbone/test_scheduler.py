@@ -15,7 +15,7 @@ from pplx_embed_integrations.backbone.backends.base import Pooled, WorkerLostErr
 from pplx_embed_integrations.backbone.scheduler import Scheduler
 from pplx_embed_integrations.backbone.sequences import TokenSequence
 from pplx_embed_integrations.errors import EncodingError
-from pplx_embed_integrations.threads import in_thread
+from pplx_embed_integrations.flow import in_thread
 
 Batch = list[TokenSequence]
 

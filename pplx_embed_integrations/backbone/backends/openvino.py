@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 
 from ...errors import EncodingError, InputError, MissingDependencyError
-from ...threads import in_own_thread
+from ...flow import in_own_thread
 from ..devices import default_batch_tokens, resolve_device, resolve_dtype
 from ..pooling import span_means
 from ..qwen3.network import NetworkConfig, empty_network, rotary_frequencies, tensor_shapes

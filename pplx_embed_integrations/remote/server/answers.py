@@ -14,7 +14,7 @@ from pydantic_core import to_json
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from ...threads import in_thread
+from ...flow import in_thread
 from ...vectors import Vectors
 from ..encoding import encode_vectors
 from ..protocol import EncodingFormat

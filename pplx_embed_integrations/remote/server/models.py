@@ -14,8 +14,8 @@ from typing import Any, cast
 from ...checkpoints import short_name
 from ...embedder import Embedder, Role, as_embedder
 from ...errors import InputError, InputTypeError
+from ...flow import in_own_thread, in_thread
 from ...inputs import check_text
-from ...threads import in_own_thread, in_thread
 from ...vectors import Quantization, Vectors
 from ..protocol import Limits, ModelCard, fingerprint
 from .gathering import Gathering

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pplx_embed_integrations import PplxBiEncoder, PplxEncoder, threads
-from pplx_embed_integrations.threads import in_thread
+from pplx_embed_integrations import PplxBiEncoder, PplxEncoder, flow
+from pplx_embed_integrations.flow import in_thread
 
 WORD: contextvars.ContextVar[str] = contextvars.ContextVar("word", default="none")
 
@@ -55,7 +55,7 @@ async def test_however_much_work_there_is_few_threads_do_it_and_none_stays() -> 
         for thread in did:
             await asyncio.to_thread(thread.join, 30)
         assert not any(thread.is_alive() for thread in did)
-        assert threads._shared._running == 0
+        assert flow._shared._running == 0
 
 
 async def test_at_no_time_are_there_many_threads() -> None:
@@ -68,7 +68,7 @@ async def test_at_no_time_are_there_many_threads() -> None:
         at_work.discard(threading.get_ident())
 
     await asyncio.gather(*(in_thread(work) for _ in range(300)))
-    assert max(most) <= threads._MOST
+    assert max(most) <= flow._MOST
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
