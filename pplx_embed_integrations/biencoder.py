@@ -21,8 +21,6 @@ from .vectors import Vectors, to_lists
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-__all__ = ["Form", "PplxBiEncoder"]
-
 
 @documented(BiEncoderOptions)
 class PplxBiEncoder(Pair):
@@ -95,12 +93,12 @@ class PplxBiEncoder(Pair):
     def encode_queries(self, texts: Sequence[str], **form: Unpack[Form]) -> Vectors:
         """Embed queries: `[n, dimension]`, in native form; see `encode_query`."""
         form = {**self._native, **form}
-        return self._embedder(self._query).encode(texts, role="query", **form)
+        return self.query.encode(texts, role="query", **form)
 
     def encode_texts(self, texts: Sequence[str], **form: Unpack[Form]) -> Vectors:
         """Embed texts with the document side, each by itself: `[n, dimension]`; see `encode_query`."""
         form = {**self._shown, **form}
-        return self._embedder(self._document).encode(texts, role="document", **form)
+        return self.document.encode(texts, role="document", **form)
 
     def encode_documents(
         self, documents: Sequence[Sequence[str]], *, names: Sequence[str] | None = None, **form: Unpack[Form]
@@ -116,7 +114,7 @@ class PplxBiEncoder(Pair):
             NotContextualError: The document side was not trained for this.
         """
         form = {**self._shown, **form}
-        return self._embedder(self._document).encode_documents(documents, names=names, **form)
+        return self.document.encode_documents(documents, names=names, **form)
 
     async def aencode_query(self, text: str, **form: Unpack[Form]) -> Vectors:
         """`encode_query` without blocking the event loop."""
@@ -125,13 +123,13 @@ class PplxBiEncoder(Pair):
 
     async def aencode_queries(self, texts: Sequence[str], **form: Unpack[Form]) -> Vectors:
         """`encode_queries` without blocking the event loop."""
-        embedder = await self._aembedder(self._query)
+        embedder = await self._aside("query")
         form = {**self._native, **form}
         return await embedder.aencode(texts, role="query", **form)
 
     async def aencode_texts(self, texts: Sequence[str], **form: Unpack[Form]) -> Vectors:
         """`encode_texts` without blocking the event loop."""
-        embedder = await self._aembedder(self._document)
+        embedder = await self._aside("document")
         form = {**self._shown, **form}
         return await embedder.aencode(texts, role="document", **form)
 
@@ -139,7 +137,7 @@ class PplxBiEncoder(Pair):
         self, documents: Sequence[Sequence[str]], *, names: Sequence[str] | None = None, **form: Unpack[Form]
     ) -> list[Vectors]:
         """`encode_documents` without blocking the event loop."""
-        embedder = await self._aembedder(self._document)
+        embedder = await self._aside("document")
         form = {**self._shown, **form}
         return await embedder.aencode_documents(documents, names=names, **form)
 

@@ -5,26 +5,11 @@ Knows numpy and in which order bits stand in a byte; must not know models, texts
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
 from .errors import InputError, PrecisionWarning, warn
-
-__all__ = ["as_matrix", "hamming_distance", "pack_bits", "unpack_bits"]
-
-
-def as_matrix(values: npt.ArrayLike) -> npt.NDArray[Any]:
-    """Return values as a matrix of one vector a row.
-
-    Raises:
-        InputError: They are none.
-    """
-    matrix = np.asarray(values)
-    if matrix.ndim != 2:
-        raise InputError(f"a matrix of one vector a row is wanted, not an array of {matrix.ndim} dimensions")
-    return matrix
+from .inputs import check_matrix
 
 
 def pack_bits(signs: npt.ArrayLike) -> npt.NDArray[np.uint8]:
@@ -47,7 +32,7 @@ def pack_bits(signs: npt.ArrayLike) -> npt.NDArray[np.uint8]:
         >>> pack_bits([[1, -1, -1, -1, -1, -1, -1, 1, 1]])
         array([[129, 128]], dtype=uint8)
     """
-    matrix = as_matrix(signs)
+    matrix = check_matrix(signs)
     if matrix.dtype == np.uint8:
         raise InputError("these bits are packed already; pack_bits takes the ±1 form")
     if matrix.dtype.kind not in "if":

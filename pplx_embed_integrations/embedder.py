@@ -15,26 +15,11 @@ from typing import TYPE_CHECKING, Any, Protocol, TypedDict, cast
 import numpy as np
 
 from .errors import InputTypeError, NotContextualError
-from .inputs import Role, check_positive, check_role
+from .inputs import Role, check_positive
 from .vectors import Quantization, Vectors, check_dimensions, quantize
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
-
-__all__ = [
-    "Embedder",
-    "Form",
-    "OutputForm",
-    "Role",
-    "as_embedder",
-    "check_contextual",
-    "check_role",
-    "checkpoint_of",
-    "differences",
-    "identify",
-    "in_form",
-    "split",
-]
 
 _FORMAT = "pplx-embed-1"
 """Changes when the way from a text to its vector does, so that older vectors are no longer taken for new ones."""

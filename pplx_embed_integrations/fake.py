@@ -15,9 +15,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from .embedder import Form, OutputForm, Role, check_contextual, check_role, identify, split
+from .embedder import Form, OutputForm, check_contextual, identify, split
 from .families import PPLX_EMBED
-from .inputs import EMPTY, check_documents, check_positive, check_texts, not_unicode, refuse_chunks, too_long
+from .inputs import (
+    EMPTY,
+    Role,
+    check_documents,
+    check_positive,
+    check_role,
+    check_texts,
+    not_unicode,
+    refuse_chunks,
+    too_long,
+)
 from .vectors import Vectors
 
 if TYPE_CHECKING:

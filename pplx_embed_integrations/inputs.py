@@ -10,24 +10,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from numbers import Integral
 from typing import Any, Literal, get_args
 
-from .errors import InputError, InputTypeError
+import numpy as np
+import numpy.typing as npt
 
-__all__ = [
-    "EMPTY",
-    "Role",
-    "check_documents",
-    "check_positive",
-    "check_role",
-    "check_text",
-    "check_texts",
-    "chunk_name",
-    "document_name",
-    "most_tokens",
-    "not_unicode",
-    "refuse",
-    "refuse_chunks",
-    "too_long",
-]
+from .errors import InputError, InputTypeError
 
 Role = Literal["query", "document"]
 """What a text is embedded as, where a model reads the two differently."""
@@ -236,6 +222,22 @@ def most_tokens(text: str) -> int:
     if text.isascii():
         return len(text)
     return len(unicodedata.normalize("NFC", text).encode("utf-8"))
+
+
+def check_matrix(values: npt.ArrayLike) -> npt.NDArray[Any]:
+    """Return values as a matrix of one vector a row.
+
+    Raises:
+        InputError: They are none.
+
+    Example:
+        >>> check_matrix([[1, 2]]).shape
+        (1, 2)
+    """
+    matrix = np.asarray(values)
+    if matrix.ndim != 2:
+        raise InputError(f"a matrix of one vector a row is wanted, not an array of {matrix.ndim} dimensions")
+    return matrix
 
 
 def _items(values: object, wanted: str) -> list[Any]:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from .biencoder import Form, PplxBiEncoder
+    from .biencoder import PplxBiEncoder
+    from .embedder import Form
     from .remote.usage import Usage
     from .vectors import Vectors
 

@@ -7,9 +7,9 @@ nor import the backbone before a vector is wanted.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from .checkpoints import CheckpointSpec, resolve, resolve_pair
 from .embedder import Embedder, as_embedder, in_form
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from .options import Model
     from .remote import RemoteEncoder
     from .remote.usage import Usage
-
-__all__ = ["Pair", "models_of"]
 
 
 class Pair(BiEncoderOptions):
@@ -96,15 +94,15 @@ class Pair(BiEncoderOptions):
         spec = one if isinstance(one, CheckpointSpec) else getattr(one, "checkpoint", None)
         return isinstance(spec, CheckpointSpec) and one == self._document and spec.family.prompts is None
 
-    @property
+    @cached_property
     def query(self) -> PplxEncoder | Any:  # Any: to type checkers, too, a given embedder is what it is
         """What embeds queries: the embedder that was given, else a `PplxEncoder`, which is made at first use."""
-        return self._embedder(self._query)
+        return self._made(self._query)
 
-    @property
+    @cached_property
     def document(self) -> PplxEncoder | Any:
         """What embeds documents, the same object where both sides are one checkpoint."""
-        return self._embedder(self._document)
+        return self._made(self._document)
 
     @property
     def usage(self) -> Usage:
@@ -129,22 +127,18 @@ class Pair(BiEncoderOptions):
         for remote in self._remote.values():
             remote.close()
 
-    def _embedder(self, side: CheckpointSpec | Embedder) -> Embedder:
+    def _made(self, side: CheckpointSpec | Embedder) -> PplxEncoder | Any:
         if not isinstance(side, CheckpointSpec):
             return side
-        return self._encoders.get((side.source, side.revision)) or self._make_encoder(side)
-
-    async def _aembedder(self, side: CheckpointSpec | Embedder) -> Embedder:
-        if isinstance(side, CheckpointSpec) and (side.source, side.revision) not in self._encoders:
-            return await in_thread(self._make_encoder, side)  # the first one imports torch, which takes seconds
-        return self._embedder(side)
-
-    def _make_encoder(self, spec: CheckpointSpec) -> PplxEncoder:
         from .backbone import PplxEncoder
 
-        name = Path(spec.source) if spec.local else spec.source
-        made = PplxEncoder(name, revision=spec.revision, **values_of(self, SideOptions))
-        return self._encoders.setdefault((spec.source, spec.revision), made)  # atomic: threads that race get one
+        name = Path(side.source) if side.local else side.source
+        made = PplxEncoder(name, revision=side.revision, **values_of(self, SideOptions))
+        return self._encoders.setdefault((side.source, side.revision), made)  # atomic: threads that race get one
+
+    async def _aside(self, side: Literal["query", "document"]) -> Embedder:
+        """Return a side; the first imports torch, which takes seconds."""
+        return cast("Embedder", getattr(self, side) if side in vars(self) else await in_thread(getattr, self, side))
 
     def hold(self, other: Pair) -> None:
         """Keep what a pair with the same checkpoints has loaded, for a copy with other options; loads nothing."""
@@ -152,7 +146,7 @@ class Pair(BiEncoderOptions):
             if not isinstance(spec, CheckpointSpec):
                 continue
             if (loaded := other._encoders.get((spec.source, spec.revision))) is not None:
-                self._make_encoder(spec).hold(loaded)
+                self._made(spec).hold(loaded)
 
     def identity(self) -> str:
         """Return everything that decides the vectors of documents in native form; see `PplxEncoder.identity`.

@@ -11,8 +11,9 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from .bits import as_matrix, hamming_distance, pack_bits, unpack_bits
+from .bits import hamming_distance, pack_bits, unpack_bits
 from .errors import EncodingError, InputError, InputTypeError
+from .inputs import check_matrix
 from .options import Quantization, check_quantization
 
 __all__ = [
@@ -116,7 +117,7 @@ def quantize(
         >>> quantize([[0.5, -0.001, -2.0]], quantization="ubinary")
         array([[128]], dtype=uint8)
     """
-    matrix = as_matrix(np.asarray(pooled, dtype=np.float32))
+    matrix = check_matrix(np.asarray(pooled, dtype=np.float32))
     if normalize and quantization == "ubinary":
         raise InputError('normalize=True has no meaning for packed bits; use quantization="binary" or normalize=False')
     bad = np.flatnonzero(~np.isfinite(matrix).all(axis=1))
@@ -204,7 +205,7 @@ def to_lists(codes: Vectors, *, normalize: bool = False) -> list[list[float]]:
         >>> to_lists(np.array([[3, -4]], dtype=np.int8), normalize=True)
         [[0.6000000238418579, -0.800000011920929]]
     """
-    if as_matrix(codes).dtype == np.uint8:
+    if check_matrix(codes).dtype == np.uint8:
         raise InputError('packed bits have no float form; use quantization="binary", which ranks the same')
     if codes.dtype != np.int8:
         floats = _unit_rows(codes) if normalize else codes.astype(np.float32, copy=False)
@@ -243,7 +244,7 @@ def cosine_similarity(left: npt.ArrayLike, right: npt.ArrayLike) -> npt.NDArray[
         >>> cosine_similarity(np.array([[1, 0]]), np.array([[2, 0], [0, 3]]))
         array([[1., 0.]], dtype=float32)
     """
-    sides = [as_matrix(side) for side in (left, right)]
+    sides = [check_matrix(side) for side in (left, right)]
     if any(side.dtype == np.uint8 for side in sides):
         raise InputError("packed bits have no cosine; use hamming_distance")
     if sides[0].shape[1] != sides[1].shape[1]:

@@ -11,26 +11,56 @@ from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from ..embedder import Form, OutputForm, check_contextual, split
 from ..errors import InputError
 from ..flow import in_own_thread
 from ..inputs import Role, check_documents, check_role, check_texts, refuse_chunks
 from ..options import EncoderOptions
 from ..schema import documented
-from ..vectors import Quantization, Vectors
+from ..vectors import Quantization, Quantizer, Vectors
+from .backends.base import Pooled
 from .lazy import LazyCheckpoint
-from .results import Result
+from .progress import Progress
 from .sequences import TokenSequence
 from .tokenizer import Limits, TextTokenizer
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-__all__ = ["PplxEncoder"]
-
-
 _Slices = Callable[[TextTokenizer, Limits], Iterator[list[TokenSequence]]]
 """Tokenises what a call was given."""
+
+
+class Result:
+    """A matrix that fills as batches come in, in any order and from any thread.
+
+    Args:
+        rows: How many vectors there will be.
+        form: What they will look like.
+        quantizer: What makes int8 codes.
+
+    Attributes:
+        vectors: The matrix, `[rows, width]`.
+        progress: A bar, None where none is wanted.
+    """
+
+    def __init__(self, rows: int, form: OutputForm, *, quantizer: Quantizer) -> None:
+        self.vectors: Vectors = np.empty((rows, form.width), dtype=form.dtype)
+        self.progress = Progress(rows) if form.show_progress else None
+        self._form, self._quantizer = form, quantizer
+
+    def receive(self, sequences: list[TokenSequence], pooled: Pooled) -> None:
+        """Put the rows of some sequences where they belong.
+
+        Raises:
+            EncodingError: A row is not finite.
+        """
+        rows = [row for sequence in sequences for row in sequence.rows]
+        self.vectors[rows] = self._form.vectors(pooled, rows=rows, quantizer=self._quantizer)
+        if self.progress is not None:
+            self.progress.advance(sum(len(sequence.ids) for sequence in sequences))
 
 
 @documented(EncoderOptions)
@@ -214,7 +244,9 @@ class PplxEncoder(LazyCheckpoint):
 
     def _run(self, tokenize: _Slices, result: Result) -> Vectors:
         if len(result.vectors):
-            loaded = self._ready() or self._load()
+            loaded = self._loaded
+            if loaded is None or loaded.backend.closed:
+                loaded = self._load()
             slices = tokenize(loaded.tokenizer, loaded.limits)
             try:
                 with result.progress or nullcontext():
@@ -226,7 +258,8 @@ class PplxEncoder(LazyCheckpoint):
 
     async def _arun(self, tokenize: _Slices, result: Result) -> Vectors:
         if len(result.vectors):
-            if (loaded := self._ready()) is None:
+            loaded = self._loaded
+            if loaded is None or loaded.backend.closed:
                 loaded = await asyncio.wrap_future(in_own_thread(self._load))
             slices = tokenize(loaded.tokenizer, loaded.limits)
             with result.progress or nullcontext():

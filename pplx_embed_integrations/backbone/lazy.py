@@ -6,7 +6,6 @@ Knows files, weights and when they are there; must not know what becomes of text
 from __future__ import annotations
 
 import json
-import os
 import threading
 from collections.abc import Sequence
 from functools import partial
@@ -14,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from ..checkpoints import CheckpointSpec, resolve
 from ..embedder import identify
-from ..errors import EncodingError
 from ..inputs import check_positive, check_texts
 from ..options import EncoderOptions, HubOptions, SideOptions
 from ..schema import values_of
@@ -29,8 +27,6 @@ from .tokenizer import TextTokenizer
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
     from typing_extensions import Self
-
-__all__ = ["LazyCheckpoint"]
 
 
 class LazyCheckpoint(EncoderOptions):
@@ -197,21 +193,11 @@ class LazyCheckpoint(EncoderOptions):
         prompt = self._load_tokenizer().prompts["document"]
         return plan_windows(lengths, max_tokens=self._longest - len(prompt))
 
-    def _ready(self) -> LoadedCheckpoint | None:
-        loaded = self._loaded
-        if loaded is None or loaded.backend.closed:
-            return None
-        if loaded.process != os.getpid():
-            raise EncodingError(
-                "this process was forked from one that had loaded the model, whose threads are not here; start "
-                'processes with multiprocessing.get_context("spawn"), or load the model after the fork'
-            )
-        return loaded
-
     def _load(self) -> LoadedCheckpoint:
         with self._loading:
-            if (loaded := self._ready()) is not None:
-                return loaded
+            if self._loaded is not None and not self._loaded.backend.closed:
+                self._loaded.scheduler.check_process()
+                return self._loaded
             if self._identity is None and self._held is None:
                 self._origin = None  # nobody relies on what a failed attempt found
             origin = self._find_origin()

@@ -66,7 +66,7 @@ class LoadedCheckpoint:
         self._trained: tuple[str, PplxQwen3Model, int] | None = None
 
     def _use(self, weights: Weights) -> None:
-        self._weights, self.process = weights, weights.process
+        self._weights = weights
         self.tokenizer, self.backend, self.scheduler = weights.tokenizer, weights.backend, weights.scheduler
 
     def close(self) -> None:

@@ -11,8 +11,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-__all__ = ["span_means"]
-
 _PIECE = 64
 """Tokens that are added up one by one; sums of pieces are added then, which keeps rounding from growing with length."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -23,8 +24,6 @@ from ..flow import in_thread, start_thread
 from .backends.base import Pooled, WorkerLostError
 from .devices import release_memory
 from .sequences import TokenSequence, plan_batches
-
-__all__ = ["Batches", "Receive", "Run", "Scheduler"]
 
 logger = logging.getLogger(__name__)
 
@@ -78,11 +77,11 @@ class _Job:
             self._budget = budget
         if not self._batches and self.fresh:
             fresh, self.fresh, self.slices = self.fresh, [], 0
-            plan = plan_batches([len(each) for each in fresh], budget=budget) if len(fresh) > 1 else [[0]]
+            plan = plan_batches([len(each.ids) for each in fresh], budget=budget) if len(fresh) > 1 else [[0]]
             self._batches.extend([fresh[index] for index in batch] for batch in plan)
             if self.room is not None:
                 self.call_for_more()
-        if not self._batches or sum(map(len, self._batches[0])) > room:
+        if not self._batches or sum(len(each.ids) for each in self._batches[0]) > room:
             return []
         self.running += 1
         return self._batches.popleft()
@@ -135,6 +134,21 @@ class Scheduler:
         self._jobs: deque[_Job] = deque()
         self._lock = threading.Lock()
         self._driving = 0
+        self._process = os.getpid()
+
+    def check_process(self) -> None:
+        """Refuse to compute in a process that was forked from the one in which the model was loaded.
+
+        The threads of torch, and these, do not run there, and it would hang.
+
+        Raises:
+            EncodingError: This is such a process.
+        """
+        if self._process != os.getpid():
+            raise EncodingError(
+                "this process was forked from one that had loaded the model, whose threads are not here; start "
+                'processes with multiprocessing.get_context("spawn"), or load the model after the fork'
+            )
 
     def run(self, slices: Slices, receive: Receive) -> None:
         """Run a call's sequences and hand each batch's rows to `receive`; returns when all have been received.
@@ -142,8 +156,10 @@ class Scheduler:
         The slices are drawn in the calling thread while others compute; what they raise ends the call.
 
         Raises:
-            EncodingError: Memory ran out with a single sequence in the batch, or worker after worker was lost.
+            EncodingError: Memory ran out with a single sequence in the batch, worker after worker was lost, or the
+                process is a fork of the one that loaded the model.
         """
+        self.check_process()
         job = _Job(receive)
         try:
             for step in self._feed(job, iter(slices)):
@@ -156,6 +172,7 @@ class Scheduler:
 
         A thread is needed for as long as a slice is drawn, and none to wait for the next.
         """
+        self.check_process()
         job = _Job(receive)
         try:
             steps = self._feed(job, iter(slices))
@@ -218,7 +235,7 @@ class Scheduler:
                     job.call_for_more()
                 elif batch := job.take(room if parts else math.inf, self.budget):
                     parts.append((job, batch))
-                    room -= sum(map(len, batch))
+                    room -= sum(len(each.ids) for each in batch)
             self._jobs.rotate(-1)
             if not parts:
                 self._driving -= 1
@@ -237,7 +254,8 @@ class Scheduler:
             return
         with self._lock:
             passes, count, tokens = self.batches
-            self.batches = Batches(passes + 1, count + len(sequences), tokens + sum(map(len, sequences)))
+            tokens += sum(len(each.ids) for each in sequences)
+            self.batches = Batches(passes + 1, count + len(sequences), tokens)
         for job, batch in parts:
             count = sum(len(sequence.spans) for sequence in batch)
             own, pooled, failure = pooled[:count], pooled[count:], None
@@ -268,14 +286,14 @@ class Scheduler:
         sequences = [sequence for _, batch in parts for sequence in batch]
         if len(sequences) == 1:
             failure = EncodingError(
-                f"the device ran out of memory with a single sequence of {len(sequences[0])} tokens; use a smaller "
+                f"the device ran out of memory with a single sequence of {len(sequences[0].ids)} tokens; use a smaller "
                 "max_tokens, or device='cpu'"
             )
             failure.__cause__ = error
             parts[0][0].settle(failure)
             return
         with self._lock:
-            half = max(1, sum(map(len, sequences)) // 2)
+            half = max(1, sum(len(each.ids) for each in sequences) // 2)
             if half < self.budget:  # else another batch, planned before, has lowered it already
                 self.budget = half
                 logger.warning("the device ran out of memory; going on with %d tokens a batch", half)

@@ -15,15 +15,6 @@ from itertools import accumulate, takewhile
 import numpy as np
 import numpy.typing as npt
 
-__all__ = [
-    "TokenSequence",
-    "Window",
-    "document_sequences",
-    "plan_batches",
-    "plan_windows",
-    "share_out",
-]
-
 TokenIds = npt.NDArray[np.int32]
 _Tokens = Callable[[int, int], int]
 
@@ -41,9 +32,6 @@ class TokenSequence:
     ids: TokenIds
     spans: tuple[tuple[int, int], ...]
     rows: tuple[int, ...]
-
-    def __len__(self) -> int:
-        return len(self.ids)
 
 
 @dataclass(frozen=True)

@@ -17,14 +17,11 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
-from ..embedder import Role
 from ..errors import CheckpointError, InputError
 from ..families import PPLX_EMBED, Family
 from ..files import read_json, unreadable
-from ..inputs import EMPTY, chunk_name, document_name, most_tokens, not_unicode, too_long
+from ..inputs import EMPTY, Role, chunk_name, document_name, most_tokens, not_unicode, too_long
 from .sequences import TokenSequence, document_sequences
-
-__all__ = ["Limits", "TextTokenizer"]
 
 logger = logging.getLogger(__name__)
 

@@ -25,9 +25,6 @@ __all__ = ["Weights", "acquire", "release", "withdraw"]
 class Weights:
     """Tokenizer, backend and scheduler of a checkpoint.
 
-    A process that is forked from the one that loaded them cannot compute: the threads of torch, and these, do not run
-    there, and it would hang.
-
     Args:
         checkpoint: What it should be.
         loading: What is loaded.
@@ -52,7 +49,6 @@ class Weights:
     ) -> None:
         self.loading = loading
         self.users: WeakSet[object] = WeakSet()
-        self.process = os.getpid()
         self.tokenizer = TextTokenizer(loading.folder, contextual=loading.contextual, family=loading.family)
         # In a thread that ends, so that the OpenMP threads which loading needs do not stay (see `Scheduler`).
         self.backend: Backend = (

@@ -15,7 +15,8 @@ from langchain_core.embeddings import Embeddings
 from pydantic import PrivateAttr
 from typing_extensions import Unpack
 
-from ..biencoder import Form, PplxBiEncoder
+from ..biencoder import PplxBiEncoder
+from ..embedder import Form
 from ..errors import InputError, InputTypeError, NotContextualError, calling_line, warn
 from ..flow import Flow, arun, either, in_worker, run
 from ..inputs import check_documents, check_texts

@@ -13,7 +13,7 @@ from langchain_core.indexing import IndexingResult
 from langchain_core.vectorstores import VectorStore
 from typing_extensions import Unpack
 
-from ..biencoder import Form
+from ..embedder import Form
 from ..errors import InputError, InputTypeError
 from ..flow import Flow, arun, in_worker, run
 from ..inputs import check_texts

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from ..embedder import OutputForm, Role
+from ..embedder import OutputForm
 from ..errors import EncodingError, InputError, ServerError
+from ..inputs import Role
 from ..vectors import Vectors
 from .encoding import read_documents, read_vectors
 from .forms import asked_format, in_form

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 from tqdm.auto import tqdm
 
-from ..embedder import Form, OutputForm, Role, check_contextual, check_role, split
+from ..embedder import Form, OutputForm, check_contextual, split
 from ..errors import CheckpointError, InputError, NotContextualError
 from ..flow import Flow, Step, arun, either, in_worker, run
-from ..inputs import check_documents, check_texts, refuse_chunks
+from ..inputs import Role, check_documents, check_role, check_texts, refuse_chunks
 from ..options import RemoteOptions
 from ..schema import documented, values_of
 from ..secret import Secret

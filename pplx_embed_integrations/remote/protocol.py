@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from typing_extensions import NotRequired, Required, TypedDict
 
-from ..embedder import Role
+from ..inputs import Role
 
 __all__ = [
     "CONTEXTUALIZED",

@@ -38,7 +38,7 @@ def watched(encoder: PplxEncoder, *, seconds: float = 0.0, breaks_at: int = 10**
     def counted(batch: list[TokenSequence]) -> Pooled:
         sizes.append(len(batch))
         time.sleep(seconds)
-        if sum(map(len, batch)) > breaks_at:
+        if sum(len(each.ids) for each in batch) > breaks_at:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return run(batch)
 

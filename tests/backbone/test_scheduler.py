@@ -30,7 +30,7 @@ def sequences(*lengths: int, token: int = 1) -> Batch:
 
 def rows_of(batch: Batch) -> Pooled:
     """A row for each span: the sequence's first token and its length."""
-    return np.array([[s.ids[0], len(s)] for s in batch for _ in s.spans], dtype=np.float32)
+    return np.array([[s.ids[0], len(s.ids)] for s in batch for _ in s.spans], dtype=np.float32)
 
 
 class Model:
@@ -43,7 +43,7 @@ class Model:
         self.go.set()
 
     def __call__(self, batch: Batch) -> Pooled:
-        self.batches.append([(int(s.ids[0]), len(s)) for s in batch])
+        self.batches.append([(int(s.ids[0]), len(s.ids)) for s in batch])
         self.started.set()
         assert self.go.wait(30)
         if (error := self.fail(batch)) is not None:
@@ -74,7 +74,7 @@ class Call:
         await self.scheduler.arun([self.sequences], self.receive)
 
     def right(self) -> bool:
-        return self.got == {s.rows[0]: [float(s.ids[0]), float(len(s))] for s in self.sequences}
+        return self.got == {s.rows[0]: [float(s.ids[0]), float(len(s.ids))] for s in self.sequences}
 
 
 @contextmanager
@@ -193,7 +193,7 @@ def test_a_call_that_cannot_receive_fails_alone() -> None:
 @pytest.mark.parametrize("text", [None, "MPS backend out of memory (MPS allocated: 1 GB)"])
 def test_memory_that_runs_out_halves_the_budget_and_goes_on(text: str | None, caplog: pytest.LogCaptureFixture) -> None:
     def fail(batch: Batch) -> BaseException | None:
-        if sum(map(len, batch)) <= 30:
+        if sum(len(each.ids) for each in batch) <= 30:
             return None
         return torch.OutOfMemoryError("CUDA out of memory") if text is None else RuntimeError(text)
 
@@ -210,7 +210,7 @@ def test_memory_that_runs_out_halves_the_budget_and_goes_on(text: str | None, ca
 
 
 def test_memory_that_runs_out_among_several_calls_costs_none_of_them() -> None:
-    model = Model(lambda batch: torch.OutOfMemoryError() if sum(map(len, batch)) > 12 else None)
+    model = Model(lambda batch: torch.OutOfMemoryError() if sum(len(each.ids) for each in batch) > 12 else None)
     scheduler = Scheduler(model, budget=200)
     calls = [Call(scheduler, 3, 9, 5, 12, token=token) for token in range(1, 12)]
     model.go.clear()
@@ -221,7 +221,7 @@ def test_memory_that_runs_out_among_several_calls_costs_none_of_them() -> None:
 
 
 def test_what_was_planned_for_the_old_budget_does_not_halve_it_again() -> None:
-    model = Model(lambda batch: torch.OutOfMemoryError() if sum(map(len, batch)) > 64 else None)
+    model = Model(lambda batch: torch.OutOfMemoryError() if sum(len(each.ids) for each in batch) > 64 else None)
     scheduler = Scheduler(model, budget=100)
     calls = [Call(scheduler, *[10] * 30, token=token) for token in range(1, 9)]
     model.go.clear()
@@ -233,7 +233,7 @@ def test_what_was_planned_for_the_old_budget_does_not_halve_it_again() -> None:
 
 
 def test_a_sequence_too_long_for_the_memory_is_an_error() -> None:
-    model = Model(lambda batch: torch.OutOfMemoryError() if sum(map(len, batch)) > 12 else None)
+    model = Model(lambda batch: torch.OutOfMemoryError() if sum(len(each.ids) for each in batch) > 12 else None)
     scheduler = Scheduler(model, budget=100)
     long, good = Call(scheduler, 5, 40, 6), Call(scheduler, 3, token=2)
     model.go.clear()
@@ -527,7 +527,7 @@ def test_a_budget_is_halved_once_by_batches_that_ran_side_by_side() -> None:
     both = threading.Barrier(2)
 
     def fail(batch: Batch) -> BaseException | None:
-        if sum(map(len, batch)) <= 10:
+        if sum(len(each.ids) for each in batch) <= 10:
             return None
         both.wait(30)
         return torch.OutOfMemoryError()

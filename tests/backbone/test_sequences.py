@@ -134,7 +134,7 @@ def test_spans_tile_the_documents_tokens_without_overlap(document: tuple[list[li
     rows = [row for sequence in sequences for row in sequence.rows]
     assert rows == list(range(first_row, first_row + len(chunks)))
     for sequence in sequences:
-        assert len(sequence) <= max_tokens
+        assert len(sequence.ids) <= max_tokens
         assert sequence.ids.dtype == np.int32
         assert len(sequence.rows) == len(sequence.spans)
         for row, (start, end) in zip(sequence.rows, sequence.spans, strict=True):

@@ -24,8 +24,6 @@ from ..sequences import TokenSequence
 if TYPE_CHECKING:
     from ..qwen3.export import PplxQwen3Model
 
-__all__ = ["Backend", "Loading", "Pooled", "WorkerLostError", "backend_class", "start_backend"]
-
 Pooled = npt.NDArray[np.float32]
 """The mean over each span, `[spans, width]`."""
 

@@ -19,8 +19,6 @@ from typing import Any, TypeVar
 import torch
 from threadpoolctl import ThreadpoolController
 
-__all__ = ["Cores", "available_cores", "busy_elsewhere", "openmp_threads"]
-
 _Order = tuple[Future[Any], Callable[[], Any]]
 _Queue = SimpleQueue[_Order | None]
 T = TypeVar("T")

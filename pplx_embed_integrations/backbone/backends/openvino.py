@@ -83,8 +83,8 @@ class OpenVinoBackend(Backend):
     def run(self, sequences: list[TokenSequence]) -> Pooled:
         """Run sequences through the model and return the float32 mean over each span, `[spans, width]`."""
         rows: dict[int, Pooled] = {}
-        order = sorted(range(len(sequences)), key=lambda index: len(sequences[index]))
-        for length, equal in groupby(order, key=lambda index: len(sequences[index])):
+        order = sorted(range(len(sequences)), key=lambda index: len(sequences[index].ids))
+        for length, equal in groupby(order, key=lambda index: len(sequences[index].ids)):
             indices = list(equal)
             hidden = self._hidden(np.stack([sequences[index].ids for index in indices]), length)
             for index, states in zip(indices, hidden, strict=True):

@@ -28,8 +28,6 @@ from .cores import Cores, available_cores, busy_elsewhere, openmp_threads
 if TYPE_CHECKING:
     from ..qwen3.export import PplxQwen3Model
 
-__all__ = ["TorchBackend"]
-
 logger = logging.getLogger(__name__)
 
 Size = Literal["small", "large"]
@@ -98,7 +96,7 @@ class TorchBackend(Backend):
         cores = min(torch.get_num_threads(), available_cores())
         # All cores or one: some of them would read all weights, too, and of a large model that takes the longest.
         cores = self._cores.hire(min(cores, worth) if self.size == "small" or worth >= cores else 1)
-        at_least, lengths = _ALONE_FROM[self.size], [len(sequence) for sequence in sequences]
+        at_least, lengths = _ALONE_FROM[self.size], [len(sequence.ids) for sequence in sequences]
         groups = share_out(lengths, cores, at_least=at_least)
         if len(groups) > 1:
             tasks = [partial(self._pool, [sequences[index] for index in group]) for group in groups]
@@ -134,7 +132,7 @@ class TorchBackend(Backend):
 
     def _divide(self, sequence: TokenSequence, cores: int) -> Pooled:
         """Compute a long sequence in parts of equal length, one a core."""
-        ids, tokens = torch.from_numpy(sequence.ids), len(sequence)
+        ids, tokens = torch.from_numpy(sequence.ids), len(sequence.ids)
         meeting = Meeting(self.model, tokens, cores)
         borders = [tokens * core // cores for core in range(cores + 1)]
 
@@ -151,10 +149,10 @@ class TorchBackend(Backend):
     @torch.inference_mode()
     def _pool(self, sequences: list[TokenSequence]) -> Pooled:
         # Gathered from several calls they are in no order, and equal lengths share a kernel call.
-        order = sorted(range(len(sequences)), key=lambda index: len(sequences[index]))
+        order = sorted(range(len(sequences)), key=lambda index: len(sequences[index].ids))
         ids = [torch.from_numpy(sequences[index].ids) for index in order]
         hidden = packed_forward(self.model, ids, kernel=self.attention)
-        offsets = dict(zip(order, accumulate((len(sequences[index]) for index in order), initial=0), strict=False))
+        offsets = dict(zip(order, accumulate(map(len, ids), initial=0), strict=False))
         spans = [
             (offsets[index] + start, offsets[index] + end)
             for index, sequence in enumerate(sequences)

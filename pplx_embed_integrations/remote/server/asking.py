@@ -12,8 +12,7 @@ from typing import Any, cast, get_args
 
 from pydantic_core import from_json
 
-from ...embedder import Role
-from ...inputs import EMPTY
+from ...inputs import EMPTY, Role
 from ..encoding import FORMS
 from ..protocol import ContextualizedRequest, EmbeddingsRequest, EncodingFormat
 from .limits import ServerLimits

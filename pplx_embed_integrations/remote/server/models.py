@@ -12,10 +12,10 @@ from dataclasses import asdict, dataclass
 from typing import Any, cast
 
 from ...checkpoints import short_name
-from ...embedder import Embedder, Role, as_embedder
+from ...embedder import Embedder, as_embedder
 from ...errors import InputError, InputTypeError
 from ...flow import in_own_thread, in_thread
-from ...inputs import check_text
+from ...inputs import Role, check_text
 from ...vectors import Quantization, Vectors
 from ..protocol import Limits, ModelCard, fingerprint
 from .gathering import Gathering

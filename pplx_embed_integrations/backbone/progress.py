@@ -1,6 +1,6 @@
-"""The result of one call: the form of its vectors, where each goes, and the bar that shows how far it is.
+"""The bar that shows how far a call is.
 
-Knows quantisation, rows and tqdm; must not know texts, models or who computes.
+Knows tqdm and how many tokens sequences have; must not know texts, models or who computes.
 """
 
 from __future__ import annotations
@@ -9,48 +9,12 @@ import threading
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, NoReturn
 
-import numpy as np
 from tqdm.auto import tqdm
 
-from ..embedder import OutputForm
-from ..vectors import Quantizer, Vectors
-from .backends.base import Pooled
 from .sequences import TokenSequence
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-__all__ = ["Progress", "Result"]
-
-
-class Result:
-    """A matrix that fills as batches come in, in any order and from any thread.
-
-    Args:
-        rows: How many vectors there will be.
-        form: What they will look like.
-        quantizer: What makes int8 codes.
-
-    Attributes:
-        vectors: The matrix, `[rows, width]`.
-        progress: A bar, None where none is wanted.
-    """
-
-    def __init__(self, rows: int, form: OutputForm, *, quantizer: Quantizer) -> None:
-        self.vectors: Vectors = np.empty((rows, form.width), dtype=form.dtype)
-        self.progress = Progress(rows) if form.show_progress else None
-        self._form, self._quantizer = form, quantizer
-
-    def receive(self, sequences: list[TokenSequence], pooled: Pooled) -> None:
-        """Put the rows of some sequences where they belong.
-
-        Raises:
-            EncodingError: A row is not finite.
-        """
-        rows = [row for sequence in sequences for row in sequence.rows]
-        self.vectors[rows] = self._form.vectors(pooled, rows=rows, quantizer=self._quantizer)
-        if self.progress is not None:
-            self.progress.advance(sum(map(len, sequences)))
 
 
 class Progress:
@@ -82,7 +46,7 @@ class Progress:
         """
         tokens = rows = 0
         for sequences in slices:
-            tokens += sum(map(len, sequences))
+            tokens += sum(len(sequence.ids) for sequence in sequences)
             rows += sum(len(sequence.rows) for sequence in sequences)
             if rows:
                 self._expect(round(tokens * self._rows / rows))
