@@ -90,9 +90,9 @@ def test_every_module_says_what_it_is(name: str) -> None:
         pytest.importorskip("triton")
     module = importlib.import_module(name)
     assert module.__doc__
-    for public in getattr(module, "__all__", []):
-        value = getattr(module, public)
-        if inspect.isclass(value) or inspect.isfunction(value):
+    for public, value in vars(module).items():
+        mine = getattr(value, "__module__", None) == name and not public.startswith("_")
+        if mine and (inspect.isclass(value) or inspect.isfunction(value)):
             assert inspect.getdoc(value), f"{name}.{public} has no docstring"
 
 

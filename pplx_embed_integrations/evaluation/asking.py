@@ -10,8 +10,6 @@ from typing import Any
 
 from ..errors import InputError
 
-__all__ = ["question_for"]
-
 _BEGINNING = 600
 """Characters of the document's beginning that are told, so that the question can name the subject."""
 _LONGEST = 400

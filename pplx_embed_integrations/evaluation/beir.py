@@ -16,8 +16,6 @@ from .collection import Collection
 from .reading import clean, exists, lines, number, objects
 from .results import Passage
 
-__all__ = ["LAYOUT", "PASSAGES", "load_beir"]
-
 LAYOUT = "the BEIR layout is corpus.jsonl, queries.jsonl and qrels/test.tsv, or qrels/passages.tsv"
 PASSAGES = "passages.tsv"
 _QRELS = (".tsv", ".txt", ".trec", ".qrels")

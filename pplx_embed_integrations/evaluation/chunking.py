@@ -14,8 +14,6 @@ from ..errors import InputError
 from .collection import Collection
 from .results import Passage
 
-__all__ = ["Chunked", "Split", "cut", "is_right"]
-
 Split = Callable[[str], Iterable[tuple[int, int]]]
 """Returns start and end (exclusive) of a text's chunks, in reading order."""
 

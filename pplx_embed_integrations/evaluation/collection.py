@@ -10,8 +10,6 @@ from itertools import islice
 
 from .results import Passage
 
-__all__ = ["Collection"]
-
 
 @dataclass(frozen=True)
 class Collection:

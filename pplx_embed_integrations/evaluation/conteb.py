@@ -15,8 +15,6 @@ from .collection import Collection
 from .reading import clean, exists, objects, rows
 from .results import Passage
 
-__all__ = ["BETWEEN", "LAYOUT", "is_conteb", "load_conteb"]
-
 LAYOUT = (
     "ConTEB's layout is documents.jsonl (chunk_id, chunk) and queries.jsonl (query, chunk_id), or the folders "
     "documents and queries with Parquet files"

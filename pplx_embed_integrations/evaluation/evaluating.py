@@ -24,8 +24,6 @@ from .study import Study
 if TYPE_CHECKING:
     from ..biencoder import PplxBiEncoder
 
-__all__ = ["Rival", "evaluate", "searchers", "versions"]
-
 Rival = Callable[[Sequence[str], Sequence[str]], Searcher]
 """Makes a way to search from queries and chunks, such as `BM25Searcher`."""
 _NAMED = ("numpy", "torch", "transformers", "ir-measures", "bm25s")

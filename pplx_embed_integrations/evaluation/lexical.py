@@ -14,8 +14,6 @@ from ..errors import MissingDependencyError
 from .results import Measurement
 from .searching import Scores, median_ms
 
-__all__ = ["BM25Searcher"]
-
 
 class BM25Searcher:
     """BM25 over the chunks, by `bm25s` with its defaults: k1 1.5, b 0.75, lower case, English stop words, no stemming.

@@ -12,8 +12,6 @@ from . import beir, conteb
 from .collection import Collection
 from .reading import exists
 
-__all__ = ["load_collection"]
-
 
 def load_collection(folder: str | Path, *, split: str = "test") -> Collection:
     """Read a collection in the BEIR layout, which may judge passages, or in ConTEB's.

@@ -14,8 +14,6 @@ from typing import Any
 
 from ..errors import InputError
 
-__all__ = ["Named", "parse"]
-
 _FORM = 'wanted is module:Class or module:Class(argument="value"), with plain values (strings, numbers, lists …)'
 _CALL = re.compile(r"([A-Za-z_][\w.]*):([A-Za-z_]\w*)(\(.*\))?", re.DOTALL)
 

@@ -20,8 +20,6 @@ from .reading import clean, lines, objects
 from .results import Passage
 from .writing import replace_file
 
-__all__ = ["Draft", "Drawn", "draw"]
-
 _RECORD = "drawn.json"
 _HEADERS = {"test.tsv": "query-id\tcorpus-id\tscore\n", PASSAGES: "query-id\tcorpus-id\tstart\tend\tscore\n"}
 _HINT = "it is part of a collection that `pplx-embed questions` began; put it back, or begin anew in another folder"

@@ -17,8 +17,6 @@ from typing import Any
 
 from ..errors import InputError, MissingDependencyError
 
-__all__ = ["clean", "exists", "is_packed", "lines", "number", "objects", "rows"]
-
 
 def lines(path: Path, *, hint: str) -> Iterator[tuple[int, str]]:
     """Yield number and text of each line that is not blank, of a file or of its compressed twin (`.gz`).

@@ -12,8 +12,6 @@ from typing import Any, Literal
 
 from ..errors import InputError
 
-__all__ = ["LEVELS", "METRICS", "Comparison", "Evaluation", "Found", "Level", "Measurement", "Passage", "Question"]
-
 Level = Literal["documents", "chunks"]
 """What is ranked and judged: documents, each by its best chunk, or the chunks themselves."""
 LEVELS: tuple[Level, ...] = ("documents", "chunks")

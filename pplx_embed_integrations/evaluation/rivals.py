@@ -20,8 +20,6 @@ from ..vectors import quantize
 from .results import Measurement
 from .searching import Scores, search_ms, similarity
 
-__all__ = ["LangChainSearcher", "label_of"]
-
 _TEXTS_AT_ONCE = 256
 
 

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from ..biencoder import PplxBiEncoder
     from ..vectors import Vectors
 
-__all__ = ["MTEBEncoder", "conteb_embedder"]
-
 
 class MTEBEncoder:
     """A pair as an encoder for `mteb.evaluate` (mteb 2).

@@ -24,17 +24,6 @@ if TYPE_CHECKING:
     from ..biencoder import PplxBiEncoder
     from ..embedder import Embedder
 
-__all__ = [
-    "PplxSearcher",
-    "Scores",
-    "Searcher",
-    "median_ms",
-    "names_of",
-    "pplx_searchers",
-    "search_ms",
-    "similarity",
-]
-
 Scores = npt.NDArray[np.float32]
 
 _TIMED = 20

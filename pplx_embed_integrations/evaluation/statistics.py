@@ -13,8 +13,6 @@ import numpy.typing as npt
 
 from .results import Comparison, Level
 
-__all__ = ["CONFIDENCE", "RESAMPLES", "SEED", "compare", "interval"]
-
 RESAMPLES = 10_000
 """How often the questions are drawn anew."""
 SEED = 0

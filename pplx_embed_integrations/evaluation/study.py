@@ -19,8 +19,6 @@ from .results import LEVELS, METRICS, Evaluation, Found, Level, Means, Measureme
 from .searching import Searcher
 from .statistics import CONFIDENCE, RESAMPLES, SEED, compare
 
-__all__ = ["DEPTH", "Study"]
-
 DEPTH = 100
 """How much of a ranking is kept; the metrics look at ten."""
 _SHOWN = 3

@@ -11,8 +11,6 @@ from pathlib import Path
 
 from ..errors import InputError
 
-__all__ = ["check_replaceable", "replace_file"]
-
 
 def check_replaceable(path: str | Path, what: str) -> None:
     """Refuse a path that `replace_file` could not write to, before anything is measured.

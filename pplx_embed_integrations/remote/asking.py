@@ -22,8 +22,6 @@ from .served import Served, check_answered
 from .transport import RefusedError, Transport
 from .usage import Usage
 
-__all__ = ["request_vectors"]
-
 _LISTED = 3
 
 

@@ -32,8 +32,6 @@ from .usage import Usage
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
-__all__ = ["RemoteEncoder"]
-
 _Plan = Callable[[Served], list[Part]]
 
 

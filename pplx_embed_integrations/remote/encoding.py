@@ -16,8 +16,6 @@ from ..errors import EncodingError
 from ..vectors import Quantization, Vectors, to_lists
 from .protocol import EncodingFormat, field_of
 
-__all__ = ["FORMS", "decode_vectors", "encode_vectors", "read_documents", "read_vectors"]
-
 FORMS: Mapping[EncodingFormat, tuple[Quantization | None, bool]] = {
     "base64_int8": ("int8", False),
     "base64_binary": ("ubinary", False),

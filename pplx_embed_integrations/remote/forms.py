@@ -15,8 +15,6 @@ from ..vectors import Vectors, quantize
 from .protocol import EncodingFormat
 from .served import Served
 
-__all__ = ["asked_format", "in_form"]
-
 _LARGEST = 127
 _NEAR = 1e-3
 """How far from an integer a code may be that went through a division and a multiplication in float32."""

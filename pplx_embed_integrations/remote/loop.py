@@ -13,8 +13,6 @@ from collections.abc import Coroutine
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
-__all__ = ["arun", "loop", "run"]
-
 T = TypeVar("T")
 
 _lock = threading.Lock()

@@ -19,8 +19,6 @@ from .protocol import Limits
 if TYPE_CHECKING:
     from ..backbone.tokenizer import TextTokenizer
 
-__all__ = ["Lengths", "Part", "document_parts", "pack", "problems", "text_parts"]
-
 
 class Lengths:
     """How many tokens texts have: exactly where the model's tokenizer is on this machine, else at most.

@@ -16,32 +16,6 @@ from typing_extensions import NotRequired, Required, TypedDict
 
 from ..inputs import Role
 
-__all__ = [
-    "CONTEXTUALIZED",
-    "EMBEDDINGS",
-    "HEALTH",
-    "KEY_VARIABLES",
-    "METRICS",
-    "MODELS",
-    "PERPLEXITY_LIMITS",
-    "PERPLEXITY_URL",
-    "Answer",
-    "ContextualizedAnswer",
-    "ContextualizedItem",
-    "ContextualizedRequest",
-    "EmbeddingsRequest",
-    "EncodingFormat",
-    "ErrorAnswer",
-    "Item",
-    "Limits",
-    "ModelCard",
-    "ModelsAnswer",
-    "error_answer",
-    "field_of",
-    "fingerprint",
-    "message_of",
-]
-
 PERPLEXITY_URL = "https://api.perplexity.ai"
 """The hosted API."""
 KEY_VARIABLES = ("PERPLEXITY_API_KEY", "PPLX_API_KEY")

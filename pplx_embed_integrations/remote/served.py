@@ -16,8 +16,6 @@ from ..families import PPLX_EMBED
 from .protocol import EMBEDDINGS, MODELS, PERPLEXITY_LIMITS, Limits, field_of, fingerprint
 from .transport import RefusedError, Transport
 
-__all__ = ["Served", "ask", "check_answered", "hosted", "known"]
-
 _AT_A_TIME = 32_768
 """Tokens in a request to a server that may compute on a processor: they are done again when its connection is lost."""
 _OPENAI_TEXTS = 32

@@ -26,8 +26,6 @@ from .protocol import KEY_VARIABLES, PERPLEXITY_URL, message_of
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["OWN_KEY_VARIABLES", "RefusedError", "Transport", "key_variables"]
-
 logger = logging.getLogger(__name__)
 
 OWN_KEY_VARIABLES = ("PPLX_EMBED_API_KEY",)

@@ -10,8 +10,6 @@ from typing import Any
 
 from .protocol import field_of
 
-__all__ = ["Usage"]
-
 
 @dataclass(frozen=True)
 class Usage:

@@ -10,7 +10,8 @@ try:
 except ModuleNotFoundError as error:
     raise MissingDependencyError("ray", extra="ray") from error
 
+from .committing import Indexed
 from .embedding import embed_dataset
-from .indexing import Indexed, index_dataset
+from .indexing import index_dataset
 
 __all__ = ["Indexed", "embed_dataset", "index_dataset"]

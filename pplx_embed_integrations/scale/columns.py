@@ -21,8 +21,6 @@ from .source import Source
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["Outcome", "chunk_rows", "document_rows", "outcomes_of"]
-
 
 @dataclass(frozen=True)
 class Outcome:

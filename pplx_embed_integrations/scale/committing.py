@@ -18,8 +18,6 @@ from ..stores import ChunkTable, Staged
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["Committer", "Indexed"]
-
 logger = logging.getLogger(__name__)
 
 _NAMED = 10_000

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from ray.data import Dataset
 
-__all__ = ["embed_dataset", "embedded"]
-
 
 def embed_dataset(
     dataset: Dataset,

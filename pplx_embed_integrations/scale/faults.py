@@ -15,8 +15,6 @@ from typing import Any, TypeVar
 from .. import errors
 from ..errors import PplxEmbedError
 
-__all__ = ["WorkerError", "carried", "carrying"]
-
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 _MARK = re.compile(r"\[pplx-embed error ([A-Za-z0-9+/=]+)\]")

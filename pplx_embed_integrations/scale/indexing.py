@@ -25,8 +25,6 @@ from .source import Source
 if TYPE_CHECKING:
     from ray.data import Dataset
 
-__all__ = ["Indexed", "index_dataset"]
-
 
 def index_dataset(
     dataset: Dataset,

@@ -18,8 +18,6 @@ from ..stores.documents import chunk_id
 from ..stores.metadata import dump
 from .splitting import Cut, cutter
 
-__all__ = ["JobError", "Reader"]
-
 
 class JobError(InputTypeError):
     """What is wrong with a job, and would be with each of its documents."""

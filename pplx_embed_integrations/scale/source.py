@@ -16,8 +16,6 @@ from ..errors import EncodingError, InputError, InputTypeError
 from ..stores import StoredDocument
 from ..vectors import Quantization, Vectors
 
-__all__ = ["Source"]
-
 _PROBE = "a text"
 
 

@@ -10,8 +10,6 @@ from typing import Any
 
 from ..errors import InputError, InputTypeError, PplxEmbedError, warn
 
-__all__ = ["Piece", "check_splitter", "cutter"]
-
 Piece = tuple[str, dict[str, Any]]
 """A chunk's text, and what is known of it: the document's metadata, and what the splitter added."""
 _OF_LANGCHAIN = ("split_documents", "transform_documents", "split_json")

@@ -8,8 +8,9 @@ from .filters import Where
 from .handle import list_tables
 from .record import Keep, Record
 from .staging import Committed, Held, Staged
-from .table import ChunkTable, Comparison, Written
+from .table import ChunkTable
 from .upkeep import Stats
+from .writing import Comparison, Written
 
 __all__ = [
     "Chunk",

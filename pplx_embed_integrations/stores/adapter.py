@@ -15,8 +15,6 @@ from .record import Keep
 from .table import ChunkTable
 from .upkeep import Stats
 
-__all__ = ["TableStore", "table_for"]
-
 _FORMS: dict[str | None, tuple[Keep, ...]] = {"int8": ("both", "int8"), "binary": ("bits",)}
 
 

@@ -10,8 +10,6 @@ import numpy.typing as npt
 
 from ..errors import InputError
 
-__all__ = ["codes_of"]
-
 _LARGEST = 127
 
 

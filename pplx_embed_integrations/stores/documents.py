@@ -19,8 +19,6 @@ import numpy.typing as npt
 from ..documents import content_hash
 from ..errors import InputError, InputTypeError
 
-__all__ = ["Chunk", "Hit", "StoredDocument", "chunk_id"]
-
 _DIGITS = 32
 """Hexadecimal digits kept of each of the two SHA-256 that make a document's hash: 128 bits of each."""
 

@@ -14,8 +14,6 @@ from typing import Any
 
 from ..errors import MissingDependencyError, PplxEmbedError, StoreError
 
-__all__ = ["failures", "import_lance", "import_lancedb", "is_conflict"]
-
 _HINTS = (
     (("no space left", "os error 28", "disk quota"), "the disk is full; free some space and run it again"),
     (("permission denied", "os error 13"), "it may not be written or read by this user"),

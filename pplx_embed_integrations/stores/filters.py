@@ -12,8 +12,6 @@ from typing import Any
 from ..errors import InputError, InputTypeError
 from .metadata import LIST, MARK, NAN, marked
 
-__all__ = ["Where", "condition", "literal", "one_of"]
-
 Where = str | Mapping[str, Any]
 """A condition: `{"year": {"$gt": 1840}, "lang": "en"}`, or SQL such as `document = 'ada'`."""
 

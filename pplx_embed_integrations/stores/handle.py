@@ -19,8 +19,6 @@ from .rows import schema
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["Handle", "is_remote", "list_tables"]
-
 Result = TypeVar("Result")
 
 _ATTEMPTS = 10

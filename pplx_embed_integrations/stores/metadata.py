@@ -17,8 +17,6 @@ from typing import Any
 
 from ..errors import InputError, InputTypeError
 
-__all__ = ["LIST", "MARK", "NAN", "dump", "load", "marked"]
-
 MARK = "\x01"
 """Begins a string that reads as something else without it."""
 LIST = "[]"

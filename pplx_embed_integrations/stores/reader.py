@@ -21,8 +21,6 @@ from .staging import Held
 from .upkeep import Stats
 from .writing import Comparison
 
-__all__ = ["TableReader"]
-
 
 class TableReader:
     """The half of `ChunkTable` that reads."""

@@ -12,8 +12,6 @@ from .filters import one_of
 from .handle import Handle
 from .rows import CONTENT, hits, vectors
 
-__all__ = ["count", "documents", "get"]
-
 
 def get(
     handle: Handle,

@@ -12,8 +12,6 @@ from typing import Any, Literal, get_args
 
 from ..errors import InputError, StoreError
 
-__all__ = ["Keep", "Record", "check_keep"]
-
 Keep = Literal["both", "int8", "bits"]
 """Forms of a vector in the table: int8 codes, packed bits, or both: bits to find candidates, codes to rank them."""
 

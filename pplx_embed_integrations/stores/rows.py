@@ -23,8 +23,6 @@ from .scores import signs
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["CONTENT", "Row", "chunk_key", "document_key", "hits", "list_column", "schema", "to_arrow"]
-
 CONTENT = ["id", "document", "position", "text", "metadata"]
 """Columns that a hit is made of, besides its vector."""
 

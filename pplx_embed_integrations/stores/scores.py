@@ -14,8 +14,6 @@ import numpy.typing as npt
 from ..errors import EncodingError, InputError, InputTypeError
 from ..vectors import Vectors, unpack_bits
 
-__all__ = ["check_codes", "check_query", "cosines", "diversify", "fuse", "signs"]
-
 Name = TypeVar("Name", bound=Hashable)
 
 _EXACT_COLUMNS = 1040

@@ -20,8 +20,6 @@ from .scores import check_query, cosines, signs
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["TEXT_INDEX", "By", "search", "search_bits", "search_codes", "search_words"]
-
 By = Literal["both", "int8", "bits"]
 
 CANDIDATES = 200

@@ -31,8 +31,6 @@ from .writing import check_matrices, check_unique
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["Committed", "Held", "Staged", "commit", "held", "stage"]
-
 _Numbers = npt.NDArray[np.uint64]
 
 

@@ -21,9 +21,7 @@ from .handle import Handle
 from .reader import TableReader
 from .record import Keep, Record, check_keep
 from .staging import Committed, Staged
-from .writing import Comparison, Written
-
-__all__ = ["ChunkTable", "Committed", "Comparison", "Staged", "Written"]
+from .writing import Written
 
 
 class ChunkTable(TableReader):

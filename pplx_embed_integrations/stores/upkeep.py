@@ -20,8 +20,6 @@ from .handle import Handle, is_remote
 from .rows import vectors
 from .searching import search_bits, search_codes
 
-__all__ = ["Stats", "compact", "index_bits", "measure", "tidy"]
-
 logger = logging.getLogger(__name__)
 
 BITS_INDEX = "bits_idx"

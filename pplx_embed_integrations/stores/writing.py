@@ -22,18 +22,6 @@ from .record import Record
 from .rows import Row, chunk_key, document_rows, to_arrow, vectors
 from .scores import check_codes, signs
 
-__all__ = [
-    "Comparison",
-    "Written",
-    "check_matrices",
-    "check_unique",
-    "compare",
-    "delete",
-    "replace",
-    "stored_vectors",
-    "upsert",
-]
-
 _DELETED_TOGETHER = 2000
 
 

@@ -13,8 +13,6 @@ from ..results import Comparison, Evaluation, Found, Level, Measurement, Questio
 from .series import row_name
 from .text import signed
 
-__all__ = ["EVERYDAY", "Bucket", "Findings", "level_name"]
-
 EVERYDAY = "hit@3"
 """The metric of the sentence and of the questions: what a reader of three passages would see."""
 

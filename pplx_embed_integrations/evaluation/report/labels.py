@@ -9,8 +9,6 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Literal
 
-__all__ = ["Box", "Taken"]
-
 Box = tuple[float, float, float, float]
 """Left, top, right, bottom."""
 

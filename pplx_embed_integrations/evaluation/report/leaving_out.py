@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from ...biencoder import PplxBiEncoder
 
-__all__ = ["LeaveOneOut", "Lent"]
-
 MOST = 24
 """Passages of a document that is looked at: each costs an embedding of all the others."""
 _TOLERANCE = 0.02

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from ..results import Evaluation
     from .leaving_out import LeaveOneOut
 
-__all__ = ["check_report", "render", "write_report"]
-
 _FOLDER = Path(__file__).parent
 
 

@@ -15,8 +15,6 @@ from .labels import Taken
 from .series import Series, row_name
 from .text import byte_count
 
-__all__ = ["Label", "Line", "Mark", "Plot", "draw", "main_of"]
-
 _FORMS = {"float32": "float32", "int8": "int8", "binary": "bits"}
 _ASIDE = {"float32": 4, "binary": -4}
 _LINE_HEIGHT = 16

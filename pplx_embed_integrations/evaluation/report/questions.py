@@ -15,8 +15,6 @@ from .leaving_out import LeaveOneOut, Lent, check_scores
 from .text import signed
 from .words import Piece, frequent, marked
 
-__all__ = ["buckets"]
-
 _LONGEST_QUOTE = 600
 """Characters of a passage that are shown."""
 _LONGEST_QUESTION = 400

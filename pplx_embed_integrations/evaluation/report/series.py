@@ -11,8 +11,6 @@ from itertools import cycle
 
 from ..results import Measurement
 
-__all__ = ["Series", "form_name", "row_name", "series_of"]
-
 _COLOURS = {"in context": (0, 2, 4, 6), "plain": (1, 3, 5, 7), "no vectors": (8,)}
 """Places in the palette of `page.css`."""
 

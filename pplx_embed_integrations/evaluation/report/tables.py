@@ -12,8 +12,6 @@ from .findings import Findings, level_name
 from .series import Series, form_name, row_name, series_of
 from .text import byte_count, signed, span
 
-__all__ = ["costs", "costs_lead", "differences", "table"]
-
 _STRIP = 144
 """Width of the drawing of an interval in a cell."""
 

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["byte_count", "printable", "signed", "span"]
-
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 # Controls but tab and line feed, what Unicode reserves as no character, and halves of pairs, which UTF-8 cannot write.
 _UNPRINTABLE = re.compile(

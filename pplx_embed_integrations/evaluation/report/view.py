@@ -18,8 +18,6 @@ from .series import Series, row_name, series_of
 from .tables import costs, costs_lead, differences, table
 from .text import signed, span
 
-__all__ = ["Page", "view"]
-
 
 @dataclass(frozen=True)
 class Page:

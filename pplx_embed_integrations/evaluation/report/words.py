@@ -11,8 +11,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 
-__all__ = ["Piece", "frequent", "marked", "normal_form"]
-
 Piece = tuple[str, bool]
 """A piece of a text, and whether it is marked."""
 

@@ -20,8 +20,6 @@ from ..encoding import encode_vectors
 from ..protocol import EncodingFormat
 from ..usage import Usage
 
-__all__ = ["VectorsResponse"]
-
 _ROWS = 64
 """Vectors in a piece: of 2560 numbers they are some 3 MB as JSON."""
 

@@ -32,8 +32,6 @@ from .metrics import Metrics
 from .models import Model, Models, TextForm
 from .refusals import ClientGoneError, RefusedError, at_fault, busy
 
-__all__ = ["create_app"]
-
 T = TypeVar("T")
 
 _SECONDS_TO_LOAD = 5

@@ -18,8 +18,6 @@ from ..protocol import ContextualizedRequest, EmbeddingsRequest, EncodingFormat
 from .limits import ServerLimits
 from .refusals import RefusedError, at_fault
 
-__all__ = ["Asked", "read_request"]
-
 _SHOWN = 100
 """Characters of a name from the request that an error repeats."""
 

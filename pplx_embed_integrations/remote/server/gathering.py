@@ -15,8 +15,6 @@ from typing import Generic, TypeVar
 
 from ...vectors import Vectors
 
-__all__ = ["Gathering"]
-
 Form = TypeVar("Form", bound=Hashable)
 
 _TEXT = 250

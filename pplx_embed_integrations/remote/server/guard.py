@@ -20,8 +20,6 @@ from .limits import Gate, Place
 from .metrics import Metrics
 from .refusals import ClientGoneError, RefusedError, at_fault
 
-__all__ = ["Guard", "Notes", "notes_of"]
-
 logger = logging.getLogger(__name__)
 
 _COMPUTED = (EMBEDDINGS, CONTEXTUALIZED)

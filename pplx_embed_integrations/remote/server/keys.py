@@ -12,8 +12,6 @@ from collections.abc import Iterable
 from ...errors import InputError, InputTypeError
 from .refusals import unauthorized
 
-__all__ = ["Keys"]
-
 _SHORTEST = 8
 
 

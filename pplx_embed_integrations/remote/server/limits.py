@@ -17,8 +17,6 @@ from ...inputs import check_positive
 from ..protocol import Limits
 from .refusals import ClientGoneError, RefusedError, busy
 
-__all__ = ["Gate", "Place", "ServerLimits", "read_body"]
-
 Receive = Callable[[], Awaitable[Any]]
 
 _MIB = 1024 * 1024

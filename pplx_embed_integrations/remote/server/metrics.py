@@ -13,8 +13,6 @@ from prometheus_client.registry import Collector
 
 from .limits import Gate
 
-__all__ = ["Metrics"]
-
 Totals = Mapping[str, Callable[[], tuple[int, int, int]]]
 """Of each model that counts them: forward passes so far, and the sequences and tokens in them."""
 

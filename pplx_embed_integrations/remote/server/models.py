@@ -21,8 +21,6 @@ from ..protocol import Limits, ModelCard, fingerprint
 from .gathering import Gathering
 from .refusals import RefusedError
 
-__all__ = ["Model", "Models", "TextForm"]
-
 _AT_ONCE = 2000
 """Characters that are counted without a thread, which would take longer to get there."""
 _SHOWN = 100

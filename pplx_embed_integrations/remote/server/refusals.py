@@ -12,8 +12,6 @@ from fastapi.responses import JSONResponse
 
 from ..protocol import error_answer
 
-__all__ = ["ClientGoneError", "RefusedError", "at_fault", "busy", "unauthorized"]
-
 _INVALID = "invalid_request_error"
 
 

@@ -22,8 +22,6 @@ from ...errors import InputError
 from .app import create_app
 from .limits import ServerLimits
 
-__all__ = ["check_open", "configured", "run"]
-
 _BACKLOG = 2048
 
 
