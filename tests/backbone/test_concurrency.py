@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from pplx_embed_integrations import PplxBiEncoder, PplxEncoder
-from pplx_embed_integrations.backbone import results
+from pplx_embed_integrations.backbone import progress
 from pplx_embed_integrations.backbone.backends.base import Pooled
 from pplx_embed_integrations.backbone.loaded import LoadedCheckpoint
 from pplx_embed_integrations.backbone.sequences import TokenSequence
@@ -259,7 +259,7 @@ def test_a_long_document_in_a_late_slice_is_named(sliced: PplxEncoder, caplog: p
     assert "document 80 is longer than 60 tokens" in caplog.text
 
 
-class Bar(results.tqdm):  # type: ignore[misc,type-arg]
+class Bar(progress.tqdm):  # type: ignore[misc,type-arg]
     """A bar that remembers what it said."""
 
     made: list["Bar"]
@@ -279,7 +279,7 @@ class Bar(results.tqdm):  # type: ignore[misc,type-arg]
 @pytest.mark.parametrize("asynchronous", [False, True])
 def test_progress_counts_tokens(asynchronous: bool, sliced: PplxEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Bar, "made", [], raising=False)
-    monkeypatch.setattr(results, "tqdm", Bar)
+    monkeypatch.setattr(progress, "tqdm", Bar)
     texts = [f"text {i} " * (1 + i % 9) for i in range(200)]
     tokens = sum(sliced.count_tokens(texts))
     if asynchronous:
