@@ -32,6 +32,13 @@ def server() -> Iterator[Served]:
         yield served
 
 
+@pytest.fixture(scope="module")
+def patient() -> Iterator[Served]:
+    """A server for what takes its time on a loaded machine, and is no attack of slowness."""
+    with serving({"fake": FakeEmbedder(contextual=True)}, api_keys=[KEY], limits=ServerLimits(requests=4)) as served:
+        yield served
+
+
 @pytest.fixture
 def connect(server: Served) -> Iterator[Callable[[], socket.socket]]:
     """Open connections that say what a test wants."""
@@ -95,9 +102,9 @@ def test_a_body_of_200_megabytes(
 
 
 @pytest.mark.parametrize("limit", ["declared", "real"])
-def test_a_clients_library_hears_of_a_large_body(server: Served, limit: str) -> None:
+def test_a_clients_library_hears_of_a_large_body(patient: Served, limit: str) -> None:
     content = b"x" * (9 * MIB) if limit == "declared" else iter([b"x" * MIB] * 9)
-    answer = httpx.post(f"{server.url}{EMBEDDINGS}", content=content, headers=JSON)
+    answer = httpx.post(f"{patient.url}{EMBEDDINGS}", content=content, headers=JSON)
     assert answer.status_code == 413
     assert answer.json()["error"]["message"] == "the body is larger than 8388608 bytes; send fewer texts in a request"
 
@@ -124,32 +131,32 @@ BOMBS = {
 
 
 @pytest.mark.parametrize("case", BOMBS)
-def test_what_is_no_request_is_refused(server: Served, case: str) -> None:
+def test_what_is_no_request_is_refused(patient: Served, case: str) -> None:
     status, content = BOMBS[case]
-    answer = httpx.post(f"{server.url}{EMBEDDINGS}", content=content, headers=JSON)
+    answer = httpx.post(f"{patient.url}{EMBEDDINGS}", content=content, headers=JSON)
     assert answer.status_code == status, answer.text
     assert len(answer.content) < 1000
-    assert is_well(server)
+    assert is_well(patient)
 
 
 @pytest.mark.parametrize("value", ["[]", "{}", "1", '""', "null", '"a"', "[[]]", '{"a":1}'])
-def test_many_small_things_take_little_memory(server: Served, value: str) -> None:
+def test_many_small_things_take_little_memory(patient: Served, value: str) -> None:
     body = f'{{"model": "fake", "input": [{",".join([value] * (7 * MIB // (len(value) + 1)))}]}}'.encode()
     tracemalloc.start()
     try:
-        answer = httpx.post(f"{server.url}{CONTEXTUALIZED}", content=body, headers=JSON)
+        answer = httpx.post(f"{patient.url}{CONTEXTUALIZED}", content=body, headers=JSON)
         assert answer.status_code == 422
         assert tracemalloc.get_traced_memory()[1] < 6 * len(body)
     finally:
         tracemalloc.stop()
 
 
-def test_punctuation_in_texts_is_not_counted(server: Served) -> None:
+def test_punctuation_in_texts_is_not_counted(patient: Served) -> None:
     text = 'a "quoted" \\ [list], {"of": 1}, ' * 1800  # many parts of what looks like JSON
-    answer = httpx.post(f"{server.url}{EMBEDDINGS}", json={"model": "fake", "input": [text, "a"]}, headers=JSON)
+    answer = httpx.post(f"{patient.url}{EMBEDDINGS}", json={"model": "fake", "input": [text, "a"]}, headers=JSON)
     assert answer.status_code == 200, answer.text
     documents = [["[,{" * 100] * 8] * 2000  # as many chunks as there may be
-    answer = httpx.post(f"{server.url}{CONTEXTUALIZED}", json={"model": "fake", "input": documents}, headers=JSON)
+    answer = httpx.post(f"{patient.url}{CONTEXTUALIZED}", json={"model": "fake", "input": documents}, headers=JSON)
     assert "tokens and the limit is 300000" in answer.text
 
 
@@ -224,10 +231,10 @@ def test_without_an_end(server: Served, connect: Callable[[], socket.socket], wh
     assert is_well(server)
 
 
-def test_a_body_in_the_smallest_pieces(server: Served) -> None:
+def test_a_body_in_the_smallest_pieces(patient: Served) -> None:
     body = json.dumps({"model": "fake", "input": "a" * 30_000}).encode()
     pieces = (body[number : number + 1] for number in range(len(body)))  # whose frames are larger than a head may be
-    answer = httpx.post(f"{server.url}{EMBEDDINGS}", content=pieces, headers=JSON)
+    answer = httpx.post(f"{patient.url}{EMBEDDINGS}", content=pieces, headers=JSON)
     assert answer.status_code == 200, answer.text
 
 
