@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 
-from ..errors import InputError
+from ..errors import EncodingError, InputError
 
 __all__ = ["default_batch_tokens", "release_memory", "resolve_device", "resolve_dtype"]
 
@@ -88,6 +88,20 @@ def default_batch_tokens(device: torch.device, width: int) -> int:
     if device.type == "cpu":
         return max(2048, 512 * torch.get_num_threads()) * max(1, 1024 // width)
     return {"mps": 8192}.get(device.type, 32768)
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether a device had too little memory: MPS says it in a plain RuntimeError, and so does the CPU, in other words.
+
+    Example:
+        >>> is_out_of_memory(RuntimeError("MPS backend out of memory")), is_out_of_memory(ValueError("out of memory"))
+        (True, False)
+    """
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
+        isinstance(error, RuntimeError)
+        and not isinstance(error, EncodingError)
+        and any(words in str(error).lower() for words in ("out of memory", "can't allocate memory"))
+    )
 
 
 def release_memory() -> None:

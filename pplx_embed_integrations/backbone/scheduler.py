@@ -17,12 +17,10 @@ from contextlib import suppress
 from itertools import chain
 from typing import NamedTuple
 
-import torch
-
 from ..errors import EncodingError
 from ..flow import in_thread, start_thread
 from .backends.base import Pooled, WorkerLostError
-from .devices import release_memory
+from .devices import is_out_of_memory, release_memory
 from .sequences import TokenSequence, plan_batches
 
 logger = logging.getLogger(__name__)
@@ -270,7 +268,7 @@ class Scheduler:
 
     def _recover(self, parts: _Parts, error: Exception, attempts: int) -> None:
         """Go on after an error: with less at a time, with each call by itself, or once more; else it is the call's."""
-        if _is_out_of_memory(error):
+        if is_out_of_memory(error):
             self._shrink(parts, error)
         elif len(parts) > 1:  # one call's failure is no other's
             for part in parts:
@@ -300,12 +298,3 @@ class Scheduler:
             for job, batch in parts:
                 job.fresh += batch
                 job.running -= 1
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    # MPS says it in a plain RuntimeError, and so does the CPU, in other words.
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
-        isinstance(error, RuntimeError)
-        and not isinstance(error, EncodingError)
-        and any(words in str(error).lower() for words in ("out of memory", "can't allocate memory"))
-    )
