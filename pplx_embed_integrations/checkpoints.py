@@ -16,17 +16,6 @@ from .errors import CheckpointError, DownloadError, InputTypeError
 from .families import PPLX_EMBED, Family
 from .miniature import CONTEXT_V1, V1
 
-__all__ = [
-    "CheckpointSpec",
-    "Fetch",
-    "hub_id",
-    "is_commit",
-    "list_checkpoints",
-    "resolve",
-    "resolve_pair",
-    "short_name",
-]
-
 Fetch = Callable[[str, str], tuple[str, Path]]
 """Gets the `config.json` of a repository at a revision: the commit that the revision means, and the file's folder."""
 

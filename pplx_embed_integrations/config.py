@@ -14,8 +14,6 @@ from .errors import CheckpointError
 from .families import FAMILIES, Family
 from .files import read_json
 
-__all__ = ["family_of", "positive", "read_config"]
-
 
 def read_config(folder: Path) -> dict[str, Any]:
     """Read a checkpoint folder's `config.json`.

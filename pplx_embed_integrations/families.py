@@ -12,8 +12,6 @@ from typing import Any
 
 from .vectors import Quantizer, tanh_int8
 
-__all__ = ["FAMILIES", "PPLX_EMBED", "Family", "Head"]
-
 
 def _named_contextual(config: Mapping[str, Any]) -> bool:
     # Published checkpoints say it in auto_map alone; those saved through our classes say it in `architectures`.

@@ -14,8 +14,6 @@ from typing import Any
 
 from .errors import CheckpointError
 
-__all__ = ["INDEX", "WEIGHTS", "read_json", "unreadable", "weight_names"]
-
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-__all__ = ["BACKENDS", "BackendName"]
-
 BackendName = Literal["torch", "openvino"]
 
 BACKENDS: dict[str, str] = {

@@ -9,8 +9,6 @@ import torch
 
 from ..errors import EncodingError, InputError
 
-__all__ = ["default_batch_tokens", "release_memory", "resolve_device", "resolve_dtype"]
-
 _SMALL = 50_000_000
 """Parameters under which `"auto"` stays with float32: such a model is fast anyway, and then exact anywhere."""
 

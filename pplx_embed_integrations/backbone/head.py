@@ -14,8 +14,6 @@ from ..families import Head
 from .backends.base import Pooled
 from .tensors import read_tensors
 
-__all__ = ["LinearHead"]
-
 
 class LinearHead:
     """A head in memory, in float32 whatever its network computes in.

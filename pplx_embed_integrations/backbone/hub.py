@@ -14,8 +14,6 @@ from ..checkpoints import CheckpointSpec, is_commit
 from ..errors import CheckpointError, DownloadError
 from ..files import INDEX, weight_names
 
-__all__ = ["cached_tokenizer", "checkpoint_folder", "commit_of", "config_folder"]
-
 logger = logging.getLogger(__name__)
 
 # Data only: no Python, and none of the exports for other runtimes. The weights come last, so where they are, all is.

@@ -23,8 +23,6 @@ from .devices import resolve_dtype
 from .hub import commit_of, config_folder
 from .qwen3.network import NetworkConfig, empty_network, tensor_shapes
 
-__all__ = ["Origin", "arithmetic", "known_folder"]
-
 _BY_CONTENT = "sha256:"
 _SETTINGS = ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 _LARGE = 1024

@@ -24,8 +24,6 @@ from .weights import Weights, acquire, release, withdraw
 if TYPE_CHECKING:
     from .qwen3.export import PplxQwen3Model
 
-__all__ = ["LoadedCheckpoint"]
-
 _BATCHES = 8
 """Batches that are tokenised at a time: enough to sort well in, few enough for the first to be soon under way."""
 _CHARACTERS = 4

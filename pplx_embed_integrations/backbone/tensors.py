@@ -18,8 +18,6 @@ from ..config import family_of, read_config
 from ..errors import CheckpointError
 from ..files import INDEX, WEIGHTS, unreadable, weight_names
 
-__all__ = ["read_tensors"]
-
 _EMBEDDINGS = "embed_tokens.weight"
 
 

@@ -19,8 +19,6 @@ from .head import LinearHead
 from .scheduler import Scheduler
 from .tokenizer import TextTokenizer
 
-__all__ = ["Weights", "acquire", "release", "withdraw"]
-
 
 class Weights:
     """Tokenizer, backend and scheduler of a checkpoint.

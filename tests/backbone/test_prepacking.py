@@ -1,5 +1,7 @@
 """Prepacked linear layers: the same products, the same weights back, and nothing held twice."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -51,9 +53,9 @@ def test_what_comes_next_is_done_to_the_product(tokens: int, dtype: torch.dtype)
     packed, product = PrepackedLinear(weight), hidden.double() @ weight.double().T
     tolerance = {"atol": 2e-2, "rtol": 1e-2} if dtype == torch.bfloat16 else {"atol": 1e-5, "rtol": 1e-5}
     for found, expected in (
-        (packed(hidden, silu=True), product * product.sigmoid()),
-        (packed(hidden, times=other), product * other.double()),
-        (packed(hidden, plus=other), product + other.double()),
+        (packed(hidden, "swish"), product * product.sigmoid()),
+        (packed(hidden, "mul", other), product * other.double()),
+        (packed(hidden, "add", other), product + other.double()),
     ):
         assert found.dtype == dtype
         torch.testing.assert_close(found.double(), expected, **tolerance)
@@ -77,13 +79,13 @@ def test_devices_and_dtypes_without_prepacked_layers() -> None:
 def test_a_kernel_that_is_wrong_or_missing_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     right = PrepackedLinear.forward
 
-    def wrong(self: PrepackedLinear, hidden: torch.Tensor, **then: torch.Tensor) -> torch.Tensor:
-        return right(self, hidden, **then) * 1.001
+    def wrong(self: PrepackedLinear, hidden: torch.Tensor, *post: Any) -> torch.Tensor:
+        return right(self, hidden, *post) * 1.001
 
-    def wrong_only_then(self: PrepackedLinear, hidden: torch.Tensor, **then: torch.Tensor) -> torch.Tensor:
-        return right(self, hidden, **then) * (1.001 if "plus" in then else 1)
+    def wrong_only_then(self: PrepackedLinear, hidden: torch.Tensor, *post: Any) -> torch.Tensor:
+        return right(self, hidden, *post) * (1.001 if "add" in post[:1] else 1)
 
-    def missing(self: PrepackedLinear, hidden: torch.Tensor, **then: torch.Tensor) -> torch.Tensor:
+    def missing(self: PrepackedLinear, hidden: torch.Tensor, *post: Any) -> torch.Tensor:
         raise NotImplementedError
 
     prepacking._works.cache_clear()

@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -47,9 +48,9 @@ def test_a_model_multiplies_few_shapes_whatever_it_reads(replica_v1: Path, monke
     shapes: set[tuple[int, int, int]] = set()
     forward = PrepackedLinear.forward
 
-    def noting(self: PrepackedLinear, hidden: torch.Tensor, **then: torch.Tensor) -> torch.Tensor:
+    def noting(self: PrepackedLinear, hidden: torch.Tensor, *post: Any) -> torch.Tensor:
         shapes.add((len(hidden), self.in_features, self.out_features))
-        return forward(self, hidden, **then)
+        return forward(self, hidden, *post)
 
     monkeypatch.setattr(prepacking.PrepackedLinear, "forward", noting)
     engine = TorchBackend(Loading(replica_v1, contextual=False, dtype="float32"), "cpu")

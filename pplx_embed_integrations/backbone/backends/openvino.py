@@ -24,8 +24,6 @@ from ..sequences import TokenSequence
 from ..tensors import read_tensors
 from .base import Backend, Loading, Pooled
 
-__all__ = ["OpenVinoBackend"]
-
 Array = npt.NDArray[Any]
 _GROUP = "128"
 """Inputs that share a step when they are rounded to 8 bits."""

@@ -16,8 +16,6 @@ from contextlib import suppress
 from multiprocessing.spawn import get_executable
 from typing import Any
 
-__all__ = ["BROKEN", "Process"]
-
 _LINES = 20
 """Of what a worker says last, the lines that are told with its death."""
 BROKEN = (EOFError, OSError, ValueError, pickle.UnpicklingError)

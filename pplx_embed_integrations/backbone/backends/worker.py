@@ -23,8 +23,6 @@ from ...errors import EncodingError, PplxEmbedError
 from ..devices import release_memory
 from .base import Backend, Loading, start_backend
 
-__all__ = ["Order", "Ready", "main", "receive", "send"]
-
 
 @dataclass(frozen=True)
 class Order:

@@ -22,8 +22,6 @@ from .base import Backend, Loading, Pooled, WorkerLostError
 from .process import BROKEN, Process
 from .worker import Order, Ready, receive, send
 
-__all__ = ["WorkerPool"]
-
 logger = logging.getLogger(__name__)
 
 _DEATHS = 3

@@ -11,13 +11,12 @@ from itertools import pairwise
 from typing import Literal, cast
 
 import torch
+from torch import Tensor
 from torch.nn import functional
 
 from ...errors import InputError
 from .rows import padded_length
 from .varlen import PackedLayout, has_varlen, varlen_attention
-
-__all__ = ["Kernel", "check_kernel", "choose_kernel", "packed_attention", "part_attention"]
 
 Kernel = Literal["sdpa", "blocked", "varlen"]
 """torch's fused attention a sequence, plain matrix products in blocks, or one fused call over all sequences."""
@@ -90,14 +89,14 @@ def _is_hopper(index: int) -> bool:
 
 
 def packed_attention(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
     *,
     layout: PackedLayout,
     scaling: float,
     kernel: Kernel | None = None,
-) -> torch.Tensor:
+) -> Tensor:
     """Attend within each sequence of a packed batch.
 
     Memory beyond the operands grows with the number of tokens, never with its square.
@@ -126,7 +125,7 @@ def packed_attention(
     if chosen(layout.longest) == "varlen":
         return varlen_attention(query, key, value, layout, scaling)
 
-    def attend(start: int, length: int, count: int) -> torch.Tensor:
+    def attend(start: int, length: int, count: int) -> Tensor:
         # Neighbours of one length share a call: [1, heads, count * length, d] -> [count, heads, length, d].
         block = slice(start, start + count * length)
         q, k, v = (side[0, :, block].unflatten(1, (count, length)).transpose(0, 1) for side in (query, key, value))
@@ -144,8 +143,8 @@ def packed_attention(
 
 
 def part_attention(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *, scaling: float, kernel: Kernel | None = None
-) -> torch.Tensor:
+    query: Tensor, key: Tensor, value: Tensor, *, scaling: float, kernel: Kernel | None = None
+) -> Tensor:
     """Attend from some tokens of a sequence to all of it, on a CPU.
 
     Args:
@@ -167,14 +166,12 @@ def part_attention(
     return _one_length(query, key, value, scaling, kernel)[0]
 
 
-def _planned_by_length(query: torch.Tensor) -> bool:
+def _planned_by_length(query: Tensor) -> bool:
     """Whether products are planned for each shape, and the plans kept: oneDNN's, which has bfloat16 on CPUs."""
     return query.device.type == "cpu" and query.dtype == torch.bfloat16
 
 
-def _one_length(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float, kernel: Kernel
-) -> torch.Tensor:
+def _one_length(query: Tensor, key: Tensor, value: Tensor, scaling: float, kernel: Kernel) -> Tensor:
     """Attend within each of several sequences of one length: `[count, heads, n, d]` to `[count, n, heads, d]`."""
     attend = _blocked if kernel == "blocked" else _sdpa
     tokens, length = query.shape[2], key.shape[2]
@@ -187,20 +184,20 @@ def _one_length(
     return attend(query, key, value, scaling, length)[:, :, :tokens].transpose(1, 2)
 
 
-def _sdpa(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float, length: int) -> torch.Tensor:
+def _sdpa(query: Tensor, key: Tensor, value: Tensor, scaling: float, length: int) -> Tensor:
     """Torch's fused attention to the first `length` keys."""
     groups = query.shape[1] // key.shape[1]
     shared = groups > 1 and query.device.type == "cpu"  # elsewhere only some of its kernels can share heads
     if groups > 1 and not shared:
         key, value = (side.repeat_interleave(groups, dim=1) for side in (key, value))
-    mask: torch.Tensor | None = None
+    mask: Tensor | None = None
     if length < key.shape[2]:
         mask = (torch.arange(key.shape[2]) < length)[None, None, None]  # one row for all queries
     attention = functional.scaled_dot_product_attention
     return attention(query, key, value, attn_mask=mask, scale=scaling, enable_gqa=shared)
 
 
-def _blocked(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float, length: int) -> torch.Tensor:
+def _blocked(query: Tensor, key: Tensor, value: Tensor, scaling: float, length: int) -> Tensor:
     """Two matrix products with a float32 softmax between, over blocks of query rows against the first `length` keys."""
     count, _, _, width = query.shape
     padded = key.shape[2]

@@ -18,8 +18,6 @@ from ...errors import CheckpointError
 from ...families import PPLX_EMBED
 from .network import Network
 
-__all__ = ["PplxQwen3Config", "PplxQwen3ContextualModel", "PplxQwen3Model", "as_transformers", "register"]
-
 
 class PplxQwen3Config(Qwen3Config):
     """Configuration of a pplx-embed checkpoint: Qwen3's, under the published `model_type`, never causal.

@@ -19,25 +19,24 @@ from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn import functional
 
 from .attention import Kernel, packed_attention, part_attention
 from .fused import fused_kernels
-from .int8_weights import Int8Linear
-from .prepacking import PrepackedLinear
+from .int8_weights import Int8Linear, Rounded, round_tokens
+from .prepacking import PostOp, PrepackedLinear
 from .rows import row_blocks
 from .varlen import PackedLayout
-
-__all__ = ["Meeting", "Weights", "packed_forward", "part_forward"]
 
 _FLOATS_AT_ONCE = 2**17
 """Floats in a block on a CPU, for each thread: half a megabyte stays in a core's cache between two operations."""
 
-Rotation = tuple[torch.Tensor, torch.Tensor]
+Rotation = tuple[Tensor, Tensor]
 """Cosine and sine of each token's angles, `[tokens, 1, head_dim / 2]` float32."""
 Fused = ModuleType | None
 """A GPU's fused kernels, where it has them."""
-Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, float], torch.Tensor]
+Attend = Callable[[Tensor, Tensor, Tensor, float], Tensor]
 """From queries, keys, values (each `[1, heads, tokens, head_dim]`) and scaling to `[tokens, heads, head_dim]`."""
 
 
@@ -61,7 +60,7 @@ class Weights(Protocol):
         ...
 
 
-def packed_forward(model: Weights, sequences: Sequence[torch.Tensor], *, kernel: Kernel | None = None) -> torch.Tensor:
+def packed_forward(model: Weights, sequences: Sequence[Tensor], *, kernel: Kernel | None = None) -> Tensor:
     """Run sequences one behind the other, without padding or mask; each token attends to all of its own sequence.
 
     Hooks on layers are not called, and there are no gradients.
@@ -80,7 +79,7 @@ def packed_forward(model: Weights, sequences: Sequence[torch.Tensor], *, kernel:
     layout = PackedLayout(lengths, device=ids.device)
     positions = torch.from_numpy(np.concatenate([np.arange(length) for length in lengths])).to(ids.device)
 
-    def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float) -> torch.Tensor:
+    def attend(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
         return packed_attention(query, key, value, layout=layout, scaling=scaling, kernel=kernel)[0]
 
     return _forward(model, ids, positions, attend)
@@ -102,9 +101,7 @@ class Meeting:
         self._room = torch.empty(2, 2, 1, heads, tokens, width, dtype=model.dtype)
         self._barrier = threading.Barrier(parts)
 
-    def exchange(
-        self, number: int, part: slice, key: torch.Tensor, value: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def exchange(self, number: int, part: slice, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Leave a part's keys and values of a layer, and wait for those of the others.
 
         Raises:
@@ -120,9 +117,7 @@ class Meeting:
         self._barrier.abort()
 
 
-def part_forward(
-    model: Weights, ids: torch.Tensor, part: slice, meeting: Meeting, *, kernel: Kernel | None = None
-) -> torch.Tensor:
+def part_forward(model: Weights, ids: Tensor, part: slice, meeting: Meeting, *, kernel: Kernel | None = None) -> Tensor:
     """Run a part of one sequence, while other threads run the others; they wait for each other once a layer.
 
     Args:
@@ -140,7 +135,7 @@ def part_forward(
     """
     numbers = iter(range(len(model.layers)))
 
-    def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float) -> torch.Tensor:
+    def attend(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
         keys, values = meeting.exchange(next(numbers), part, key, value)
         return part_attention(query, keys, values, scaling=scaling, kernel=kernel)
 
@@ -151,12 +146,12 @@ def part_forward(
         raise
 
 
-def _forward(model: Weights, ids: torch.Tensor, positions: torch.Tensor, attend: Attend) -> torch.Tensor:
+def _forward(model: Weights, ids: Tensor, positions: Tensor, attend: Attend) -> Tensor:
     tokens = len(ids)
     sizes = row_blocks(tokens) if ids.device.type == "cpu" else (tokens,)
     more = sum(sizes) - tokens  # rows of no sequence: they go through all but attention, and meet nobody
 
-    def mix(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float) -> torch.Tensor:
+    def mix(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
         query, key, value = (side[:, :, :tokens] for side in (query, key, value))
         mixed = attend(query, key, value, scaling).flatten(1)
         return functional.pad(mixed, (0, 0, 0, more)) if more else mixed
@@ -164,18 +159,18 @@ def _forward(model: Weights, ids: torch.Tensor, positions: torch.Tensor, attend:
     kernels = fused_kernels(ids.device, model.dtype)
     # Triton's kernels run on the thread's current device, whatever their operands are on.
     with torch.cuda.device(ids.device) if ids.is_cuda else nullcontext():
-        frequencies = cast("torch.Tensor", model.rotary_emb.inv_freq).float()
+        frequencies = cast("Tensor", model.rotary_emb.inv_freq).float()
         angles = torch.outer(functional.pad(positions, (0, more)).to(frequencies), frequencies)[:, None]
         rotation = angles.cos(), angles.sin()
-        hidden: torch.Tensor = model.embed_tokens(functional.pad(ids, (0, more)))
+        hidden: Tensor = model.embed_tokens(functional.pad(ids, (0, more)))
         for layer in model.layers:
             hidden = _layer(layer, hidden, rotation, mix, sizes, kernels)
         return _rms_norm(hidden[:tokens], model.norm)
 
 
 def _layer(
-    layer: Any, hidden: torch.Tensor, rotation: Rotation, mix: Attend, sizes: tuple[int, ...], kernels: Fused
-) -> torch.Tensor:
+    layer: Any, hidden: Tensor, rotation: Rotation, mix: Attend, sizes: tuple[int, ...], kernels: Fused
+) -> Tensor:
     attention, mlp = layer.self_attn, layer.mlp
     normed = _rms_norm(hidden, layer.input_layernorm)
     query, key, value = _queries_keys_values(attention, normed, rotation, sizes, kernels)
@@ -183,9 +178,9 @@ def _layer(
     mixed = mix(query, key, value, attention.scaling)
     del query, key, value
     for block, rows in zip(hidden.split(sizes), mixed.split(sizes), strict=True):
-        between = _linear(attention.o_proj, rows, plus=block)
+        between = _linear(attention.o_proj, rows, "add", block)
         normed = _rms_norm(between, layer.post_attention_layernorm)
-        after = _linear(mlp.down_proj, _gated(mlp, normed, kernels), plus=between)
+        after = _linear(mlp.down_proj, _gated(mlp, normed, kernels), "add", between)
         if len(sizes) == 1:
             return after
         block.copy_(after)
@@ -193,14 +188,15 @@ def _layer(
 
 
 def _queries_keys_values(
-    attention: Any, normed: torch.Tensor, rotation: Rotation, sizes: tuple[int, ...], kernels: Fused
-) -> tuple[torch.Tensor, ...]:
+    attention: Any, normed: Tensor, rotation: Rotation, sizes: tuple[int, ...], kernels: Fused
+) -> tuple[Tensor, ...]:
     """Return what attention is computed of, `[1, heads, tokens, head_dim]` each."""
     shape = (len(normed), -1, attention.head_dim)
     joined = getattr(attention, "joined", None)
     if joined is None or kernels is None:
         layers = attention.q_proj, attention.k_proj, attention.v_proj
-        products = [[layer(block) for layer in layers] for block in normed.split(sizes)]
+        blocks = (_shared(layers[0], block) for block in normed.split(sizes))
+        products = [[layer(block) for layer in layers] for block in blocks]
         sides = products[0] if len(sizes) == 1 else [torch.cat(parts) for parts in zip(*products, strict=True)]
         del products
         query, key, value = (side.view(shape) for side in sides)
@@ -222,12 +218,13 @@ def _queries_keys_values(
     return tuple(side.transpose(0, 1)[None] for side in heads.tensor_split((-2 * keys, -keys), dim=1))
 
 
-def _gated(mlp: Any, normed: torch.Tensor, kernels: Fused) -> torch.Tensor:
+def _gated(mlp: Any, normed: Tensor, kernels: Fused) -> Tensor:
     """Return what a feed-forward network's last product is given: silu(gate) · up."""
     if kernels is None:
-        return _linear(mlp.up_proj, normed, times=_linear(mlp.gate_proj, normed, silu=True))
+        shared = _shared(mlp.gate_proj, normed)
+        return _linear(mlp.up_proj, shared, "mul", _linear(mlp.gate_proj, shared, "swish"))
     joined = getattr(mlp, "joined", None)
-    gate: torch.Tensor
+    gate: Tensor
     if joined is None:
         gate, up = mlp.gate_proj(normed), mlp.up_proj(normed)
     else:
@@ -236,37 +233,36 @@ def _gated(mlp: Any, normed: torch.Tensor, kernels: Fused) -> torch.Tensor:
     return gate
 
 
+def _shared(layer: torch.nn.Module, hidden: Tensor) -> Tensor | Rounded:
+    """Return the input of layers like this one, rounded for all of them where they multiply in 8 bits."""
+    return round_tokens(hidden) if isinstance(layer, Int8Linear) else hidden
+
+
 def _linear(
-    layer: torch.nn.Module,
-    hidden: torch.Tensor,
-    *,
-    silu: bool = False,
-    times: torch.Tensor | None = None,
-    plus: torch.Tensor | None = None,
-) -> torch.Tensor:
-    """Multiply, and do what comes next while the product is at hand, where the layer can; `plus` may be overwritten."""
-    product: torch.Tensor
+    layer: torch.nn.Module, hidden: Tensor | Rounded, post: PostOp = "none", other: Tensor | None = None
+) -> Tensor:
+    """Multiply, and do what comes next while the product is at hand, where the layer can; `other` may be changed."""
     if isinstance(layer, (PrepackedLinear, Int8Linear)):
-        product = layer(hidden, silu=silu, times=times, plus=plus)
+        return cast("Tensor", layer(hidden, post, other))
+    plain = type(layer) is torch.nn.Linear and getattr(layer, "bias", None) is None
+    if post == "add" and plain and other is not None and other.is_cuda:
+        return other.addmm_(cast("Tensor", hidden), cast("Tensor", layer.weight).t())
+    product: Tensor = layer(hidden)
+    if post == "swish":
+        return functional.silu(product)
+    if other is None:
         return product
-    if plus is not None and plus.is_cuda and type(layer) is torch.nn.Linear and getattr(layer, "bias", None) is None:
-        return plus.addmm_(hidden, layer.weight.t())
-    product = layer(hidden)
-    if silu:
-        product = functional.silu(product)
-    if times is not None:
-        product = product * times
-    return product if plus is None else product + plus
+    return product * other if post == "mul" else product + other
 
 
-def _rows_at_once(rows: torch.Tensor) -> int:
+def _rows_at_once(rows: Tensor) -> int:
     """Return how many rows make a block on a CPU; elsewhere it is all: a kernel there wants all the work at once."""
     if rows.device.type != "cpu":
         return len(rows)
     return max(1, _FLOATS_AT_ONCE * torch.get_num_threads() // math.prod(rows.shape[1:]))
 
 
-def _rms_norm(hidden: torch.Tensor, norm: Any) -> torch.Tensor:
+def _rms_norm(hidden: Tensor, norm: Any) -> Tensor:
     """Qwen3's norm (Zhang and Sennrich 2019) in float32; rounded once, at the end."""
     if hidden.is_cuda:
         return functional.rms_norm(hidden, hidden.shape[-1:], norm.weight, norm.variance_epsilon)
@@ -277,7 +273,7 @@ def _rms_norm(hidden: torch.Tensor, norm: Any) -> torch.Tensor:
     return normed
 
 
-def _norm_and_rotate(heads: torch.Tensor, norm: Any, rotation: Rotation, kernels: Fused) -> torch.Tensor:
+def _norm_and_rotate(heads: Tensor, norm: Any, rotation: Rotation, kernels: Fused) -> Tensor:
     """Norm each head and turn it by its token's angles: `[tokens, heads, d]` to `[1, heads, tokens, d]`."""
     tokens, count, width = heads.shape
     half = width // 2
@@ -297,8 +293,8 @@ def _norm_and_rotate(heads: torch.Tensor, norm: Any, rotation: Rotation, kernels
     return turned.transpose(0, 1)[None]
 
 
-def _unit(rows: torch.Tensor, epsilon: float) -> torch.Tensor:
+def _unit(rows: Tensor, epsilon: float) -> Tensor:
     """Scale each row to a mean square of one, as a float32 copy."""
     copied = rows.to(torch.float32, copy=True)
-    squares: torch.Tensor = torch.linalg.vector_norm(copied, dim=-1, keepdim=True).square_()
+    squares: Tensor = torch.linalg.vector_norm(copied, dim=-1, keepdim=True).square_()
     return copied.mul_(squares.div_(rows.shape[-1]).add_(epsilon).rsqrt_())

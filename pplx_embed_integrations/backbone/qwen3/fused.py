@@ -10,15 +10,14 @@ from __future__ import annotations
 
 import logging
 import threading
+from functools import cache
 from types import ModuleType
 
 import torch
-
-__all__ = ["fused_kernels"]
+from torch import Tensor
 
 logger = logging.getLogger(__name__)
 
-_found: dict[tuple[torch.device, torch.dtype], ModuleType | None] = {}
 _finding = threading.Lock()
 _TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
 
@@ -38,14 +37,11 @@ def fused_kernels(device: torch.device, dtype: torch.dtype) -> ModuleType | None
     """
     if device.type != "cuda" or dtype not in _TOLERANCE:
         return None
-    key = device, dtype
-    if key not in _found:
-        with _finding:
-            if key not in _found:
-                _found[key] = _try(device, dtype)
-    return _found[key]
+    with _finding:
+        return _try(device, dtype)
 
 
+@cache
 def _try(device: torch.device, dtype: torch.dtype) -> ModuleType | None:
     try:
         from . import triton as kernels
@@ -60,10 +56,10 @@ def _try(device: torch.device, dtype: torch.dtype) -> ModuleType | None:
     return None
 
 
-def _trials(kernels: ModuleType, device: torch.device, dtype: torch.dtype) -> list[tuple[torch.Tensor, torch.Tensor]]:
+def _trials(kernels: ModuleType, device: torch.device, dtype: torch.dtype) -> list[tuple[Tensor, Tensor]]:
     """Return pairs of float32 results, a kernel's and what it should be, of numbers between -1 and 1."""
 
-    def numbers(*shape: int, step: float) -> torch.Tensor:
+    def numbers(*shape: int, step: float) -> Tensor:
         count = torch.Size(shape).numel()
         return torch.sin(torch.arange(count, device=device) * step).view(shape).to(dtype)
 

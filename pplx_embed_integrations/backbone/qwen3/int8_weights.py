@@ -7,54 +7,29 @@ know models, texts or devices other than the CPU.
 from __future__ import annotations
 
 import platform
-import threading
-import weakref
 from functools import cache
 
 import torch
+from torch import Tensor
 
 from ...errors import InputError
-
-__all__ = ["Int8Linear", "TokenCodes", "check_int8_weights"]
+from .prepacking import PostOp
 
 _LARGEST = 127
 _ZERO = 128
 """The kernels take inputs as unsigned bytes, in which this stands for zero."""
 _FLOATS_AT_ONCE = 2**17
 """Inputs that a thread rounds together: half a megabyte stays in a core's cache between two operations."""
-_Rounded = tuple[torch.Tensor, torch.Tensor]
+Rounded = tuple[Tensor, Tensor]
 """Codes, `[tokens, in_features]` uint8, and what a code's step is worth in each token, `[tokens, 1]`."""
 
 
-class TokenCodes(threading.local):
-    """Rounds the inputs of linear layers, those that several layers share only once.
+def round_tokens(hidden: Tensor) -> Rounded:
+    """Round the input of linear layers, `[tokens, in_features]` of any float dtype; once for all layers that share it.
 
     Each token has a step of its own, its largest value divided by 127, so that a loud token costs no other any
     precision (Dettmers et al. 2022, "LLM.int8()", section 2.1: vector-wise quantization).
-
-    What it remembers is each thread's own: several run a model at a time.
     """
-
-    def __init__(self) -> None:
-        self._last: tuple[weakref.ref[torch.Tensor], _Rounded] | None = None
-
-    def __call__(self, hidden: torch.Tensor) -> _Rounded:
-        """Round `[..., in_features]` of any float dtype."""
-        last = self._last
-        if last is not None and last[0]() is hidden:
-            return last[1]
-        rounded = _round_tokens(hidden.reshape(-1, hidden.shape[-1]))
-        self._last = weakref.ref(hidden, self._forget), rounded
-        return rounded
-
-    def _forget(self, reference: weakref.ref[torch.Tensor]) -> None:
-        """Let codes go with the tensor that they were made from."""
-        last = self._last
-        if last is not None and last[0] is reference:
-            self._last = None
-
-
-def _round_tokens(hidden: torch.Tensor) -> _Rounded:
     peak = hidden.abs().amax(dim=-1, keepdim=True).float()
     # The step is what the result is multiplied by, in the input's dtype: rounded first, it costs no precision later.
     step = (peak / _LARGEST).clamp_min_(torch.finfo(torch.bfloat16).tiny).to(hidden.dtype)
@@ -73,10 +48,9 @@ class Int8Linear(torch.nn.Module):
 
     Args:
         weight: `[out_features, in_features]` floats on the CPU; rounded to the nearest of 255 steps, never kept.
-        codes: What rounds the inputs; one for all layers of a model, so that what they share is rounded once.
     """
 
-    def __init__(self, weight: torch.Tensor, *, codes: TokenCodes) -> None:
+    def __init__(self, weight: Tensor) -> None:
         super().__init__()
         weight = weight.detach().float()
         self.out_features, self.in_features = weight.shape
@@ -86,39 +60,19 @@ class Int8Linear(torch.nn.Module):
         self._weight = torch.ops.onednn.qlinear_prepack(rows, None)
         self._step = step
         self._zeros = torch.zeros(self.out_features, dtype=torch.int64)
-        self._codes = codes
 
-    def forward(
-        self,
-        hidden: torch.Tensor,
-        *,
-        silu: bool = False,
-        times: torch.Tensor | None = None,
-        plus: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """Multiply `[..., in_features]` to `[..., out_features]`, in the dtype that comes in.
-
-        Args:
-            hidden: What is multiplied.
-            silu: Apply x · sigmoid(x) to the product.
-            times: Multiply the result by this, of its shape.
-            plus: Add this to the result, of its shape.
-        """
-        codes, step = self._codes(hidden)
-        product: torch.Tensor = torch.ops.onednn.qlinear_pointwise(
-            codes, 1.0, _ZERO, self._weight, self._step, self._zeros, None, 1.0, 0, hidden.dtype, "none", [], ""
+    def forward(self, hidden: Tensor | Rounded, post: PostOp = "none", other: Tensor | None = None) -> Tensor:
+        """Multiply `[tokens, in_features]` to `[tokens, out_features]`, in the dtype that was rounded."""
+        codes, step = round_tokens(hidden) if isinstance(hidden, Tensor) else hidden
+        product: Tensor = torch.ops.onednn.qlinear_pointwise(
+            codes, 1.0, _ZERO, self._weight, self._step, self._zeros, None, 1.0, 0, step.dtype, "none", [], ""
         )
-        if plus is not None and not silu and times is None:
-            product = torch.addcmul(plus.reshape(product.shape), product, step)
-        else:
-            product.mul_(step)
-            if silu:
-                torch.nn.functional.silu(product, inplace=True)
-            if times is not None:
-                product.mul_(times.reshape(product.shape))
-            if plus is not None:
-                product.add_(plus.reshape(product.shape))
-        return product.view(*hidden.shape[:-1], self.out_features)
+        if post == "add" and other is not None:
+            return torch.addcmul(other, product, step)
+        product.mul_(step)
+        if post == "swish":
+            torch.nn.functional.silu(product, inplace=True)
+        return product if other is None else product.mul_(other)
 
 
 def check_int8_weights(device: torch.device) -> None:
@@ -153,7 +107,7 @@ def _failure() -> str | None:
     exact = codes @ rows.T * weight.double().amax(1) * hidden.double().amax(1, keepdim=True) / _LARGEST**2
     try:
         with torch.inference_mode():
-            apart = (Int8Linear(weight, codes=TokenCodes())(hidden).double() - exact).abs().max() / exact.abs().max()
+            apart = (Int8Linear(weight)(hidden).double() - exact).abs().max() / exact.abs().max()
     except (AttributeError, RuntimeError) as error:  # no such operator
         return f"torch {torch.__version__} cannot do it here ({error})"
     return None if apart < 1e-5 else "this one gives other sums"

@@ -10,21 +10,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import cast
 
 import torch
+from torch import Tensor
 
 from ...config import positive, read_config
 from ...errors import CheckpointError
 from ..devices import resolve_dtype
 from ..tensors import read_tensors
 from .fused import fused_kernels
-from .int8_weights import Int8Linear, TokenCodes, check_int8_weights
+from .int8_weights import Int8Linear, check_int8_weights
 from .prepacking import PrepackedLinear, can_prepack, unpack
 
-__all__ = ["Network", "NetworkConfig", "empty_network", "load_network", "rotary_frequencies", "tensor_shapes"]
+_SIZES = "vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads num_key_value_heads head_dim"
 
 
 @dataclass(frozen=True)
@@ -78,18 +78,7 @@ class NetworkConfig:
             raise _refusal(
                 folder, "layer_types", layers, "pplx-embed has no sliding attention: full_attention is needed"
             )
-        sizes = {
-            key: positive({"head_dim": 128, **config}, key, folder)
-            for key in (
-                "vocab_size",
-                "hidden_size",
-                "intermediate_size",
-                "num_hidden_layers",
-                "num_attention_heads",
-                "num_key_value_heads",
-                "head_dim",
-            )
-        }
+        sizes = {key: positive({"head_dim": 128, **config}, key, folder) for key in _SIZES.split()}
         if sizes["num_attention_heads"] % sizes["num_key_value_heads"]:
             heads = sizes["num_attention_heads"]
             raise _refusal(
@@ -130,7 +119,7 @@ class _Attention(torch.nn.Module):
         self.o_proj = torch.nn.Linear(queries, config.hidden_size, bias=False)
         self.q_norm = _Norm(config.head_dim, config.rms_norm_eps)
         self.k_norm = _Norm(config.head_dim, config.rms_norm_eps)
-        self.joined: torch.Tensor | None = None
+        self.joined: Tensor | None = None
         """The weights of `q_proj`, `k_proj` and `v_proj` below each other, where one product serves all three."""
 
 
@@ -140,7 +129,7 @@ class _FeedForward(torch.nn.Module):
         self.gate_proj = torch.nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
         self.up_proj = torch.nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
         self.down_proj = torch.nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
-        self.joined: torch.Tensor | None = None
+        self.joined: Tensor | None = None
         """The weights of `gate_proj` and `up_proj` below each other."""
 
 
@@ -154,7 +143,7 @@ class _Layer(torch.nn.Module):
 
 
 class _Rotary(torch.nn.Module):
-    def __init__(self, frequencies: torch.Tensor) -> None:
+    def __init__(self, frequencies: Tensor) -> None:
         super().__init__()
         self.inv_freq = torch.nn.Buffer(frequencies, persistent=False)
 
@@ -202,19 +191,19 @@ class Network(torch.nn.Module):
                     continue
                 owner.joined = None
                 for linear in owner.children():
-                    weight = cast("torch.Tensor", linear.weight)
+                    weight = cast("Tensor", linear.weight)
                     if weight.untyped_storage().nbytes() > weight.nbytes:  # a view of the joined one
                         linear.weight = torch.nn.Parameter(weight.clone(), requires_grad=False)
 
 
-def _joined(linears: list[torch.nn.Linear]) -> torch.Tensor:
+def _joined(linears: list[torch.nn.Linear]) -> Tensor:
     joined = torch.cat([linear.weight for linear in linears])
     for linear, weight in zip(linears, joined.split([linear.out_features for linear in linears]), strict=True):
         linear.weight = torch.nn.Parameter(weight, requires_grad=False)
     return joined
 
 
-def rotary_frequencies(config: NetworkConfig) -> torch.Tensor:
+def rotary_frequencies(config: NetworkConfig) -> Tensor:
     """Return by what angle each pair of a head's coordinates turns from one token to the next, `[head_dim / 2]`.
 
     Su et al. 2021, "RoFormer", section 3.2.2: theta^(-2i / d).
@@ -224,12 +213,7 @@ def rotary_frequencies(config: NetworkConfig) -> torch.Tensor:
 
 
 def load_network(
-    folder: Path,
-    *,
-    dtype: str,
-    device: torch.device,
-    prepacked: bool = False,
-    weights: str | None = None,
+    folder: Path, *, dtype: str, device: torch.device, prepacked: bool = False, weights: str | None = None
 ) -> Network:
     """Build the network from a folder's `config.json` and safetensors, straight in the wanted dtype and place.
 
@@ -283,11 +267,11 @@ def tensor_shapes(network: torch.nn.Module) -> dict[str, torch.Size]:
 
 def _linear_maker(
     device: torch.device, dtype: torch.dtype, *, prepacked: bool, weights: str | None
-) -> Callable[[torch.Tensor], torch.nn.Module] | None:
+) -> Callable[[Tensor], torch.nn.Module] | None:
     """Return what makes a linear layer of a weight, None where torch's own layer takes it as it is."""
     if weights == "int8":
         check_int8_weights(device)
-        return partial(Int8Linear, codes=TokenCodes())
+        return Int8Linear
     if prepacked and can_prepack(device, dtype):
         return lambda weight: PrepackedLinear(weight.to(dtype))
     return None

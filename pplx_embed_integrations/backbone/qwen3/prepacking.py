@@ -9,12 +9,15 @@ from __future__ import annotations
 import logging
 import platform
 from functools import cache
+from typing import Literal, cast
 
 import torch
-
-__all__ = ["PrepackedLinear", "can_prepack", "unpack"]
+from torch import Tensor
 
 logger = logging.getLogger(__name__)
+
+PostOp = Literal["none", "swish", "mul", "add"]
+"""What is done to a product before it is rounded, in oneDNN's words: x · sigmoid(x), times or plus another tensor."""
 
 _TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 1e-2}
 """Largest difference to the plain product, relative to its largest value: rounding in another order, no more."""
@@ -30,36 +33,18 @@ class PrepackedLinear(torch.nn.Module):
         weight: `[out_features, in_features]` on the CPU; copied, never kept.
     """
 
-    def __init__(self, weight: torch.Tensor) -> None:
+    def __init__(self, weight: Tensor) -> None:
         super().__init__()
         self.out_features, self.in_features = weight.shape
         # No parameter: nothing that walks over a model's tensors could make sense of it.
         self._weight = torch.ops.mkldnn._reorder_linear_weight(weight.detach())
 
-    def forward(
-        self,
-        hidden: torch.Tensor,
-        *,
-        silu: bool = False,
-        times: torch.Tensor | None = None,
-        plus: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """Multiply `[..., in_features]` to `[..., out_features]`, and go on with the product before it is rounded.
-
-        Args:
-            hidden: What is multiplied.
-            silu: Apply x · sigmoid(x) to the product.
-            times: Multiply the product by this, of its shape.
-            plus: Add this to the product, of its shape. At most one of the three is given.
-        """
-        product: torch.Tensor
-        if times is not None or plus is not None:
-            other, name = (times, "mul") if times is not None else (plus, "add")
-            product = torch.ops.mkldnn._linear_pointwise.binary(hidden, other, self._weight, None, name)
-        else:
-            name = "swish" if silu else "none"
-            product = torch.ops.mkldnn._linear_pointwise(hidden, self._weight, None, name, [], "")
-        return product
+    def forward(self, hidden: Tensor, post: PostOp = "none", other: Tensor | None = None) -> Tensor:
+        """Multiply `[..., in_features]` to `[..., out_features]`; of that shape is `other`, for `mul` and `add`."""
+        multiply = torch.ops.mkldnn._linear_pointwise
+        if other is None:
+            return cast("Tensor", multiply(hidden, self._weight, None, post, [], ""))
+        return cast("Tensor", multiply.binary(hidden, other, self._weight, None, post))
 
     def plain(self) -> torch.nn.Linear:
         """Return an ordinary layer with the same weight, bit for bit."""
@@ -105,9 +90,9 @@ def _works(dtype: torch.dtype) -> bool:
                 product = torch.nn.functional.linear(hidden.float(), weight.float())
                 for found, expected in (
                     (packed(hidden), product),
-                    (packed(hidden, silu=True), torch.nn.functional.silu(product)),
-                    (packed(hidden, times=other), product * other),
-                    (packed(hidden, plus=other), product + other),
+                    (packed(hidden, "swish"), torch.nn.functional.silu(product)),
+                    (packed(hidden, "mul", other), product * other),
+                    (packed(hidden, "add", other), product + other),
                 ):
                     if not (found.float() - expected).abs().max() <= _TOLERANCE[dtype] * expected.abs().max():
                         return False

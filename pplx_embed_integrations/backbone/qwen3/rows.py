@@ -10,8 +10,6 @@ from __future__ import annotations
 
 from functools import cache
 
-__all__ = ["padded_length", "row_blocks"]
-
 _LARGEST = 512
 """Most rows in a product on a CPU. What lies between the layers of a feed-forward network is three times wider than a
 hidden state, and of a long document would fill gigabytes."""

@@ -23,8 +23,6 @@ from ...errors import InputError
 from . import export
 from .export import PplxQwen3Model
 
-__all__ = ["TanhQuantizer", "compose", "register"]
-
 
 class TanhQuantizer(Module):
     """The published output stage: pooled floats to int8 or binary values, held as floats.

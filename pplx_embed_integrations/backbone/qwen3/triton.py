@@ -11,8 +11,6 @@ import torch
 import triton
 import triton.language as tl
 
-__all__ = ["norm_and_rotate", "silu_times"]
-
 _NUMBERS = 2048
 """Numbers that a program of four warps takes: sixteen a thread, loaded 16 bytes at a time."""
 

@@ -13,12 +13,11 @@ from itertools import accumulate
 from typing import Any, cast
 
 import torch
-
-__all__ = ["PackedLayout", "has_varlen", "varlen_attention"]
+from torch import Tensor
 
 logger = logging.getLogger(__name__)
 
-_Varlen = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, "PackedLayout", float], torch.Tensor]
+_Varlen = Callable[[Tensor, Tensor, Tensor, "PackedLayout", float], Tensor]
 
 
 class PackedLayout:
@@ -65,9 +64,7 @@ def has_varlen(index: int, dtype: torch.dtype) -> bool:
     )
 
 
-def varlen_attention(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, layout: PackedLayout, scaling: float
-) -> torch.Tensor:
+def varlen_attention(query: Tensor, key: Tensor, value: Tensor, layout: PackedLayout, scaling: float) -> Tensor:
     """Attend within each sequence, in one call; see `attention.packed_attention`.
 
     The kernels take heads and tokens in any order in memory: nothing is copied.
@@ -119,21 +116,17 @@ def _works(attend: _Varlen, index: int, dtype: torch.dtype) -> bool:
         return torch.allclose(found.float(), expected, rtol=0, atol=1e-5 if dtype == torch.float32 else 2e-2)
 
 
-def _flash(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, layout: PackedLayout, scaling: float
-) -> torch.Tensor:
+def _flash(query: Tensor, key: Tensor, value: Tensor, layout: PackedLayout, scaling: float) -> Tensor:
     from torch.nn.attention.varlen import varlen_attn
 
     options: dict[str, Any] = {"scale": scaling}
     if "enable_gqa" in _varlen_options():
         options["enable_gqa"] = query.shape[1] != key.shape[1]
     where = (layout.borders, layout.borders, layout.longest, layout.longest)
-    return cast("torch.Tensor", varlen_attn(query, key, value, *where, **options))
+    return cast("Tensor", varlen_attn(query, key, value, *where, **options))
 
 
-def _efficient(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, layout: PackedLayout, scaling: float
-) -> torch.Tensor:
+def _efficient(query: Tensor, key: Tensor, value: Tensor, layout: PackedLayout, scaling: float) -> Tensor:
     """What sdpa calls in float32, with borders between the sequences: an operator that torch does not document."""
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
@@ -141,4 +134,4 @@ def _efficient(
     where = (layout.borders, layout.borders, layout.longest, layout.longest)
     attend = torch.ops.aten._efficient_attention_forward
     found = attend(query[None], key[None], value[None], None, *where, 0.0, 0, False, scale=scaling)
-    return cast("torch.Tensor", found[0][0])
+    return cast("Tensor", found[0][0])
