@@ -10,8 +10,8 @@ import os
 import threading
 import weakref
 from collections import deque
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -19,8 +19,7 @@ import torch
 from ...errors import EncodingError, InputError, PplxEmbedError
 from ..sequences import TokenSequence
 from .base import Backend, Loading, Pooled, WorkerLostError
-from .process import BROKEN, Process
-from .worker import Order, Ready, receive, send
+from .worker import BROKEN, Order, Process, Ready, receive, send
 
 logger = logging.getLogger(__name__)
 
@@ -71,16 +70,17 @@ class WorkerPool(Backend):
             EncodingError: The pool is closed, or no worker can be started any more.
             WorkerLostError: The worker died of it, or in the middle of it.
         """
-        worker = self._borrow()
-        try:
-            pooled = worker.compute(sequences)
-            worker.deaths = 0
-        except WorkerLostError:
-            self._count_death(worker)
-            raise
-        finally:
-            self._give_back(worker)
-        return pooled
+        while True:
+            with self._borrowed() as worker:
+                if not self._bring_up(worker):
+                    continue
+                try:
+                    pooled = worker.compute(sequences)
+                except WorkerLostError:
+                    self._count_death(worker)
+                    raise
+                worker.deaths = 0
+                return pooled
 
     def check_trainable(self) -> None:
         """Refuse: the weights are not here.
@@ -103,28 +103,21 @@ class WorkerPool(Backend):
             self._changed.notify_all()
         self._stop()
 
-    def _borrow(self) -> _Worker:
-        """Wait for a worker that is free and has its model loaded."""
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._idle or self._end)
-                if self._end:
-                    raise EncodingError(self._end)
-                worker = self._idle.popleft()
-            up = False
-            try:
-                up = self._bring_up(worker)
-            finally:
-                if not up:
-                    self._give_back(worker)
-            if up:
-                return worker
-
-    def _give_back(self, worker: _Worker) -> None:
+    @contextmanager
+    def _borrowed(self) -> Iterator[_Worker]:
+        """Wait for a worker that is free; after the block it is free again, or has been given up."""
         with self._changed:
-            if worker in self._serving:
-                self._idle.append(worker)
-                self._changed.notify()
+            self._changed.wait_for(lambda: self._idle or self._end)
+            if self._end:
+                raise EncodingError(self._end)
+            worker = self._idle.popleft()
+        try:
+            yield worker
+        finally:
+            with self._changed:
+                if worker in self._serving:
+                    self._idle.append(worker)
+                    self._changed.notify()
 
     def _bring_up(self, worker: _Worker) -> bool:
         """Have a worker load its model, in one process after the other; return False once it is given up."""
@@ -174,8 +167,8 @@ class _Worker:
                 raise EncodingError(
                     f"no worker process can be started ({error}); use device= in place of devices="
                 ) from error
-        with suppress(WorkerLostError):  # to be met again, and dealt with, when it should be ready
-            self._tell(self._order)
+        with suppress(WorkerLostError), self._running() as process:  # its end is met again when it should be ready
+            send(process.messages, self._order)
 
     def load(self) -> Ready:
         """Wait until a process has its model loaded; start one if there is none.
@@ -183,9 +176,9 @@ class _Worker:
         Raises:
             WorkerLostError: It died, now or since it was last used.
         """
-        if self._process is not None and self._process.ended:
-            lost, stopped = self._lost(), self.stopped
-            if not stopped:
+        if self._process is not None and self._process.poll() is not None:
+            lost = self._lost()
+            if not self.stopped:
                 raise lost
         if self._process is None:
             self.launch()
@@ -205,7 +198,8 @@ class _Worker:
         Raises:
             WorkerLostError: The process died.
         """
-        self._tell(sequences)
+        with self._running() as process:
+            send(process.messages, sequences)
         pooled: Pooled = self._hear()
         return pooled
 
@@ -219,23 +213,19 @@ class _Worker:
                 process.kill()
                 process.reap()
 
-    def _tell(self, message: object) -> None:
-        process = self._process
+    @contextmanager
+    def _running(self) -> Iterator[Process]:
+        """Speak to the process; should it turn out to be gone, that is the error."""
         try:
-            if process is None:
+            if self._process is None:
                 raise EOFError
-            send(process.messages, message)
+            yield self._process
         except BROKEN as error:
             raise self._lost() from error
 
     def _hear(self) -> Any:
-        process = self._process
-        try:
-            if process is None:
-                raise EOFError
+        with self._running() as process:
             answer = receive(process.answers)
-        except BROKEN as error:
-            raise self._lost() from error
         if isinstance(answer, Exception):
             raise answer
         return answer
