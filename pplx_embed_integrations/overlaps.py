@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-__all__ = ["MINIMUM_OVERLAP", "Overlap", "find_overlap", "overlap"]
-
 #: A repeat at a border shorter than this many characters is taken for chance (offsets, where given, prove any length).
 MINIMUM_OVERLAP = 20
 

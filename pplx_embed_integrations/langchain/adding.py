@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 from typing import Any, TypeVar, cast
 
 from langchain_core.documents import Document
@@ -18,13 +19,11 @@ from ..flow import Flow, Step, arun, either, in_worker, run
 from ..inputs import check_positive
 from .contextual import OnMiss
 from .embeddings import PplxEmbeddings
-from .grouping import GroupBy, Key, Keys, check_documents
+from .grouping import GroupBy, Keys, check_documents, shown
 from .held import check_ids
 from .reading import Doubts
-from .resolving import check_embeddings, resolve_embeddings
+from .resolving import resolve_embeddings
 from .splitting import ChunkedDocument, chunk_documents
-
-__all__ = ["aadd_documents", "add_documents", "afrom_documents", "from_documents"]
 
 Store = TypeVar("Store", bound=VectorStore)
 
@@ -70,7 +69,8 @@ def add_documents(
         >>> len(add_documents(store, [ada], splitter=lambda text: text.split(". ")))
         2
     """
-    return run(_add(store, documents, splitter, group_by, embeddings, on_miss, batch_size, options))
+    call = _Call(documents, splitter, group_by, embeddings, on_miss, batch_size, options)
+    return run(_add(store, call))
 
 
 async def aadd_documents(
@@ -85,29 +85,23 @@ async def aadd_documents(
     **options: Any,
 ) -> Any:
     """`add_documents` without blocking the event loop."""
-    return await arun(_add(store, documents, splitter, group_by, embeddings, on_miss, batch_size, options))
+    call = _Call(documents, splitter, group_by, embeddings, on_miss, batch_size, options)
+    return await arun(_add(store, call))
 
 
-def _add(
-    store: Any,
-    documents: Iterable[Document],
-    splitter: Any,
-    group_by: GroupBy | None,
-    embeddings: PplxEmbeddings | None,
-    on_miss: OnMiss,
-    batch_size: int | None,
-    options: dict[str, Any],
-) -> Flow[Any]:
+def _add(store: Any, call: _Call) -> Flow[Any]:
     if hasattr(store, "add_whole_documents"):  # it groups and embeds by itself
-        resolve_embeddings(store, embeddings)
-        options = {**options, "splitter": splitter, "group_by": group_by}
-        return (yield either(store.add_whole_documents, store.aadd_whole_documents, documents, **options))
-    job = yield in_worker(_Job.of, store, documents, splitter, group_by, embeddings, batch_size, options)
+        resolve_embeddings(store, call.embeddings)
+        options = {**call.options, "splitter": call.splitter, "group_by": call.group_by}
+        return (yield either(store.add_whole_documents, store.aadd_whole_documents, call.documents, **options))
+    job: _Job = yield in_worker(_Job, store, call)
     results = []
-    with job.block(on_miss):
-        for part, more in job.parts():
-            results.append((yield _adding(store, part, more)))
-    return _joined(results)
+    with job.block(type(job.vectors).__name__):
+        for part, options in job.parts():
+            results.append((yield _adding(store, part, options)))
+    if len(results) == 1:
+        return results[0]
+    return [each for ids in results for each in ids] if all(isinstance(ids, list) for ids in results) else None
 
 
 def _adding(store: Any, documents: list[Document], options: dict[str, Any]) -> Step:
@@ -146,8 +140,8 @@ def from_documents(
         >>> chunks = [Document("She called it a science.", metadata={"source": "ada"})]
         >>> store = from_documents(InMemoryVectorStore, chunks, PplxEmbeddings("miniature"), group_by="source")
     """
-    flow = _from(store_class, documents, embeddings, splitter, group_by, on_miss, batch_size, options)
-    return cast("Store", run(flow))
+    call = _Call(documents, splitter, group_by, embeddings, on_miss, batch_size, options)
+    return cast("Store", run(_from(store_class, call)))
 
 
 async def afrom_documents(
@@ -162,108 +156,100 @@ async def afrom_documents(
     **options: Any,
 ) -> Store:
     """`from_documents` without blocking the event loop."""
-    flow = _from(store_class, documents, embeddings, splitter, group_by, on_miss, batch_size, options)
-    return cast("Store", await arun(flow))
+    call = _Call(documents, splitter, group_by, embeddings, on_miss, batch_size, options)
+    return cast("Store", await arun(_from(store_class, call)))
 
 
-def _from(
-    store_class: Any,
-    documents: Iterable[Document],
-    embeddings: PplxEmbeddings,
-    splitter: Any,
-    group_by: GroupBy | None,
-    on_miss: OnMiss,
-    batch_size: int | None,
-    options: dict[str, Any],
-) -> Flow[Any]:
-    check_embeddings(embeddings)
+def _from(store_class: Any, call: _Call) -> Flow[Any]:
     if hasattr(store_class, "add_whole_documents"):
-        how = {"splitter": splitter, "group_by": group_by, "ids": options.pop("ids", None)}
-        store = yield either(store_class.from_texts, store_class.afrom_texts, [], embeddings, **options)
-        yield either(store.add_whole_documents, store.aadd_whole_documents, documents, **how)
+        how = {"splitter": call.splitter, "group_by": call.group_by, "ids": call.options.pop("ids", None)}
+        store = yield either(store_class.from_texts, store_class.afrom_texts, [], call.embeddings, **call.options)
+        yield either(store.add_whole_documents, store.aadd_whole_documents, call.documents, **how)
         return store
-    job = yield in_worker(_Job.of, None, documents, splitter, group_by, embeddings, batch_size, options)
-    with job.block(on_miss, what=store_class.__name__):
-        (first, more), *others = list(job.parts()) or [([], options)]
-        store = yield either(store_class.from_documents, store_class.afrom_documents, first, embeddings, **more)
-        for part, more in others:
-            yield _adding(store, part, {name: more[name] for name in ("ids",) if name in more})
+    job: _Job = yield in_worker(_Job, None, call)
+    with job.block(store_class.__name__):
+        (first, options), *others = list(job.parts())
+        store = yield either(store_class.from_documents, store_class.afrom_documents, first, call.embeddings, **options)
+        for part, options in others:
+            yield _adding(store, part, {name: options[name] for name in ("ids",) if name in options})
     return store
 
 
 @dataclass(frozen=True)
-class _Job:
-    """What goes into a store, and the documents of chunks that it will ask to embed."""
+class _Call:
+    """The arguments of `add_documents` and its siblings."""
 
-    store: Any  # or a retriever; None before there is one
-    given: list[Document]  # chunks, or whole documents for a retriever that splits
-    documents: list[ChunkedDocument]
-    embeddings: PplxEmbeddings
+    documents: Iterable[Document]
+    splitter: Any
+    group_by: GroupBy | None
+    embeddings: PplxEmbeddings | None
+    on_miss: OnMiss
     batch_size: int | None
     options: dict[str, Any]
-    in_turn: bool = False  # whether equal chunks will be asked for in order
 
-    @classmethod
-    def of(
-        cls,
-        store: Any,
-        documents: Iterable[Document],
-        splitter: Any,
-        group_by: GroupBy | None,
-        embeddings: PplxEmbeddings | None,
-        batch_size: int | None,
-        options: dict[str, Any],
-    ) -> _Job:
-        """Group, order, split and check, all before anything is embedded or added."""
-        vectors = getattr(store, "vectorstore", store)
-        owner = check_embeddings(embeddings) if store is None else resolve_embeddings(vectors, embeddings)
-        owner._check_contextual()
-        if batch_size is not None:
-            check_positive("batch_size", batch_size)
+
+class _Job:
+    """What goes into a store, and the documents of chunks that it will ask to embed.
+
+    All is grouped, ordered, split and checked before anything is embedded or added.
+
+    Args:
+        store: The store, or a retriever; None before there is one.
+        call: What is to be added.
+    """
+
+    def __init__(self, store: Any, call: _Call) -> None:
+        self.vectors = getattr(store, "vectorstore", store)
+        self._call = call
+        self._embeddings = resolve_embeddings(self.vectors, call.embeddings)
+        self._embeddings._check_contextual()
+        if call.batch_size is not None:
+            check_positive("batch_size", call.batch_size)
         if hasattr(store, "vectorstore") and not hasattr(store, "add_documents"):
             raise InputTypeError(f"{type(store).__name__} takes no documents itself; pass its .vectorstore")
-        given = check_documents(documents)
-        splits_itself = hasattr(store, "child_splitter")
-        if splits_itself:
-            if splitter is not None:
+        self._given = check_documents(call.documents)  # chunks, or whole documents for a retriever that splits
+        self._splits_itself = hasattr(store, "child_splitter")
+        if self._splits_itself:
+            if call.splitter is not None:
                 raise InputError(f"{type(store).__name__} splits by itself; leave splitter= out")
-            chunked = _children(store, given, group_by)
+            self._documents = _children(store, self._given, call.group_by)
         else:
-            if splitter is not None and options.get("ids") is not None:
-                raise InputError("ids= names chunks, which are not there before the splitter has run; leave it out")
-            ids = options.get("ids")
-            if isinstance(ids, list) and len(ids) != len(given):
-                raise InputError(f"ids has {len(ids)} entries for {len(given)} chunks; give one per chunk")
-            if splitter is None:
-                check_ids(getattr(store, "vectorstore", store), given, ids)
-            chunked = chunk_documents(given, splitter=splitter, group_by=group_by)
-        if splitter is not None:
-            given = [chunk for document in chunked for chunk in document.chunks]
-        if chunked:
-            names = [f"document {document.key.shown}" for document in chunked]
-            owner.biencoder.check_documents([document.texts for document in chunked], names=names)
-        return cls(store, given, chunked, owner, batch_size, options, in_turn=splits_itself)
+            self._check_ids(call.options.get("ids"))
+            self._documents = chunk_documents(self._given, splitter=call.splitter, group_by=call.group_by)
+        if call.splitter is not None:
+            self._given = [chunk for document in self._documents for chunk in document.chunks]
+        if self._documents:
+            names = [f"document {shown(document.key)}" for document in self._documents]
+            self._embeddings.biencoder.check_documents([document.texts for document in self._documents], names=names)
+
+    def _check_ids(self, ids: Any) -> None:
+        if self._call.splitter is None:
+            if isinstance(ids, list) and len(ids) != len(self._given):
+                raise InputError(f"ids has {len(ids)} entries for {len(self._given)} chunks; give one per chunk")
+            check_ids(self.vectors, self._given, ids)
+        elif ids is not None:
+            raise InputError("ids= names chunks, which are not there before the splitter has run; leave it out")
 
     def parts(self) -> Iterator[tuple[list[Document], dict[str, Any]]]:
         """Cut what goes into the store into calls, each with its options."""
-        size = self.batch_size if self.batch_size is not None else len(self.given)
-        if size >= len(self.given):
-            yield self.given, self.options
+        options = self._call.options
+        size = self._call.batch_size if self._call.batch_size is not None else len(self._given)
+        if size >= len(self._given):
+            yield self._given, options
             return
-        ids = self.options.get("ids")
-        ids = ids if ids is None else list(ids)
-        for start in range(0, len(self.given), size):
+        ids = None if options.get("ids") is None else list(options["ids"])
+        for start in range(0, len(self._given), size):
             own = {} if ids is None else {"ids": ids[start : start + size]}
-            yield self.given[start : start + size], {**self.options, **own}
+            yield self._given[start : start + size], {**options, **own}
 
     @contextmanager
-    def block(self, on_miss: OnMiss, *, what: str | None = None) -> Iterator[None]:
+    def block(self, store: str) -> Iterator[None]:
         """Open the block for what the store is going to embed, and see whether it did."""
-        with self.embeddings._scope(self.documents, on_miss=on_miss, in_turn=self.in_turn) as scope:
+        opened = self._embeddings._scope(self._documents, on_miss=self._call.on_miss, in_turn=self._splits_itself)
+        with opened as scope:
             yield
             if not scope.unasked:
                 return
-            store = what or type(getattr(self.store, "vectorstore", self.store)).__name__
             if scope.asked:
                 message = (
                     f"{scope.unasked} of {scope.asked + scope.unasked} chunks got their vectors from elsewhere, "
@@ -278,28 +264,17 @@ class _Job:
             warn(message)
 
 
-def _joined(results: list[Any]) -> Any:
-    """Put the ids of several calls together."""
-    if len(results) == 1:
-        return results[0]
-    return [each for result in results for each in result] if all(isinstance(r, list) for r in results) else None
-
-
 def _children(retriever: Any, documents: list[Document], group_by: GroupBy | None) -> list[ChunkedDocument]:
     """Split as the retriever will: splitters are deterministic, so the texts and their order are the same."""
     parents = retriever.parent_splitter.split_documents(documents) if retriever.parent_splitter else documents
     keys = None if group_by is None else Keys(group_by, parents)
-    gathered: dict[Key, ChunkedDocument] = {}
-    place = 0
+    gathered: dict[str, ChunkedDocument] = {}
+    places = count()
     for number, parent in enumerate(parents):
-        key = Key(str(number)) if keys is None else keys.of(parent, number)
-        children = gathered.setdefault(key, ChunkedDocument(key, []))
+        key = str(number) if keys is None else keys.of(parent, number)
         for child in retriever.child_splitter.split_documents([parent]):
-            children.chunks.append(child)
-            children.places.append(place)
-            place += 1
-    found = [document for document in gathered.values() if document.chunks]
+            gathered.setdefault(key, ChunkedDocument(key, [])).add(child, next(places))
     doubts = Doubts()
-    for document in found:
+    for document in gathered.values():
         doubts.look(document.key, document.chunks)
-    return found
+    return list(gathered.values())

@@ -17,8 +17,6 @@ from ..documents import content_hash
 from ..flow import Flow, Step, either, in_worker
 from ..vectors import Vectors
 
-__all__ = ["DocumentCache"]
-
 _CHARACTERS_AT_ONCE = 200_000
 
 

@@ -21,8 +21,6 @@ from ..errors import InputError, warn
 from ..flow import Flow
 from ..vectors import Vectors
 
-__all__ = ["Lookup", "OnMiss", "Scope", "find", "is_open", "open_scope", "tell_apart"]
-
 OnMiss = Literal["warn", "error"]
 Place = tuple[int, int]
 """A document, and the row of a chunk in it."""

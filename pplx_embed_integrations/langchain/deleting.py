@@ -5,19 +5,21 @@ Knows record managers and how a document is named in one; must not know splitter
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Hashable, Iterable, Iterator
 from typing import Any
 
 from langchain_core.indexing import RecordManager
 from langchain_core.vectorstores import VectorStore
 
-from ..documents import document_key, is_missing
+from ..documents import KEY_PREFIX, document_key, is_missing
 from ..errors import InputError, StoreError
 from ..flow import Flow, arun, either, run
-from .batch import AT_ONCE, group_of
 from .held import deletable
 
-__all__ = ["adelete_documents", "clean_up", "delete_documents"]
+AT_ONCE = 1000
+"""Ids in one query, which any database takes."""
+_LONGEST_KEY = 500
 
 
 def delete_documents(keys: Hashable | Iterable[Hashable], record_manager: RecordManager, store: VectorStore) -> int:
@@ -54,6 +56,18 @@ async def adelete_documents(
 ) -> int:
     """`delete_documents` without blocking the event loop."""
     return await arun(_delete(_groups(keys), record_manager, store))
+
+
+def group_of(key: str) -> str:
+    """Return what a record manager knows a document by: its key, unless a database could not index that.
+
+    Example:
+        >>> group_of("a.md"), len(group_of("a" * 5000))
+        ('a.md', 68)
+    """
+    if len(key) <= _LONGEST_KEY and "\0" not in key:
+        return key
+    return KEY_PREFIX + hashlib.sha256(key.encode()).hexdigest()
 
 
 def _groups(keys: Any) -> list[tuple[str, str]]:

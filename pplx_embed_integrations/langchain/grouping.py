@@ -14,48 +14,25 @@ from ..documents import CHUNK_KEY, CHUNKS_KEY, DOCUMENT_KEY, KEY_PREFIX, VERSION
 from ..errors import InputError, InputTypeError
 from ..inputs import check_text
 
-__all__ = [
-    "GroupBy",
-    "Key",
-    "Keys",
-    "Stamp",
-    "check_chunk",
-    "check_documents",
-    "key_list",
-    "number",
-    "stamp_of",
-]
-
 GroupBy = str | Callable[[Document], Hashable] | Sequence[Hashable]
 """A metadata key, a function of the chunk, or one key per chunk."""
 
 _FEW = 8
 
 
-class Key(NamedTuple):
-    """What names a document.
-
-    Attributes:
-        form: A string that no other name is written as.
-        version: Tells two versions of one document apart, where that is known.
-    """
-
-    form: str
-    version: str = ""
-
-    @property
-    def shown(self) -> str:
-        """How messages call the document."""
-        form = self.form if len(self.form) <= 200 else f"{self.form[:200]}..."
-        return form.removeprefix(KEY_PREFIX) if form.startswith(KEY_PREFIX) else repr(form)
-
-
 class Stamp(NamedTuple):
     """What our splitting wrote into a chunk's metadata."""
 
-    key: Key
+    key: str
+    version: str
     position: int
     chunks: int | None
+
+
+def shown(key: str) -> str:
+    """Return how messages call the document of a key, which `document_key` has written."""
+    short = key if len(key) <= 200 else f"{key[:200]}..."
+    return short.removeprefix(KEY_PREFIX) if short.startswith(KEY_PREFIX) else repr(short)
 
 
 def check_documents(documents: object) -> list[Document]:
@@ -128,15 +105,12 @@ def stamp_of(chunk: Document) -> Stamp | None:
 
     Example:
         >>> stamp_of(Document("one", metadata={"pplx_document": "a.md", "pplx_chunk": 0.0, "pplx_chunks": 2}))
-        Stamp(key=Key(form='a.md', version=''), position=0, chunks=2)
+        Stamp(key='a.md', version='', position=0, chunks=2)
     """
-    form, position = chunk.metadata.get(DOCUMENT_KEY), number(chunk.metadata.get(CHUNK_KEY))
-    if not isinstance(form, str) or is_missing(form) or position is None:
+    key, position = chunk.metadata.get(DOCUMENT_KEY), number(chunk.metadata.get(CHUNK_KEY))
+    if not isinstance(key, str) or is_missing(key) or position is None:
         return None
-    version = chunk.metadata.get(VERSION_KEY)
-    return Stamp(
-        Key(form, version if isinstance(version, str) else ""), position, number(chunk.metadata.get(CHUNKS_KEY))
-    )
+    return Stamp(key, str(chunk.metadata.get(VERSION_KEY, "")), position, number(chunk.metadata.get(CHUNKS_KEY)))
 
 
 class Keys:
@@ -153,7 +127,7 @@ class Keys:
     Example:
         >>> keys = Keys("source")
         >>> keys.of(Document("one", metadata={"source": "a.md"}), 0)
-        Key(form='a.md', version='')
+        'a.md'
     """
 
     def __init__(self, group_by: GroupBy | None, chunks: Sequence[Document] | None = None) -> None:
@@ -161,26 +135,31 @@ class Keys:
         self._group_by = group_by
         if group_by is None or isinstance(group_by, str) or callable(group_by):
             return
-        self._group_by = key_list(group_by)
+        if not isinstance(group_by, Iterable) or isinstance(group_by, (bytes, dict, set, frozenset)):
+            raise InputTypeError(
+                "group_by must be a metadata key, a function of the Document, or a list with one key per chunk, "
+                f"not {type(group_by).__name__}"
+            )
+        self._group_by = keys = list(group_by)
         if chunks is None:
             raise InputError(
                 "group_by is a list of keys, one per chunk, but the chunks come from a loader or an iterator; "
                 "pass list(documents), or a metadata key or a function of the Document"
             )
-        if len(self._group_by) != len(chunks):
-            named = all(isinstance(key, str) and all(key in chunk.metadata for chunk in chunks) for key in group_by)
-            hint = f"; for several metadata keys together: {_together(self._group_by)}" if named and chunks else ""
-            raise InputError(
-                f"group_by has {len(self._group_by)} keys for {len(chunks)} chunks; give one key per chunk{hint}"
-            )
+        if len(keys) != len(chunks):
+            hint = ""
+            if chunks and all(isinstance(key, str) and all(key in chunk.metadata for chunk in chunks) for key in keys):
+                several = ", ".join(f"chunk.metadata[{key!r}]" for key in keys)
+                hint = f"; for several metadata keys together: group_by=lambda chunk: ({several})"
+            raise InputError(f"group_by has {len(keys)} keys for {len(chunks)} chunks; give one key per chunk{hint}")
 
     @property
     def named(self) -> str | None:
         """The metadata key that names documents, if one does."""
         return self._group_by if isinstance(self._group_by, str) else None
 
-    def of(self, chunk: Document, position: int) -> Key:
-        """Name the document of a chunk.
+    def of(self, chunk: Document, position: int) -> str:
+        """Return the key of a chunk's document.
 
         Args:
             chunk: The chunk.
@@ -193,17 +172,20 @@ class Keys:
         if self._group_by is None:
             return self._stamped(chunk, position)
         if isinstance(self._group_by, str):
-            value, where = chunk.metadata.get(self._group_by), f"metadata[{self._group_by!r}]"
-            if is_missing(value):
-                raise InputError(_lacking(chunk, position, self._group_by))
+            if self._group_by not in chunk.metadata:
+                raise InputError(
+                    f"document {position} has no {self._group_by!r} in its metadata (it has: {_names(chunk)}); every "
+                    "chunk needs the key given as group_by"
+                )
+            value, where = chunk.metadata[self._group_by], f"metadata[{self._group_by!r}]"
         elif callable(self._group_by):
             value, where = self._called(self._group_by, chunk, position), "what group_by returns"
         else:
             value, where = self._group_by[position], "the key in group_by"
         if is_missing(value):
-            raise InputError(f"{where} is {value!r} for document {position}, which names no document")
+            raise InputError(f"{where} is {value!r} for document {position}, which names no document; each needs a key")
         try:
-            return Key(document_key(value))
+            return document_key(value)
         except InputTypeError as error:
             raise InputTypeError(f"{where} of document {position} cannot be a document's key: {error}") from None
 
@@ -217,7 +199,7 @@ class Keys:
                 f"{_names(chunk)}"
             ) from error
 
-    def _stamped(self, chunk: Document, position: int) -> Key:
+    def _stamped(self, chunk: Document, position: int) -> str:
         stamp = stamp_of(chunk)
         if stamp is not None:
             return stamp.key
@@ -232,36 +214,6 @@ class Keys:
             "RecursiveCharacterTextSplitter(chunk_size=1000, chunk_overlap=0); for ready chunks pass group_by=, the "
             f"metadata key of their document, a function of the chunk, or one key per chunk. {_offer(chunks)}"
         )
-
-
-def key_list(group_by: Any) -> list[Hashable]:
-    """Return the keys of a `group_by` that is neither a metadata key nor a function.
-
-    Raises:
-        InputTypeError: It is no ordered collection.
-    """
-    if not isinstance(group_by, Iterable) or isinstance(group_by, (bytes, dict, set, frozenset)):
-        raise InputTypeError(
-            "group_by must be a metadata key, a function of the Document, or a list with one key per chunk, "
-            f"not {type(group_by).__name__}"
-        )
-    return list(group_by)
-
-
-def _together(names: Iterable[Any]) -> str:
-    return f"group_by=lambda chunk: ({', '.join(f'chunk.metadata[{name!r}]' for name in names)})"
-
-
-def _lacking(chunk: Document, position: int, name: str) -> str:
-    if name in chunk.metadata:
-        return (
-            f"metadata[{name!r}] of document {position} is {chunk.metadata[name]!r}, which names no document; every "
-            "chunk needs the key given as group_by"
-        )
-    return (
-        f"document {position} has no {name!r} in its metadata (it has: {_names(chunk)}); every chunk needs the key "
-        "given as group_by"
-    )
 
 
 def _names(chunk: Document) -> str:

@@ -14,8 +14,6 @@ from langchain_core.documents import Document
 from ..errors import InputError, StoreError
 from ..flow import Flow, either, run
 
-__all__ = ["check_ids", "check_rows", "clear", "deletable", "held_ids"]
-
 _ADDS_AGAIN = ("FAISS", "LanceDB")
 """Stores that do not overwrite a known id: LanceDB has both rows, FAISS fails and mixes its rows up from then on."""
 _STRICT = ("FAISS",)

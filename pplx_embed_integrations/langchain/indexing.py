@@ -6,7 +6,7 @@ Knows record managers, hashes and cleanup modes; must not know vectors or how a 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, Literal
@@ -16,17 +16,15 @@ from langchain_core.documents import Document
 from langchain_core.indexing import IndexingResult, RecordManager, aindex, index
 from langchain_core.vectorstores import VectorStore
 
+from ..documents import DOCUMENT_KEY
 from ..errors import StoreError
 from ..flow import Flow, arun, either, in_worker, run
-from .batch import Batch
 from .contextual import OnMiss
-from .deleting import clean_up
+from .deleting import AT_ONCE, clean_up, group_of
 from .embeddings import PplxEmbeddings
-from .grouping import GroupBy, check_documents
+from .grouping import GroupBy
 from .held import check_rows, clear, deletable, held_ids
-from .run import Run
-
-__all__ = ["aindex_documents", "index_documents"]
+from .run import NamedDocument, Plan, Run
 
 Cleanup = Literal["incremental", "full", "scoped_full"]
 
@@ -91,19 +89,8 @@ def index_documents(
         2
     """
     given = documents.lazy_load() if isinstance(documents, BaseLoader) else documents
-    opened = partial(
-        Run,
-        _listed(given),
-        record_manager,
-        store,
-        splitter,
-        group_by,
-        embeddings,
-        cleanup,
-        batch_size,
-        content_metadata,
-    )
-    return run(_index(opened, record_manager, store, on_miss, options))
+    plan = Plan(splitter, group_by, embeddings, on_miss, cleanup, batch_size, content_metadata, options)
+    return run(_index(given, record_manager, store, plan))
 
 
 async def aindex_documents(
@@ -124,91 +111,101 @@ async def aindex_documents(
     given = documents.alazy_load() if isinstance(documents, BaseLoader) else documents
     if isinstance(given, AsyncIterable):
         given = _pulled(given, asyncio.get_running_loop())
-    opened = partial(
-        Run,
-        _listed(given),
-        record_manager,
-        store,
-        splitter,
-        group_by,
-        embeddings,
-        cleanup,
-        batch_size,
-        content_metadata,
-    )
-    return await arun(_index(opened, record_manager, store, on_miss, options))
+    plan = Plan(splitter, group_by, embeddings, on_miss, cleanup, batch_size, content_metadata, options)
+    return await arun(_index(given, record_manager, store, plan))
 
 
-def _index(
-    opened: Callable[[], Run],
-    records: RecordManager,
-    store: VectorStore,
-    on_miss: OnMiss,
-    options: dict[str, Any],
-) -> Flow[IndexingResult]:
-    job: Run = yield in_worker(opened)
-    started: float = yield either(records.get_time, records.aget_time)
-    with job.progress():
+def _index(documents: Any, records: RecordManager, store: VectorStore, plan: Plan) -> Flow[IndexingResult]:
+    from tqdm.auto import tqdm
+
+    job: Run = yield in_worker(Run, documents, records, store, plan)
+    job.started = yield either(records.get_time, records.aget_time)
+    done = 0
+    with tqdm(desc="Indexing", unit=" documents", disable=not job.embeddings.show_progress) as bar:
         batches = job.batches()
-        while (named := (yield in_worker(next, batches, None))) is not None:
-            batch = Batch(named)
-            for ids in batch.ids():
-                known = yield either(records.exists, records.aexists, ids)
-                batch.recorded |= {each for each, there in zip(ids, known, strict=True) if there}
-            asked = batch.to_look_up()
-            held = yield from held_ids(store, asked)
-            if held is not None and (lost := job.forget(batch, set(asked) - held)):
-                yield either(records.delete_keys, records.adelete_keys, lost)
-            yield in_worker(partial(job.choose, batch, force=bool(options.get("force_update"))))
+        while (batch := (yield in_worker(next, batches, None))) is not None:
+            yield from _look_up(job, batch)
+            batch = yield in_worker(job.fitting, batch)
             if owned := job.owned(batch):
-                old = yield either(records.list_keys, records.alist_keys, group_ids=owned, before=started)
-                job.drop_foreign(batch, (yield from _stored(store, old)))
+                old = yield either(records.list_keys, records.alist_keys, group_ids=owned, before=job.started)
+                batch = job.without_foreign(batch, (yield from _stored(store, old)))
             check_rows(store)
-            yield from _replace(job, batch, records, store, started, on_miss, options)
+            if batch:
+                yield from _replace(job, batch)
             check_rows(store)
-            job.done(batch)
-        job.finish()
-        if job.cleanup == "full":
-            job.deleted += yield from clean_up(records, store, before=started)
+            done += sum(len(document.chunks) for document in batch)
+            bar.total = job.total
+            bar.set_postfix(chunks=done, refresh=False)
+            bar.update(len(batch))
+        kept = ', and cleanup="full" has removed nothing' if plan.cleanup == "full" else ""
+        job.end(done=f"indexed, while all others are{kept}")
+        if plan.cleanup == "full":
+            job.counts["num_deleted"] += yield from clean_up(records, store, before=job.started)
     return job.result()
 
 
-def _replace(
-    job: Run,
-    batch: Batch,
-    records: RecordManager,
-    store: VectorStore,
-    started: float,
-    on_miss: OnMiss,
-    options: dict[str, Any],
-) -> Flow[None]:
+def _look_up(job: Run, batch: list[NamedDocument]) -> Flow[None]:
+    """Find out which chunks are recorded; those of a document that the store has lost are so no longer."""
+    records, recorded = job.records, set[str]()
+    ids = [each for document in batch for each in document.ids]
+    for start in range(0, len(ids), AT_ONCE):
+        part = ids[start : start + AT_ONCE]
+        known = yield either(records.exists, records.aexists, part)
+        recorded |= {each for each, there in zip(part, known, strict=True) if there}
+    for document in batch:
+        document.unrecorded = [each for each in document.ids if each not in recorded]
+    whole = {document.ids[0]: document for document in batch if not document.unrecorded}
+    held = yield from held_ids(job.store, list(whole))
+    if held is not None and (lost := [document for first, document in whole.items() if first not in held]):
+        job.warn_of_loss()
+        for document in lost:
+            document.unrecorded = document.ids
+        yield either(records.delete_keys, records.adelete_keys, [each for document in lost for each in document.ids])
+
+
+def _replace(job: Run, batch: list[NamedDocument]) -> Flow[None]:
     """Store and record a batch, then delete what it replaces; one that the store refuses, document by document."""
-    if not batch.documents:
-        return
+    records, store, plan = job.records, job.store, job.plan
+    new = [document for document in batch if document.to_store]
+    # In the order of their keys, which is the same in every process: a database that is given the same rows in
+    # different orders by two of them has to break a deadlock.
+    chunks = [chunk for document in sorted(batch, key=lambda document: document.key) for chunk in document.chunks]
+    settings = {
+        "batch_size": plan.batch_size,
+        "cleanup": None,  # of a document that is longer than a batch it would delete what it has just stored
+        "source_id_key": lambda chunk: group_of(chunk.metadata[DOCUMENT_KEY]),
+        "key_encoder": lambda chunk: chunk.id,
+        **plan.options,
+    }
     try:
-        with job.block(batch, on_miss) as scope:
-            if batch.new:  # all together, before the store asks for the first chunk
-                quietly = partial(job.embeddings._together, show_progress=False)
-                yield from scope.matrices(set(range(len(batch.new))), quietly)
+        with job.block(new) as scope:
+            # All together, before the store asks for the first chunk.
+            yield from scope.matrices(set(range(len(new))), partial(job.embeddings._together, show_progress=False))
             with job.storing(batch):
-                yield from clear(store, batch.to_store())
-                settings = job.settings(batch, options)
-                job.results.append((yield either(index, aindex, batch.chunks(), records, store, **settings)))
-    except StoreError as error:
-        if len(batch.documents) == 1:
+                yield from clear(store, [each for document in new for each in document.to_store])
+                job.counts.update((yield either(index, aindex, chunks, records, store, **settings)))
+    except StoreError:
+        if len(batch) == 1:
             with suppress(Exception):  # the store may be gone
-                if ids := batch.unrecorded():
+                if ids := batch[0].unrecorded:
                     there = yield from deletable(store, ids)
                     yield either(store.delete, store.adelete, there)  # it may have taken a part
                     yield either(records.delete_keys, records.adelete_keys, ids)
             raise
-        with job.retrying(batch, error) as attempt:
-            for one in batch.singly():
-                with attempt():
-                    yield from _replace(job, one, records, store, started, on_miss, options)
+        refused = []
+        for document in batch:
+            try:
+                yield from _replace(job, [document])
+            except StoreError as error:
+                refused.append(str(error))
+        if len(refused) == len(batch):  # so the store is to blame
+            raise
+        for message in refused:
+            job.refuse(message)
         return
-    if job.cleanup is not None:
-        job.deleted += yield from clean_up(records, store, before=started, groups=batch.groups())
+    if plan.cleanup is not None:
+        groups = [group_of(document.key) for document in batch]
+        job.counts["num_deleted"] += yield from clean_up(records, store, before=job.started, groups=groups)
 
 
 def _stored(store: VectorStore, ids: list[str]) -> Flow[list[Document]]:
@@ -220,22 +217,12 @@ def _stored(store: VectorStore, ids: list[str]) -> Flow[list[Document]]:
     return found
 
 
-def _listed(documents: Any) -> Any:
-    """Return a collection as a list, as it may be shuffled; any other iterable is read as it comes."""
-    if isinstance(documents, (str, bytes, dict, Document)) or not isinstance(documents, Iterable):
-        return check_documents(documents)
-    return list(documents) if isinstance(documents, Collection) else documents
-
-
 def _pulled(documents: AsyncIterable[Document], loop: asyncio.AbstractEventLoop) -> Iterator[Document]:
     """Read an asynchronous iterator from a thread, while its loop goes on."""
     iterator, end = aiter(documents), object()
 
     async def step() -> Any:
-        try:
-            return await anext(iterator)
-        except StopAsyncIteration:
-            return end
+        return await anext(iterator, end)
 
     while (document := asyncio.run_coroutine_threadsafe(step(), loop).result()) is not end:
         yield document

@@ -6,17 +6,18 @@ Knows when a document is complete and why one is refused; must not know how docu
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from typing import Any, Generic, TypeVar
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator
+from typing import Any, Generic, TypeVar, cast
 
 from langchain_core.documents import Document
+from langchain_core.indexing import IndexingResult
 
 from ..errors import InputError, warn
 from ..inputs import check_positive
-from .grouping import GroupBy, Key, stamp_of
+from .grouping import GroupBy, check_documents, shown
+from .reading import incomplete
 from .splitting import ChunkedDocument, Gathering
-
-__all__ = ["NAMED", "Intake"]
 
 NAMED = 20
 """Documents that one message names."""
@@ -28,20 +29,21 @@ class Intake(ABC, Generic[T]):
     """Reads documents one by one, hands them on in batches, and remembers what was refused.
 
     Args:
-        documents: A list, or an iterator in which the parts of a document follow each other.
+        documents: A collection, or an iterator in which the parts of a document follow each other.
         splitter: Splits whole documents.
         group_by: What makes several of them, or several chunks, one document.
         size: Chunks in a batch, at least, unless there are no more.
 
     Attributes:
-        again: Chunks of documents that came more than once.
+        counts: How many chunks were added, updated, skipped and deleted, as LangChain names them.
     """
 
     def __init__(self, documents: Any, *, splitter: Any, group_by: GroupBy | None, size: int) -> None:
-        self.again = 0
+        streamed = isinstance(documents, Iterable) and not isinstance(documents, (Collection, Document))
+        self.counts = Counter(num_added=0, num_updated=0, num_skipped=0, num_deleted=0)
         self._size = check_positive("batch_size", size)
-        self._stamped = group_by is None and splitter is None
-        self._gathering = Gathering(documents, splitter=splitter, group_by=group_by, indexing=True)
+        given = documents if streamed else check_documents(documents)  # a collection may be shuffled
+        self._gathering = Gathering(given, splitter=splitter, group_by=group_by, indexing=True)
         self._versions: dict[str, str] = {}
         self._refused: dict[str, None] = {}  # ordered, each once
         self._told_of_names = False
@@ -65,8 +67,8 @@ class Intake(ABC, Generic[T]):
         batch: list[T] = []
         chunks, failure = 0, None
         try:
-            for key, parts, places in self._gathering.groups():
-                document = self._read(key, parts, places)
+            for gathered in self._gathering.groups():
+                document = self._read(gathered)
                 if document is None:
                     continue
                 batch.append(self.take(document))
@@ -82,36 +84,40 @@ class Intake(ABC, Generic[T]):
             raise failure
         self._gathering.end()
 
-    def _read(self, key: Key, parts: list[Document], places: list[int]) -> ChunkedDocument | None:
-        known = self._versions.get(key.form)
+    def _read(self, gathered: ChunkedDocument) -> ChunkedDocument | None:
+        key, name = gathered.key, f"document {shown(gathered.key)}"
         try:
-            [document] = self._gathering.read(key, parts, places, self._gathering.arrange(key, parts))
-            self._check_complete(document)
+            [document] = self._gathering.read(gathered)
+            if self._gathering.stamped and (some := incomplete(document.chunks)):
+                raise InputError(
+                    f"{some} of {name} are here, and would replace all of it; pass all of them together (in a list "
+                    "they may be shuffled)"
+                )
         except InputError as error:
-            self._versions.setdefault(key.form, "")
+            self._versions.setdefault(key, "")
             self.refuse(str(error))
             return None
-        if known is None:
-            self._versions[key.form] = document.version
+        if key not in self._versions:
+            self._versions[key] = document.version
             return document
-        if known == document.version:
-            warn(f"document {key.shown} comes more than once with the same texts, and is stored once; pass it once")
-            self.again += len(document.chunks)
+        if self._versions[key] == document.version:
+            warn(f"{name} comes more than once with the same texts, and is stored once; pass it once")
+            self.counts["num_skipped"] += len(document.chunks)
         else:
             self.refuse(
-                f"document {key.shown} comes back after other documents, with other texts: only what came first is "
-                "stored. Let its parts follow each other, pass list(documents), or use a key that tells the documents "
-                "apart"
+                f"{name} comes back after other documents, with other texts: only what came first is stored. Let its "
+                "parts follow each other, pass list(documents), or use a key that tells the documents apart"
             )
         return None
 
-    def _check_complete(self, document: ChunkedDocument) -> None:
-        stamp = stamp_of(document.chunks[0]) if self._stamped else None
-        if stamp is not None and stamp.chunks is not None and stamp.chunks != len(document.chunks):
-            raise InputError(
-                f"{len(document.chunks)} of the {stamp.chunks} chunks of document {document.key.shown} are here, and "
-                "would replace all of it; pass all of them together (in a list they may be shuffled)"
-            )
+    def fits(self, key: str, texts: list[str], check: Callable[..., None]) -> bool:
+        """Tell whether a document can be embedded, refusing it if a bi-encoder's `check_documents` does."""
+        try:
+            check([texts], names=[f"document {shown(key)}"])
+        except InputError as error:
+            self.refuse(str(error))
+            return False
+        return True
 
     def refuse(self, message: str) -> None:
         """Record that a document was refused."""
@@ -139,3 +145,7 @@ class Intake(ABC, Generic[T]):
             more = f"; and {len(self._refused) - NAMED} more" if len(self._refused) > NAMED else ""
             count = f"{len(self._refused)} document{'s were' if len(self._refused) > 1 else ' was'}"
             raise InputError(f"{count} not {done}: {'; '.join(list(self._refused)[:NAMED])}{more}")
+
+    def result(self) -> IndexingResult:
+        """Return what has been done in all."""
+        return cast("IndexingResult", dict(self.counts))

@@ -25,8 +25,6 @@ from .quantized_intake import keys_of, to_document
 from .quantized_searches import QuantizedSearches
 from .resolving import resolve_embeddings
 
-__all__ = ["QuantizedRetriever", "QuantizedVectorStore"]
-
 
 class QuantizedVectorStore(TableStore, QuantizedSearches):
     """A vector store in one LanceDB table that keeps int8 codes and packed bits, a tenth to a quarter of float32.

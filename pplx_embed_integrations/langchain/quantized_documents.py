@@ -24,8 +24,6 @@ from .embeddings import PplxEmbeddings
 from .grouping import GroupBy, check_documents, stamp_of
 from .quantized_intake import TableIntake, flat_chunks
 
-__all__ = ["QuantizedDocuments", "refuse"]
-
 _BATCH = 1000
 
 
@@ -95,8 +93,8 @@ class QuantizedDocuments(VectorStore):
         if not full:
             intake.warn_of_names(instead="or name them with group_by=, a metadata key such as the file's path")
             return intake.result()
-        deleted: int = yield in_worker(self._delete_others, intake.keys)
-        return intake.result(deleted=deleted)
+        intake.counts["num_deleted"] += yield in_worker(self._delete_others, intake.keys)
+        return intake.result()
 
     def _delete_others(self, keys: set[str]) -> int:
         return self._table.delete(documents=[key for key in self._table.documents() if key not in keys])
@@ -117,7 +115,7 @@ class QuantizedDocuments(VectorStore):
         self._embeddings._check_contextual()
         self._table.check_writable()
         given = documents.lazy_load() if hasattr(documents, "lazy_load") else documents
-        given = given if hasattr(given, "__next__") and ids is None else check_documents(given)
+        given = given if ids is None else check_documents(given)
         return TableIntake(given, splitter=splitter, group_by=group_by, ids=ids, size=batch_size)
 
     def _fit(self, intake: TableIntake, batch: list[StoredDocument]) -> Comparison:
@@ -125,12 +123,7 @@ class QuantizedDocuments(VectorStore):
         compared = self._table.compare(batch)
         check = self._embeddings.biencoder.check_documents
         for documents in (compared.new, compared.changed):
-            for document in list(documents):
-                try:
-                    check([document.texts], names=[f"document {document.key!r}"])
-                except InputError as error:
-                    intake.refuse(str(error))
-                    documents.remove(document)
+            documents[:] = [each for each in documents if intake.fits(each.key, each.texts, check)]
         return compared
 
     def _store(self, compared: Comparison, matrices: Sequence[Vectors]) -> None:

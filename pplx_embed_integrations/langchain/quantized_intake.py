@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from langchain_core.documents import Document
-from langchain_core.indexing import IndexingResult
 
 from ..documents import document_key
 from ..errors import InputError
@@ -19,8 +18,6 @@ from ..stores.documents import chunk_id
 from .grouping import GroupBy
 from .intake import Intake
 from .splitting import ChunkedDocument
-
-__all__ = ["TableIntake", "flat_chunks", "keys_of", "to_document"]
 
 
 def to_document(hit: Hit) -> Document:
@@ -73,7 +70,6 @@ class TableIntake(Intake[StoredDocument]):
         self._whole = splitter is not None
         self._given_ids = ids
         self._places: list[tuple[int, str]] = []
-        self._added = self._updated = self._skipped = self._deleted = 0
 
     def take(self, document: ChunkedDocument) -> StoredDocument:
         """Give each chunk the id that the caller chose, else one made of its document and place."""
@@ -81,10 +77,10 @@ class TableIntake(Intake[StoredDocument]):
         chunks = []
         for row, (chunk, place) in enumerate(zip(document.chunks, places, strict=True)):
             own = self._given_ids[place] if self._given_ids is not None else None if self._whole else chunk.id
-            named = own if own is not None else chunk_id(document.key.form, row)
+            named = own if own is not None else chunk_id(document.key, row)
             self._places.append((place, named))
             chunks.append(Chunk(named, chunk.page_content, chunk.metadata))
-        return StoredDocument(document.key.form, chunks)
+        return StoredDocument(document.key, chunks)
 
     @property
     def ids(self) -> list[str]:
@@ -93,16 +89,9 @@ class TableIntake(Intake[StoredDocument]):
 
     def count(self, compared: Comparison) -> None:
         """Count what has been stored."""
-        self._added += sum(len(document.chunks) for document in compared.to_embed)
-        self._updated += sum(len(document.chunks) for document in compared.renamed)
-        self._skipped += sum(len(document.chunks) for document in compared.unchanged)
-        self._deleted += sum(compared.replaced[document.key] for document in compared.changed)
-
-    def result(self, *, deleted: int = 0) -> IndexingResult:
-        """Return how many chunks were added, updated, skipped and deleted."""
-        return IndexingResult(
-            num_added=self._added,
-            num_updated=self._updated,
-            num_skipped=self._skipped + self.again,
-            num_deleted=self._deleted + deleted,
+        self.counts.update(
+            num_added=sum(len(document.chunks) for document in compared.to_embed),
+            num_updated=sum(len(document.chunks) for document in compared.renamed),
+            num_skipped=sum(len(document.chunks) for document in compared.unchanged),
+            num_deleted=sum(compared.replaced[document.key] for document in compared.changed),
         )

@@ -19,8 +19,6 @@ from ..stores.scores import diversify, fuse
 from .quantized_documents import QuantizedDocuments
 from .quantized_intake import to_document
 
-__all__ = ["QuantizedSearches"]
-
 Codes = npt.NDArray[Any]
 
 _POOL = 4

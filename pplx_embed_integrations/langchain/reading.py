@@ -9,7 +9,8 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal, NamedTuple
+from itertools import groupby
+from typing import Any, NamedTuple
 from urllib.parse import urldefrag
 
 from langchain_core.documents import Document
@@ -17,9 +18,7 @@ from langchain_core.documents import Document
 from ..documents import are_offsets, is_missing
 from ..errors import warn
 from ..overlaps import find_overlap
-from .grouping import Key, number, stamp_of
-
-__all__ = ["Arrival", "Doubts", "arrange", "distinguishing", "owners"]
+from .grouping import Stamp, number, shown, stamp_of
 
 _PAGES = ("page", "page_number")
 _SECTION = re.compile(r"^(header|heading|section|chapter|sheet|slide)", re.IGNORECASE)
@@ -49,11 +48,11 @@ class Arrival(NamedTuple):
 
     Attributes:
         orders: For each time the document came the positions of its chunks, in reading order.
-        kind: `"once"`, several times the same (`"copies"`), or in several `"versions"`.
+        versions: Whether it came with different texts.
     """
 
     orders: list[list[int]]
-    kind: Literal["once", "copies", "versions"]
+    versions: bool = False
 
 
 def arrange(chunks: Sequence[Document]) -> Arrival:
@@ -74,39 +73,33 @@ def arrange(chunks: Sequence[Document]) -> Arrival:
         [[1, 0]]
     """
     stamps = [stamp for stamp in map(stamp_of, chunks) if stamp is not None]
-    if len(stamps) == len(chunks) and len({stamp.key.form for stamp in stamps}) == 1:
-        versions: dict[str, list[int]] = {}
-        for index in sorted(range(len(chunks)), key=lambda index: stamps[index].position):
-            versions.setdefault(stamps[index].key.version, []).append(index)
-        if len(versions) > 1:
-            return Arrival(list(versions.values()), "versions")
-        return _stamped(chunks, [stamp.position for stamp in stamps])
+    if len(stamps) == len(chunks) and len({stamp.key for stamp in stamps}) == 1:
+        return _by_stamp(chunks, stamps)
     found = [(chunk.page_content, *_place(chunk)) for chunk in chunks]
-    times = math.gcd(*Counter(found).values()) if found else 1
+    times = math.gcd(*Counter(found).values())
     if times > 1:
-        return Arrival([_in_order(chunks, indices) for indices in _nth(found, times)], "copies")
+        return Arrival([_by_offset(chunks, part) or part for part in _nth(found, times)])
     everything = list(range(len(chunks)))
     order = _by_offset(chunks, everything)
-    border = _second_version(found) if order is None else 0  # offsets in one text are those of one version
-    if border:
-        return Arrival([_in_order(chunks, part) for part in (everything[:border], everything[border:])], "versions")
-    return Arrival([everything if order is None else order], "once")
+    if not order and (border := _second_version(found)):  # offsets in one text are those of one version
+        parts = (everything[:border], everything[border:])
+        return Arrival([_by_offset(chunks, part) or part for part in parts], versions=True)
+    return Arrival([order or everything])
 
 
-def _stamped(chunks: Sequence[Document], places: list[int]) -> Arrival:
-    times = max(Counter(places).values())
-    order = sorted(range(len(chunks)), key=places.__getitem__)
-    if times == 1:
-        return Arrival([order], "once")
-    turns: Counter[int] = Counter()
-    orders: list[list[int]] = [[] for _ in range(times)]
-    texts: dict[int, set[str]] = {}
-    for index in order:
-        orders[turns[places[index]]].append(index)
-        turns[places[index]] += 1
-        texts.setdefault(places[index], set()).add(chunks[index].page_content)
-    same = all(len(each) == 1 for each in texts.values())
-    return Arrival(orders, "copies" if same else "versions")
+def _by_stamp(chunks: Sequence[Document], stamps: Sequence[Stamp]) -> Arrival:
+    """Deal chunks out to the versions of their document, and to its copies where a place is taken several times."""
+    orders: dict[tuple[str, int], list[int]] = {}
+    turns: Counter[tuple[str, int]] = Counter()
+    for index in sorted(range(len(chunks)), key=lambda index: stamps[index].position):
+        place = (stamps[index].version, stamps[index].position)
+        orders.setdefault((stamps[index].version, turns[place]), []).append(index)
+        turns[place] += 1
+    texts = {(stamp.position, chunk.page_content) for stamp, chunk in zip(stamps, chunks, strict=True)}
+    places = {stamp.position for stamp in stamps}
+    return Arrival(
+        list(orders.values()), versions=len({stamp.version for stamp in stamps}) > 1 or len(texts) > len(places)
+    )
 
 
 def _place(chunk: Document) -> tuple[str, str]:
@@ -114,8 +107,8 @@ def _place(chunk: Document) -> tuple[str, str]:
     return " ".join([*page, *_section(chunk.metadata)]), repr(chunk.metadata.get("start_index"))
 
 
-def _section(metadata: dict[str, Any]) -> list[str]:
-    return sorted(f"{name} {value!r}" for name, value in metadata.items() if _SECTION.search(str(name)))
+def _section(metadata: dict[str, Any]) -> tuple[str, ...]:
+    return tuple(sorted(f"{name} {value!r}" for name, value in metadata.items() if _SECTION.search(str(name))))
 
 
 def _nth(found: list[Any], times: int) -> list[list[int]]:
@@ -145,49 +138,42 @@ def _second_version(found: list[tuple[str, str, str]]) -> int:
     return 0
 
 
-def _in_order(chunks: Sequence[Document], indices: list[int]) -> list[int]:
-    order = _by_offset(chunks, indices)
-    return indices if order is None else order
-
-
-def _by_offset(chunks: Sequence[Document], indices: list[int]) -> list[int] | None:
-    """Order chunks by their offsets, if they all have one and these can be offsets in one text."""
-    starts = [number(chunks[index].metadata.get("start_index")) for index in indices]
-    known = [start for start in starts if start is not None]
-    if len(known) < len(indices):
-        return None
+def _by_offset(chunks: Sequence[Document], indices: list[int]) -> list[int]:
+    """Order chunks by their offsets, if they all have one and these can be offsets in one text; else return nothing."""
     pages = [
-        next((m[name] for name in _PAGES if not is_missing(m.get(name))), None) for m in _metadata(chunks, indices)
+        next(
+            (chunks[index].metadata[name] for name in _PAGES if not is_missing(chunks[index].metadata.get(name))), None
+        )
+        for index in indices
     ]
-    numbers = [0 if page is None else number(page) for page in pages]
-    if None in numbers or len({page is None for page in pages}) > 1:
-        return None
-    places: dict[Any, dict[int, int]] = {}
-    for index, page, start in zip(indices, numbers, known, strict=True):
-        if places.setdefault(page, {}).setdefault(start, index) != index:
-            return None
+    if len({page is None for page in pages}) > 1:
+        return []
+    places: dict[int, dict[int, int]] = {}
+    for index, page in zip(indices, pages, strict=True):
+        at, start = 0 if page is None else number(page), number(chunks[index].metadata.get("start_index"))
+        if at is None or start is None or places.setdefault(at, {}).setdefault(start, index) != index:
+            return []
     for within in places.values():
-        if not are_offsets([chunks[index].page_content for index in within.values()], list(within)):
-            return None
-        if not _sections_apart(chunks, [within[start] for start in sorted(within)]):
-            return None
+        order = [within[start] for start in sorted(within)]
+        if not are_offsets([chunks[index].page_content for index in order], sorted(within)):
+            return []
+        # Those that are counted anew in each section do not leave every section in one piece.
+        sections = [section for section, _ in groupby(_section(chunks[index].metadata) for index in order)]
+        if len(sections) > len(set(sections)):
+            return []
     return [places[page][start] for page in sorted(places) for start in sorted(places[page])]
 
 
-def _metadata(chunks: Sequence[Document], indices: list[int]) -> list[dict[str, Any]]:
-    return [chunks[index].metadata for index in indices]
-
-
-def _sections_apart(chunks: Sequence[Document], order: list[int]) -> bool:
-    """Tell whether offsets leave every section in one piece, as those that are counted anew in each do not."""
-    sections = [tuple(_section(metadata)) for metadata in _metadata(chunks, order)]
-    runs = [section for index, section in enumerate(sections) if index == 0 or section != sections[index - 1]]
-    return len(runs) == len(set(runs))
+def incomplete(chunks: Sequence[Document]) -> str:
+    """Say how many chunks of a stamped document are here, if not all."""
+    stamp = stamp_of(chunks[0])
+    wanted = len(chunks) if stamp is None or stamp.chunks is None else stamp.chunks
+    return "" if wanted == len(chunks) else f"{len(chunks)} of the {wanted} chunks"
 
 
 def distinguishing(metadata: dict[str, Any]) -> dict[str, str]:
     """Return what in a document's metadata tells it from another document."""
-    return {name: _shown(metadata[name]) for name in _named(metadata, (*_WHICH, *_WHOSE))}
+    return {name: _shown(metadata[name]) for name in _named(metadata)}
 
 
 def owners(chunks: Sequence[Document]) -> dict[str, set[str]]:
@@ -200,7 +186,8 @@ def owners(chunks: Sequence[Document]) -> dict[str, set[str]]:
     return found
 
 
-def _named(metadata: dict[str, Any], names: Sequence[str]) -> Iterator[str]:
+def _named(metadata: dict[str, Any]) -> Iterator[str]:
+    names = (*_WHICH, *_WHOSE)
     return (name for name in metadata if str(name).lower() in names and not is_missing(metadata[name]))
 
 
@@ -229,7 +216,7 @@ class Doubts:
             self._said.add(kind)
             warn(message)
 
-    def look(self, key: Key, chunks: Sequence[Document], *, stamped: bool = False) -> None:
+    def look(self, key: str, chunks: Sequence[Document], *, stamped: bool = False) -> None:
         """Look at the chunks of a document, in reading order; `stamped` if they were grouped by their stamp."""
         self._documents += 1
         self._chunks += len(chunks)
@@ -256,39 +243,34 @@ class Doubts:
                 f"the document{better}; for whole documents pass splitter=",
             )
 
-    def _overlap(self, key: Key, chunks: Sequence[Document]) -> None:
+    def _overlap(self, key: str, chunks: Sequence[Document]) -> None:
         starts = [number(chunk.metadata.get("start_index")) for chunk in chunks]
         found = find_overlap([[chunk.page_content for chunk in chunks]], [starts])
         if found is not None:
             self._once(
                 "overlap",
-                f"chunks {found.chunk - 1} and {found.chunk} of document {key.shown} share {found.characters} "
+                f"chunks {found.chunk - 1} and {found.chunk} of document {shown(key)} share {found.characters} "
                 "characters: the model reads a document's chunks together, so shared text is read twice. Set "
                 "chunk_overlap=0 in the splitter",
             )
 
-    def _missing(self, key: Key, chunks: Sequence[Document]) -> None:
-        stamps = [stamp for stamp in map(stamp_of, chunks) if stamp is not None]
-        counts = {stamp.chunks for stamp in stamps}
-        if len(stamps) < len(chunks) or len(counts) > 1 or len({stamp.key for stamp in stamps}) > 1:
-            return
-        count = counts.pop() if counts else None
-        if count is not None and len(chunks) != count:
+    def _missing(self, key: str, chunks: Sequence[Document]) -> None:
+        if lacking := incomplete(chunks):
             self._once(
                 "missing",
-                f"{len(chunks)} of the {count} chunks of document {key.shown} are here: their vectors know nothing of "
+                f"{lacking} of document {shown(key)} are here: their vectors know nothing of "
                 "the others. Pass all chunks of a document together",
             )
 
-    def _differing(self, key: Key, chunks: Sequence[Document]) -> None:
-        for name in _named(chunks[0].metadata, (*_WHICH, *_WHOSE)):
+    def _differing(self, key: str, chunks: Sequence[Document]) -> None:
+        for name in _named(chunks[0].metadata):
             values = [_shown(chunk.metadata.get(name)) for chunk in chunks]
             several = len(set(values)) > 1 and name != self.named
             if several and (name.lower() in _WHOSE or len(set(values)) < len(values)):
                 other = next(value for value in values if value != values[0])
                 self._once(
                     "differing",
-                    f"chunks of document {key.shown} differ in {name!r} ({values[0]}, {other}), so "
+                    f"chunks of document {shown(key)} differ in {name!r} ({values[0]}, {other}), so "
                     f"group_by={self.named!r} may join several documents. If so: group_by=lambda chunk: "
                     f"(chunk.metadata[{self.named!r}], chunk.metadata[{name!r}])",
                 )

@@ -15,8 +15,6 @@ from langchain_core.documents import Document
 from ..errors import InputError, InputTypeError, PplxEmbedError
 from .grouping import check_chunk
 
-__all__ = ["cut", "cutter", "is_splitting"]
-
 _splitting: ContextVar[bool] = ContextVar("pplx_embed_splitting", default=False)
 
 

@@ -6,7 +6,6 @@ Knows how a stream of documents is gathered; must not know kinds of splitters, v
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,11 +14,9 @@ from langchain_core.documents import Document
 
 from ..documents import content_hash, document_key, stamps
 from ..errors import InputError, warn
-from .grouping import GroupBy, Key, Keys, check_chunk, check_document, check_documents
+from .grouping import GroupBy, Keys, check_chunk, check_document, check_documents, shown
 from .reading import Arrival, Doubts, arrange, distinguishing
 from .splitters import cut, cutter
-
-__all__ = ["ChunkedDocument", "Gathering", "chunk_documents", "split_documents"]
 
 _CONTENT = "content:"
 
@@ -34,9 +31,14 @@ class ChunkedDocument:
         places: Where ready chunks stood among all of them.
     """
 
-    key: Key
+    key: str
     chunks: list[Document]
     places: list[int] = field(default_factory=list)
+
+    def add(self, chunk: Document, place: int) -> None:
+        """Add a chunk that stood at a place."""
+        self.chunks.append(chunk)
+        self.places.append(place)
 
     @property
     def texts(self) -> list[str]:
@@ -52,7 +54,7 @@ class ChunkedDocument:
         """Return copies of the chunks that carry the document's key, its version, and their position."""
         return [
             Document(page_content=chunk.page_content, metadata={**chunk.metadata, **stamp})
-            for chunk, stamp in zip(self.chunks, stamps(self.key.form, self.texts), strict=True)
+            for chunk, stamp in zip(self.chunks, stamps(self.key, self.texts), strict=True)
         ]
 
 
@@ -101,9 +103,9 @@ def chunk_documents(
     """
     gathering = Gathering(documents, splitter=splitter, group_by=group_by)
     found, refused = [], []
-    for key, parts, places in gathering.groups():
+    for gathered in gathering.groups():
         try:
-            found.extend(gathering.read(key, parts, places, gathering.arrange(key, parts)))
+            found.extend(gathering.read(gathered))
         except InputError as error:
             refused.append(str(error))
     if refused:
@@ -120,6 +122,12 @@ class Gathering:
         splitter: As for `split_documents`.
         group_by: As for `split_documents`, or what makes chunks one document.
         indexing: Whether a document replaces its old version, so that it can be there once only.
+
+    Attributes:
+        total: How many documents there are, where that is known.
+        stamped: Whether chunks are grouped by the stamp that our splitting wrote.
+        keyed_by_content: Whether a document was named by its text.
+        doubts: Looks at each document.
     """
 
     def __init__(
@@ -130,56 +138,51 @@ class Gathering:
         group_by: GroupBy | None = None,
         indexing: bool = False,
     ) -> None:
+        self.total: int | None = None
+        self.stamped = group_by is None and splitter is None
+        self.keyed_by_content = False
         self._documents = documents
-        self._listed = documents if isinstance(documents, list) else None
         self._split = None if splitter is None else cutter(splitter)
         self._indexing = indexing
-        self._once = indexing or splitter is not None
-        self.total: int | None = None
         self._joined = group_by is not None
-        self._stamped = group_by is None and splitter is None
-        self.keyed_by_content = False
-        self._keys = None if splitter is not None and group_by is None else Keys(group_by, self._listed)
+        listed = documents if isinstance(documents, list) else None
+        self._keys = Keys(group_by, listed) if self._joined or self.stamped else None
         self.doubts = Doubts(self._keys.named if self._keys is not None else None)
         self._alike: dict[str, dict[str, str]] = {}
-        self._versions: Counter[str] = Counter()
 
-    def groups(self) -> Iterator[tuple[Key, list[Document], list[int]]]:
-        """Yield each document's key, its parts in input order, and where they stood."""
-        if self._listed is not None:
-            gathered: dict[Key, tuple[list[Document], list[int]]] = {}
-            for position, document in enumerate(self._listed):
-                parts, places = gathered.setdefault(self._key(document, position), ([], []))
-                parts.append(document)
-                places.append(position)
+    def groups(self) -> Iterator[ChunkedDocument]:
+        """Yield each document as its parts in input order, with the places where they stood."""
+        if isinstance(self._documents, list):
+            gathered: dict[str, ChunkedDocument] = {}
+            for place, part in enumerate(self._documents):
+                key = self._key(part, place)
+                gathered.setdefault(key, ChunkedDocument(key, [])).add(part, place)
             self.total = len(gathered)
-            self._versions = Counter(key.form for key in gathered)
-            yield from ((key, parts, places) for key, (parts, places) in gathered.items())
+            yield from gathered.values()
             return
-        key, parts, places = None, [], []
+        document = None
         try:
-            for position, document in enumerate(self._documents):
-                own = self._key(check_document(document, position), position)
-                if key is not None and own != key:
-                    yield key, parts, places
-                    parts, places = [], []
-                key = own
-                parts.append(document)
-                places.append(position)
+            for place, part in enumerate(self._documents):
+                key = self._key(check_document(part, place), place)
+                if document is not None and document.key != key:
+                    yield document
+                    document = None
+                document = document or ChunkedDocument(key, [])
+                document.add(part, place)
         except Exception:
-            if key is not None and not self._joined and self._split is not None:  # it is whole, whatever came after
-                yield key, parts, places
+            if document is not None and not self._joined and self._split is not None:  # whole, whatever came after
+                yield document
             raise
-        if key is not None:
-            yield key, parts, places
+        if document is not None:
+            yield document
 
-    def _key(self, document: Document, position: int) -> Key:
+    def _key(self, document: Document, position: int) -> str:
         if self._keys is not None:
             return self._keys.of(document, position)
         if document.id is not None and document.id.strip():
-            return Key(document_key(document.id))
+            return document_key(document.id)
         self.keyed_by_content = True
-        return Key(self._by_content(document))
+        return self._by_content(document)
 
     def _by_content(self, document: Document) -> str:
         """Name a document by its text; several of one text are numbered, unless nothing tells them apart."""
@@ -197,67 +200,50 @@ class Gathering:
         number = list(known).index(all_of_it)
         return form if number == 0 else f"{form}:{number + 1}"
 
-    def arrange(self, key: Key, parts: list[Document]) -> Arrival:
-        """Find the reading order of a document's parts, and whether it has come more than once.
-
-        Raises:
-            InputError: It has come in several versions, of which only one can replace the old one.
-        """
+    def _arrange(self, parts: list[Document]) -> Arrival:
         if self._split is None:
-            arrival = arrange(parts)
-        elif self._joined:
-            arrival = arrange(parts)
-            if arrival.kind == "once":  # pages are joined in the order given
-                arrival = Arrival([list(range(len(parts)))], "once")
-        else:
-            same = len({part.page_content for part in parts}) == 1
-            kind = "once" if len(parts) == 1 else "copies" if same else "versions"
-            arrival = Arrival([[index] for index in range(len(parts))], kind)  # type: ignore[arg-type]
-        times = max(self._versions[key.form], len(arrival.orders))
-        versions = arrival.kind == "versions" or self._versions[key.form] > 1
-        if versions and self._indexing:
-            raise InputError(
-                f"document {key.shown} comes {times} times with different texts; pass one version only, or a key that "
-                "tells the documents apart"
-            )
-        if times > 1:
-            self._versions[key.form] = 1  # one warning is enough
-            self._warn_of(key, times, versions=versions)
-        return arrival
+            return arrange(parts)
+        if not self._joined:  # each of them is whole
+            texts = {part.page_content for part in parts}
+            return Arrival([[index] for index in range(len(parts))], versions=len(texts) > 1)
+        arrival = arrange(parts)
+        return arrival if len(arrival.orders) > 1 else Arrival([list(range(len(parts)))])  # pages stay as they came
 
-    def _warn_of(self, key: Key, times: int, *, versions: bool) -> None:
-        if versions:
-            warn(
-                f"document {key.shown} comes {times} times with different texts, and each is read by itself; pass one "
-                "version only, or a key that tells the documents apart"
-            )
-        else:
-            once = "is taken once" if self._once else "each is read by itself"
-            warn(f"document {key.shown} comes {times} times with the same texts, and {once}; pass it once")
-
-    def read(self, key: Key, parts: list[Document], places: list[int], arrival: Arrival) -> list[ChunkedDocument]:
-        """Read a document's parts in order, splitting them if they are whole.
+    def read(self, gathered: ChunkedDocument) -> list[ChunkedDocument]:
+        """Read a document's parts in order, splitting them if they are whole; as often as it has come.
 
         Raises:
-            InputError: The document has no text, or one that is not Unicode.
+            InputError: The document has no text, or one that is not Unicode, or has come in several versions, of which
+                only one can replace the old one.
         """
-        orders = arrival.orders[:1] if arrival.kind == "copies" and self._once else arrival.orders
-        found = []
-        for order in orders:
-            chunks = [parts[index] for index in order]
-            name = f"document {key.shown}"
-            if self._split is not None:
-                chunks = [piece for part in chunks for piece in cut(part, self._split, name=name)]
-                if not chunks:
-                    raise InputError(f"{name} has no text; leave it out")
-            for position, chunk in enumerate(chunks):
-                check_chunk(chunk.page_content, name=f"chunk {position} of {name}")
-            document = ChunkedDocument(key, chunks, [places[index] for index in order] if self._split is None else [])
-            if self._split is not None:
-                document.chunks = document.stamped()
-            self.doubts.look(key, document.chunks, stamped=self._stamped)
-            found.append(document)
-        return found
+        name = f"document {shown(gathered.key)}"
+        orders, versions = self._arrange(gathered.chunks)
+        if len(orders) > 1:
+            texts, remedy = "the same texts", "pass it once"
+            if versions:
+                texts, remedy = "different texts", "pass one version only, or a key that tells the documents apart"
+            comes = f"{name} comes {len(orders)} times with {texts}"
+            if versions and self._indexing:
+                raise InputError(f"{comes}; {remedy}")
+            once = not versions and (self._indexing or self._split is not None)
+            warn(f"{comes}, and {'is taken once' if once else 'each is read by itself'}; {remedy}")
+            orders = orders[:1] if once else orders
+        return [self._read(gathered, order, name) for order in orders]
+
+    def _read(self, gathered: ChunkedDocument, order: list[int], name: str) -> ChunkedDocument:
+        document = ChunkedDocument(gathered.key, [gathered.chunks[index] for index in order])
+        if self._split is None:
+            document.places = [gathered.places[index] for index in order]
+        else:
+            document.chunks = [piece for part in document.chunks for piece in cut(part, self._split, name=name)]
+            if not document.chunks:
+                raise InputError(f"{name} has no text; leave it out")
+        for position, text in enumerate(document.texts):
+            check_chunk(text, name=f"chunk {position} of {name}")
+        if self._split is not None:
+            document.chunks = document.stamped()
+        self.doubts.look(document.key, document.chunks, stamped=self.stamped)
+        return document
 
     def end(self) -> None:
         """Warn of what can be said only when all documents have been seen."""
