@@ -102,3 +102,7 @@ class EmbeddingsOptions(_Options):
         copy = type(self)(**{**given, **update})
         copy._biencoder.hold(self._biencoder)
         return copy
+
+    def copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False, **_: Any) -> Self:
+        """`model_copy` under the name it had in pydantic 1, whose own would set fields and leave the models."""
+        return self.model_copy(update=update, deep=deep)

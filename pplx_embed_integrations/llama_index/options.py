@@ -160,14 +160,11 @@ class EmbeddingOptions(_Options):
         """`model_copy` under the name it had in pydantic 1, which LlamaIndex's users know."""
         return self.model_copy(update=update, deep=deep)
 
-    def __getstate__(self) -> dict[str, Any]:
-        # LlamaIndex takes what cannot be pickled out of the very object, and builds the copy anew from the fields.
-        fields = dict(self.__dict__)
-        try:
-            state = super().__getstate__()
-            return {**state, "__dict__": dict(state["__dict__"]), "__pydantic_private__": None}
-        finally:
-            self.__dict__.update(fields)
+    def __reduce__(self) -> tuple[Any, tuple[()]]:
+        # LlamaIndex's own way takes what cannot be pickled out of the very object, hence a copy, and makes of fields
+        # that are refused an object without models.
+        fields = self.model_copy().__getstate__()["__dict__"]
+        return partial(type(self), **fields), ()
 
 
 def _check_clashes(biencoder: PplxBiEncoder, *, metadata_per_document: bool) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import pickle
+import shutil
 import subprocess
 import sys
 import threading
@@ -201,6 +202,15 @@ def test_pickles_carry_settings_and_no_weights(make_model):
     assert again.get_query_embedding("a river") == expected
     assert again.to_dict() == embed_model.to_dict()
     assert again.token == "hf_secret"
+
+
+def test_a_pickle_whose_folder_is_gone_says_so(replica_v1, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(replica_v1, folder)
+    pickled = pickle.dumps(PplxEmbedding(folder))
+    shutil.rmtree(folder)
+    with pytest.raises(CheckpointError, match=f"there is no checkpoint or folder '{folder}'"):
+        pickle.loads(pickled)
 
 
 def test_what_cannot_be_pickled_stays_on_the_object(make_model):
