@@ -1,6 +1,7 @@
 """PplxBiEncoder: a query encoder and a document encoder that agree on form, ready for any framework.
 
-Knows what leaves as numpy and what as lists of floats, in which form; must not know frameworks, or where a side is.
+Knows what leaves as numpy and what as lists of floats, in which form, itself and through an adapter; must not know
+frameworks, or where a side is.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from .vectors import Vectors, to_lists
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
+
+    from .remote.usage import Usage
 
 
 @documented(BiEncoderOptions)
@@ -188,3 +191,36 @@ class PplxBiEncoder(Pair):
 
     def _floats(self, codes: Vectors) -> list[list[float]]:
         return to_lists(codes, normalize=self.normalize)
+
+
+class NativeForms:
+    """An adapter's pair, and its vectors as numpy arrays: codes, bits or floats, with `PplxBiEncoder`'s options."""
+
+    if TYPE_CHECKING:
+        _biencoder: PplxBiEncoder
+
+    @property
+    def biencoder(self) -> PplxBiEncoder:
+        """The pair itself: async twins of `encode_*`, and the encoders of both sides as `.query` and `.document`."""
+        return self._biencoder
+
+    @property
+    def usage(self) -> Usage:
+        """Tokens, and cost where a server tells it, of what servers have embedded so far; see `PplxBiEncoder.usage`."""
+        return self.biencoder.usage
+
+    def encode_query(self, text: str, **form: Unpack[Form]) -> Vectors:
+        """Embed a query in native form, by default `[dimension]` int8 codes; see `PplxBiEncoder.encode_query`."""
+        return self.biencoder.encode_query(text, **form)
+
+    def encode_queries(self, texts: Sequence[str], **form: Unpack[Form]) -> Vectors:
+        """Embed queries in native form: `[n, dimension]`; see `PplxBiEncoder.encode_query`."""
+        return self.biencoder.encode_queries(texts, **form)
+
+    def encode_texts(self, texts: Sequence[str], **form: Unpack[Form]) -> Vectors:
+        """Embed texts, each a document of its own, in native form: `[n, dimension]`."""
+        return self.biencoder.encode_texts(texts, **form)
+
+    def encode_documents(self, documents: Sequence[Sequence[str]], **form: Unpack[Form]) -> list[Vectors]:
+        """Embed documents of chunks in context, in native form: for each `[chunks, dimension]`."""
+        return self.biencoder.encode_documents(documents, **form)

@@ -33,8 +33,6 @@ from .vectors import Vectors
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-__all__ = ["FakeEmbedder"]
-
 _TOKEN = re.compile(r"\s*(?:\w+|[^\w\s])|\s+")
 
 

@@ -19,19 +19,6 @@ from .registry import BACKENDS, BackendName
 from .schema import Options, decisive, either, option
 from .secret import Secret
 
-__all__ = [
-    "PERPLEXITY",
-    "BiEncoderOptions",
-    "EncoderOptions",
-    "HubOptions",
-    "PairOptions",
-    "RemoteOptions",
-    "ServerOptions",
-    "SideOptions",
-    "check_base_url",
-    "check_quantization",
-]
-
 PERPLEXITY = "perplexity"
 """What `base_url` says for the hosted API."""
 
@@ -261,10 +248,10 @@ class PairOptions(SideOptions, ServerOptions):
     """A checkpoint for queries and one for documents, and the form of their vectors."""
 
     query_model: Model | None = decisive(
-        "Checkpoint, folder or `Embedder` for queries", default=None, absent="the pair's", check=_left
+        "Checkpoint, folder or `Embedder` for queries", default=None, absent="the pair's"
     )
     document_model: Model | None = decisive(
-        "Checkpoint, folder or `Embedder` for documents", default=None, absent="the pair's", check=_left
+        "Checkpoint, folder or `Embedder` for documents", default=None, absent="the pair's"
     )
     query_revision: str | None = decisive("Commit on the hub for queries", default=None, absent="pinned")
     document_revision: str | None = decisive("Commit on the hub for documents", default=None, absent="pinned")
@@ -287,6 +274,5 @@ class BiEncoderOptions(PairOptions):
         'A pair (`"0.6b"`, `"4b"`, `"miniature"`), or one checkpoint, folder or `Embedder` for both sides',
         default="0.6b",
         kw_only=False,
-        check=_left,
     )
     show_progress: bool = option("Show a bar that counts tokens while documents are embedded", default=False)

@@ -8,8 +8,6 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 
-__all__ = ["QueryCache"]
-
 
 class QueryCache:
     """Keeps the vectors of the most recently used texts, up to a given number.

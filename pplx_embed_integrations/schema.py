@@ -21,18 +21,6 @@ from typing_extensions import dataclass_transform
 
 from .errors import InputError, InputTypeError
 
-__all__ = [
-    "Options",
-    "decisive",
-    "documented",
-    "either",
-    "fields_of",
-    "option",
-    "options_of",
-    "refuse_unknown",
-    "values_of",
-]
-
 _Made = TypeVar("_Made", bound=type)
 _KINDS = {bool: "True or False", int: "an integer", str: "a string", Path: "a path", NoneType: "None"}
 
@@ -82,6 +70,8 @@ class Option:
             return None
         if self.check is not None:
             return self.check(value)
+        if Any in self._kinds:  # what it may be is found out where it is used
+            return value
         if int in self._kinds and isinstance(value, Integral) and value is not True and value is not False:
             return int(value)
         if isinstance(value, str) and value in self.choices:
@@ -226,14 +216,12 @@ def documented(schema: type) -> Callable[[_Made], _Made]:
 
 
 def _signature(schema: type) -> inspect.Signature:
-    options = sorted(options_of(schema).items(), key=lambda each: each[1].kw_only)
     kinds = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
-    return inspect.Signature(
-        [
-            inspect.Parameter(name, kinds[each.kw_only], default=each.default, annotation=each.kind)
-            for name, each in options
-        ]
-    )
+    parameters = [
+        inspect.Parameter(name, kinds[each.kw_only], default=each.default, annotation=each.kind)
+        for name, each in options_of(schema).items()
+    ]
+    return inspect.Signature(sorted(parameters, key=lambda each: each.kind))
 
 
 def either(choices: Sequence[str]) -> str:

@@ -9,8 +9,6 @@ from typing import Any
 
 from .errors import InputTypeError
 
-__all__ = ["Secret"]
-
 
 class Secret:
     """A key in a wrapping: no repr, log or pickle holds it.

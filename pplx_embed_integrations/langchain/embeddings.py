@@ -15,12 +15,11 @@ from langchain_core.embeddings import Embeddings
 from pydantic import PrivateAttr
 from typing_extensions import Unpack
 
-from ..biencoder import PplxBiEncoder
+from ..biencoder import NativeForms
 from ..embedder import Form
 from ..errors import InputError, InputTypeError, NotContextualError, calling_line, warn
 from ..flow import Flow, arun, either, in_worker, run
 from ..inputs import check_documents, check_texts
-from ..native import NativeForms
 from ..options import BiEncoderOptions
 from ..schema import documented
 from ..vectors import Vectors, to_lists
@@ -63,11 +62,6 @@ class PplxEmbeddings(EmbeddingsOptions, NativeForms, Embeddings):
     """
 
     _told_of_flat_lists: set[tuple[str, int]] = PrivateAttr(default_factory=set)
-
-    @property
-    def biencoder(self) -> PplxBiEncoder:
-        """The bi-encoder behind this object, with its encoders as `.query` and `.document`."""
-        return self._biencoder
 
     @property
     def contextual(self) -> bool:

@@ -6,6 +6,7 @@ Knows the bi-encoder's options and pydantic; must not know documents, blocks' co
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.stores import BaseStore, ByteStore
@@ -19,8 +20,6 @@ from ..schema import fields_of, options_of, refuse_unknown
 from ..vectors import vector_dtype
 from .cache import DocumentCache
 from .contextual import is_open
-
-__all__ = ["EmbeddingsOptions"]
 
 _OPTIONS = options_of(BiEncoderOptions)
 
@@ -39,7 +38,7 @@ class EmbeddingsOptions(_Options):
 
     # Like every field it is checked before pydantic sees it.
     token: SecretStr | str | bool | None = Field(  # type: ignore[assignment]
-        default=None, repr=False, description=_OPTIONS["token"].description
+        default=None, repr=False, description=_OPTIONS["token"].description, union_mode="left_to_right"
     )
     cache: ByteStore | None = Field(default=None, exclude=True, repr=False)
 
@@ -54,14 +53,9 @@ class EmbeddingsOptions(_Options):
                 options["token"] = token.get_secret_value()
             biencoder = PplxBiEncoder(model, **options)
             biencoder.check_floats()
-            fields = {name: getattr(biencoder, name) for name in options}
-            if isinstance(biencoder.token, str):
-                fields["token"] = SecretStr(biencoder.token)
-            if cache is not None:
-                if not isinstance(cache, BaseStore):
-                    raise InputTypeError(f"cache must be a ByteStore of langchain_core, not {type(cache).__name__}")
-                fields["cache"] = cache
-            super().__init__(model=model, **fields)
+            if cache is not None and not isinstance(cache, BaseStore):
+                raise InputTypeError(f"cache must be a ByteStore of langchain_core, not {type(cache).__name__}")
+            super().__init__(model=model, cache=cache, **{name: getattr(biencoder, name) for name in options})
             self._biencoder = biencoder
             if cache is not None:
                 dtype = vector_dtype(self.quantization, normalize=False)
@@ -69,16 +63,13 @@ class EmbeddingsOptions(_Options):
                     cache, identity=biencoder.identity, width=biencoder.dimension, dtype=dtype
                 )
 
-    def __getstate__(self) -> dict[Any, Any]:
+    def __reduce__(self) -> tuple[Any, tuple[()]]:
         if is_open(self):
             warn(
                 "PplxEmbeddings is being pickled inside its documents(...) block: the copy, in another process for "
                 "example, does not know the documents, and embeds each text by itself. Open the block there",
             )
-        return {"fields": {name: getattr(self, name) for name in self.model_fields_set if name != "cache"}}
-
-    def __setstate__(self, state: dict[Any, Any]) -> None:
-        self.__init__(**state["fields"])  # type: ignore[misc]  # fields are all that there is to a pickle
+        return partial(type(self), **{name: getattr(self, name) for name in self.model_fields_set - {"cache"}}), ()
 
     def __eq__(self, other: object) -> bool:
         return type(other) is type(self) and self.__dict__ == other.__dict__  # the options, whatever is loaded

@@ -18,11 +18,10 @@ from llama_index.core.utils import get_tqdm_iterable
 from llama_index_instrumentation import get_dispatcher
 from tqdm.auto import tqdm
 
-from ..biencoder import PplxBiEncoder
+from ..biencoder import NativeForms
 from ..errors import warn
 from ..flow import Flow, arun, either, in_worker, run
 from ..inputs import check_text, check_texts
-from ..native import NativeForms
 from ..schema import documented
 from .findings import FLAT, findings
 from .nodes import (
@@ -79,11 +78,6 @@ class PplxEmbedding(EmbeddingOptions, NativeForms):  # type: ignore[misc]  # a n
     def class_name(cls) -> str:
         """Name of the class in LlamaIndex's dictionaries: `PplxEmbedding`."""
         return "PplxEmbedding"
-
-    @property
-    def biencoder(self) -> PplxBiEncoder:
-        """The pair of encoders itself: numpy arrays, async twins of `encode_*`, and each side's `PplxEncoder`."""
-        return self._biencoder
 
     def __call__(self, nodes: Sequence[BaseNode], **kwargs: Any) -> Sequence[BaseNode]:
         """Embed nodes, the chunks of each document together, and set their `embedding`.

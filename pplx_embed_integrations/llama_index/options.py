@@ -27,8 +27,6 @@ from .keys import located, spelled_out
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["EmbeddingOptions", "NodeOptions"]
-
 _MODEL = options_of(BiEncoderOptions)["model"]
 _FIXED = options_of(PairOptions)
 """Options that stay as they are: a vector is compared with those that were made before."""
@@ -54,7 +52,7 @@ def metadata_mode_of(value: MetadataMode | str) -> MetadataMode:
 class NodeOptions(PairOptions):
     """A pair by its name, and how nodes are read."""
 
-    model_name: Model = decisive(_MODEL.description, default=_MODEL.default, kw_only=False, check=_MODEL.check)
+    model_name: Model = decisive(_MODEL.description, default=_MODEL.default, kw_only=False)
     metadata_mode: MetadataMode | str = decisive(
         "Which metadata of a node is embedded", default=MetadataMode.EMBED, absent='`"embed"`', check=metadata_mode_of
     )
@@ -67,6 +65,9 @@ class NodeOptions(PairOptions):
         check=partial(check_positive, "embed_batch_size", largest=2048),
     )
 
+
+_OPTIONS = options_of(NodeOptions)
+_DECISIVE = [name for name, each in _OPTIONS.items() if each.changes_vectors]
 
 if TYPE_CHECKING:
 
@@ -86,19 +87,19 @@ class EmbeddingOptions(_Options):
         def __init__(self, model_name=_MODEL.default, **options):
             options.pop("class_name", None)  # `model_dump` writes it
             refuse_unknown(options, type(self).model_fields)
-            table = options_of(NodeOptions)
+            models = models_of(model_name, options.get("query_model"), options.get("document_model"))
+            query, document = map(canonical_name, models)
+            options |= {"query_model": query, "document_model": document}
+            biencoder = PplxBiEncoder(**{name: value for name, value in options.items() if name in _FIXED})
+            biencoder.check_floats()
             fields = {
-                name: table[name].checked(name, value) if name in table else value
+                name: getattr(biencoder, name) if name in _FIXED else _checked(name, value, biencoder)
                 for name, value in options.items()
                 if name != "callback_manager" or value is not None
             }
-            fields |= _names(model_name, fields.get("query_model"), fields.get("document_model"))
-            biencoder = PplxBiEncoder(**{name: value for name, value in fields.items() if name in _FIXED})
-            _check_clashes(biencoder, metadata_per_document=fields.get("metadata_per_document", False))
-            check_cache(fields.get("embeddings_cache"), biencoder)
             fields |= {name: biencoder.options[name] for name in ("query_revision", "document_revision")}
-            super().__init__(**fields)
-            self._biencoder = biencoder
+            super().__init__(model_name=label(query, document), **fields)
+            super().__setattr__("_biencoder", biencoder)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in _FIXED:
@@ -106,10 +107,7 @@ class EmbeddingOptions(_Options):
                 f"{name} cannot be changed: vectors already stored would no longer match; make a new object, "
                 f"for example embed_model.model_copy(update={{{name!r}: ...}})"
             )
-        if name == "embeddings_cache":
-            check_cache(value, self._biencoder)
-        table = options_of(NodeOptions)
-        super().__setattr__(name, table[name].checked(name, value) if name in table else value)
+        super().__setattr__(name, _checked(name, value, self._biencoder))
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """Copy the object; with `update`, make one anew from the changed options, checked as by the constructor."""
@@ -135,8 +133,7 @@ class EmbeddingOptions(_Options):
         Raises:
             CheckpointError: The files of a checkpoint have changed since it was loaded, or are damaged.
         """
-        decisive = {name for name, each in options_of(NodeOptions).items() if each.changes_vectors}
-        data = {name: value for name, value in super().to_dict(**options).items() if name in decisive}
+        data = {name: value for name, value in super().to_dict(**options).items() if name in _DECISIVE}
         data |= spelled_out(self._biencoder)
         data["dimensions"] = self._biencoder.dimension
         data["model_name"] = label(data["query_model"], data["document_model"])  # tracers show it
@@ -167,13 +164,18 @@ class EmbeddingOptions(_Options):
         return partial(type(self), **fields), ()
 
 
-def _check_clashes(biencoder: PplxBiEncoder, *, metadata_per_document: bool) -> None:
-    biencoder.check_floats()
-    if metadata_per_document and not biencoder.contextual:
+def _checked(name: str, value: Any, biencoder: PplxBiEncoder) -> Any:
+    """Return what may be set later, too, as it is kept; refuse what these models have no use for."""
+    if name == "embeddings_cache":
+        check_cache(value, biencoder)
+    if name in _OPTIONS:
+        value = _OPTIONS[name].checked(name, value)
+    if name == "metadata_per_document" and value and not biencoder.contextual:
         raise InputError(
             f"metadata_per_document=True needs a contextual document model; {biencoder.options['document_model']!r} "
             "reads each chunk by itself, so shared metadata would reach none of them"
         )
+    return value
 
 
 def check_cache(cache: object, biencoder: PplxBiEncoder) -> None:
@@ -197,11 +199,6 @@ def check_cache(cache: object, biencoder: PplxBiEncoder) -> None:
             "embeddings_cache keeps queries and texts under one key, and here different models may embed them, or one "
             "that reads them differently; use an IngestionPipeline's cache, or one checkpoint for both sides"
         )
-
-
-def _names(model_name: Model, query_model: Model | None, document_model: Model | None) -> dict[str, Any]:
-    query, document = map(canonical_name, models_of(model_name, query_model, document_model))
-    return {"model_name": label(query, document), "query_model": query, "document_model": document}
 
 
 def canonical_name(model: Model) -> str | Embedder:

@@ -265,6 +265,8 @@ def test_bad_options_are_refused_with_what_is_allowed(options, error, message, m
 def test_shared_metadata_needs_a_contextual_document_model(make_model, replica_v1):
     with pytest.raises(InputError, match="metadata_per_document=True needs a contextual document model"):
         make_model(document_model=replica_v1, metadata_per_document=True)
+    with pytest.raises(InputError, match="metadata_per_document=True needs a contextual document model"):
+        make_model(document_model=replica_v1).metadata_per_document = True
 
 
 BAD = [
