@@ -24,21 +24,6 @@ import warnings
 from functools import partial
 from types import FrameType
 
-__all__ = [
-    "CheckpointError",
-    "ContextWarning",
-    "DownloadError",
-    "EncodingError",
-    "InputError",
-    "InputTypeError",
-    "MissingDependencyError",
-    "NotContextualError",
-    "PplxEmbedError",
-    "PrecisionWarning",
-    "ServerError",
-    "StoreError",
-]
-
 
 class PplxEmbedError(Exception):
     """Root of every exception this package raises on purpose.
