@@ -247,7 +247,7 @@ class PplxEncoder(LazyCheckpoint):
             loaded = self._loaded
             if loaded is None or loaded.backend.closed:
                 loaded = self._load()
-            slices = tokenize(loaded.tokenizer, loaded.limits)
+            slices = tokenize(loaded.tokenizer, self._limits)
             try:
                 with result.progress or nullcontext():
                     loaded.scheduler.run(result.progress.counted(slices) if result.progress else slices, result.receive)
@@ -261,7 +261,7 @@ class PplxEncoder(LazyCheckpoint):
             loaded = self._loaded
             if loaded is None or loaded.backend.closed:
                 loaded = await asyncio.wrap_future(in_own_thread(self._load))
-            slices = tokenize(loaded.tokenizer, loaded.limits)
+            slices = tokenize(loaded.tokenizer, self._limits)
             with result.progress or nullcontext():
                 counted = result.progress.counted(slices) if result.progress else slices
                 await loaded.scheduler.arun(counted, result.receive)

@@ -7,24 +7,28 @@ from __future__ import annotations
 
 import json
 import threading
+import uuid
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..checkpoints import CheckpointSpec, resolve
 from ..embedder import identify
+from ..errors import CheckpointError, InputError
+from ..families import PPLX_EMBED
 from ..inputs import check_positive, check_texts
 from ..options import EncoderOptions, HubOptions, SideOptions
 from ..schema import values_of
-from .backends.base import backend_class
+from .backends.base import Loading, backend_class
 from .hub import checkpoint_folder, config_folder
 from .identity import Origin, arithmetic
-from .loaded import LoadedCheckpoint
 from .scheduler import Batches
 from .sequences import Window, plan_windows
-from .tokenizer import TextTokenizer
+from .tokenizer import Limits, TextTokenizer
+from .weights import Weights, acquire, release, withdraw
 
 if TYPE_CHECKING:
+    import torch
     from sentence_transformers import SentenceTransformer
     from typing_extensions import Self
 
@@ -48,14 +52,25 @@ class LazyCheckpoint(EncoderOptions):
         self._loading = threading.RLock()
         self._origin: Origin | None = None
         self._identity: str | None = None
-        self._loaded: LoadedCheckpoint | None = None
-        self._held: LoadedCheckpoint | None = None
+        self._limits: Limits
+        self._loaded: Weights | None = None
+        self._held: Weights | None = None
+        self._trained: tuple[str, torch.nn.Module, int] | None = None
         self._tokenizer: TextTokenizer | None = None
         self._sentence_transformer: SentenceTransformer | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        unpicklable = ("_loading", "_origin", "_identity", "_loaded", "_held", "_tokenizer", "_sentence_transformer")
-        return {name: value for name, value in self.__dict__.items() if name not in unpicklable}
+        fresh = (
+            "_loading",
+            "_origin",
+            "_identity",
+            "_loaded",
+            "_held",
+            "_trained",
+            "_tokenizer",
+            "_sentence_transformer",
+        )
+        return {name: value for name, value in self.__dict__.items() if name not in fresh}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -89,9 +104,10 @@ class LazyCheckpoint(EncoderOptions):
                 decisive = values_of(self, SideOptions, decisive=True)
                 decisive["dtype"] = arithmetic(str(self.dtype), origin=origin, places=places, hub=self._hub)
                 self._identity = identify(origin.name(), **decisive)
-            changes = self._loaded.changes() if self._loaded is not None else None
-            if changes is not None:  # weights that no file holds are like no others
-                return identify(**{**json.loads(self._identity), "changed_in_memory": changes})
+            if self._trained is not None:
+                name, model, before = self._trained
+                if (now := _versions(model)) != before:  # weights that no file holds are like no others
+                    return identify(**{**json.loads(self._identity), "changed_in_memory": f"{name}-{now}"})
             return self._identity
 
     def hold(self, other: LazyCheckpoint) -> None:
@@ -118,11 +134,20 @@ class LazyCheckpoint(EncoderOptions):
         with self._loading:
             loaded = self._load()
             if self._sentence_transformer is None:
+                family = self.checkpoint.family
+                if family != PPLX_EMBED:
+                    raise InputError(f"{family.name} has no form as a SentenceTransformer here; use encode")
+                loaded.backend.check_trainable()
+                if not withdraw(loaded):
+                    again = loaded.again()
+                    again.users.add(self)
+                    release(loaded, self)
+                    self._loaded = loaded = again
+                model = loaded.backend.transformers_model()
+                self._trained = uuid.uuid4().hex, model, _versions(model)
                 from .qwen3.sentence_transformer import compose  # sentence-transformers alone takes seconds to import
 
-                self._sentence_transformer = compose(
-                    loaded.loading.folder, loaded.transformers_model(), max_tokens=self._longest
-                )
+                self._sentence_transformer = compose(loaded.loading.folder, model, max_tokens=self._longest)
             return self._sentence_transformer
 
     def load(self) -> Self:
@@ -154,10 +179,10 @@ class LazyCheckpoint(EncoderOptions):
         """
         with self._loading:
             loaded = self._loaded
-            self._origin = self._identity = self._loaded = self._held = None
+            self._origin = self._identity = self._loaded = self._held = self._trained = None
             self._tokenizer = self._sentence_transformer = None
         if loaded is not None:
-            loaded.close()
+            release(loaded, self)
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Return how many tokens each text has; loads the tokenizer, not the weights.
@@ -193,7 +218,7 @@ class LazyCheckpoint(EncoderOptions):
         prompt = self._load_tokenizer().prompts["document"]
         return plan_windows(lengths, max_tokens=self._longest - len(prompt))
 
-    def _load(self) -> LoadedCheckpoint:
+    def _load(self) -> Weights:
         with self._loading:
             if self._loaded is not None and not self._loaded.backend.closed:
                 self._loaded.scheduler.check_process()
@@ -202,11 +227,21 @@ class LazyCheckpoint(EncoderOptions):
                 self._origin = None  # nobody relies on what a failed attempt found
             origin = self._find_origin()
             origin.check()
-            folder = checkpoint_folder(origin.spec, **self._hub)
-            self._loaded = LoadedCheckpoint(self.checkpoint, folder, key=origin.stamps, options=self)
-            origin.check()
-            self._held = None
-            return self._loaded
+            checkpoint, folder = self.checkpoint, checkpoint_folder(origin.spec, **self._hub)
+            how = str(self.dtype), self.weights, self.backend, self.attention
+            loading = Loading(folder, checkpoint.contextual, *how, checkpoint.family)
+            device, devices, batch_tokens = self.device, self.devices, self.batch_tokens
+            load = partial(Weights, checkpoint, loading, device=device, devices=devices, batch_tokens=batch_tokens)
+            place = backend_class(self.backend).place(device) if devices is None else None
+            loaded = acquire((origin.stamps, loading, place, devices, batch_tokens), load, self)
+            try:
+                origin.check()
+            except CheckpointError:
+                release(loaded, self)
+                raise
+            self._limits = Limits(self._longest, self.truncate, loaded.characters)
+            self._loaded, self._held, self._trained = loaded, None, None
+            return loaded
 
     def _load_tokenizer(self) -> TextTokenizer:
         with self._loading:
@@ -216,3 +251,7 @@ class LazyCheckpoint(EncoderOptions):
                 folder = checkpoint_folder(self._find_origin().spec, **self._hub)
                 self._tokenizer = TextTokenizer(folder, family=self.checkpoint.family)
             return self._tokenizer
+
+
+def _versions(model: torch.nn.Module) -> int:
+    return sum(parameter._version for parameter in model.parameters())  # torch counts changes in place

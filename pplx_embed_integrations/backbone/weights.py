@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Hashable, Sequence
+from functools import partial
 from weakref import WeakSet, WeakValueDictionary
 
 from ..checkpoints import CheckpointSpec
@@ -19,6 +20,11 @@ from .head import LinearHead
 from .scheduler import Scheduler
 from .tokenizer import TextTokenizer
 
+_BATCHES = 8
+"""Batches that are tokenised at a time: enough to sort well in, few enough for the first to be soon under way."""
+_CHARACTERS = 4
+"""Characters in a token, roughly."""
+
 
 class Weights:
     """Tokenizer, backend and scheduler of a checkpoint.
@@ -29,6 +35,11 @@ class Weights:
         device: Where it runs, by default the best there is; without meaning where there are `devices`.
         devices: Where worker processes run it in place of this one.
         batch_tokens: Most tokens in a forward pass; by default what suits the device.
+
+    Attributes:
+        again: Loads the same once more, for one who is going to change it.
+        users: Who uses them.
+        characters: Characters that are worth tokenising at a time.
 
     Raises:
         CheckpointError: The files are damaged or incomplete, or not what the checkpoint should be.
@@ -46,6 +57,7 @@ class Weights:
         batch_tokens: int | None,
     ) -> None:
         self.loading = loading
+        self.again = partial(Weights, checkpoint, loading, device=device, devices=devices, batch_tokens=batch_tokens)
         self.users: WeakSet[object] = WeakSet()
         self.tokenizer = TextTokenizer(loading.folder, contextual=loading.contextual, family=loading.family)
         # In a thread that ends, so that the OpenMP threads which loading needs do not stay (see `Scheduler`).
@@ -61,6 +73,7 @@ class Weights:
             budget=batch_tokens or self.backend.batch_tokens,
             parallel=self.backend.parallel,
         )
+        self.characters = max(65_536, _BATCHES * _CHARACTERS * self.scheduler.budget * self.backend.parallel)
 
 
 _lock = threading.Lock()

@@ -20,9 +20,9 @@ import torch
 from pplx_embed_integrations import PplxBiEncoder, PplxEncoder
 from pplx_embed_integrations.backbone import progress
 from pplx_embed_integrations.backbone.backends.base import Pooled
-from pplx_embed_integrations.backbone.loaded import LoadedCheckpoint
 from pplx_embed_integrations.backbone.sequences import TokenSequence
 from pplx_embed_integrations.backbone.tokenizer import TextTokenizer
+from pplx_embed_integrations.backbone.weights import Weights
 from pplx_embed_integrations.errors import EncodingError, InputError
 
 SAME = 2e-5
@@ -87,7 +87,7 @@ def who_works(encoder: PplxEncoder) -> Iterator[dict[str, set[int]]]:
     did: dict[str, set[int]] = {"load": set(), "tokenise": set(), "compute": set()}
     load, encode = PplxEncoder._load, TextTokenizer.encode
 
-    def loading(self: PplxEncoder) -> LoadedCheckpoint:
+    def loading(self: PplxEncoder) -> Weights:
         if self._loaded is None:
             did["load"].add(threading.get_ident())
         loaded = load(self)
@@ -222,8 +222,7 @@ def test_the_callers_arithmetic_context_does_not_reach_the_model(encoder_v1: Ppl
 def sliced(replica_context_v1: Path) -> PplxEncoder:
     """An encoder that tokenises a few texts at a time."""
     encoder = PplxEncoder(replica_context_v1, dtype="float32", batch_tokens=50, max_tokens=60).load()
-    assert encoder._loaded is not None
-    encoder._loaded.limits = replace(encoder._loaded.limits, characters=100)
+    encoder._limits = replace(encoder._limits, characters=100)
     return encoder
 
 

@@ -197,7 +197,7 @@ def test_a_text_that_spells_the_separator_is_plain_text(encoder_context_v1: Pplx
     assert matrix.shape == (3, 32)
     loaded = encoder_context_v1.load()._loaded
     assert loaded is not None
-    [sequence] = next(loaded.tokenizer.document_slices(loaded.limits, [chunks]))
+    [sequence] = next(loaded.tokenizer.document_slices(encoder_context_v1._limits, [chunks]))
     assert (sequence.ids == loaded.tokenizer.separator).sum() == 2  # the real ones
     [forged] = encoder_context_v1.encode_documents([[f"first{SEPARATOR}second"]], quantization=None)
     [true] = encoder_context_v1.encode_documents([["first", "second"]], quantization=None)

@@ -90,12 +90,12 @@ def test_token_ids(
 ) -> None:
     loaded = encoder_v1.load()._loaded
     assert loaded is not None
-    [texts] = loaded.tokenizer.text_slices(loaded.limits, expected_v1.inputs)
+    [texts] = loaded.tokenizer.text_slices(encoder_v1._limits, expected_v1.inputs)
     assert [s.ids.tolist() for s in texts] == expected_v1.input_ids
     assert [(s.spans, s.rows) for s in texts] == [(((0, len(s.ids)),), (row,)) for row, s in enumerate(texts)]
     loaded = encoder_context_v1.load()._loaded
     assert loaded is not None
-    [documents] = loaded.tokenizer.document_slices(loaded.limits, expected_context_v1.inputs)
+    [documents] = loaded.tokenizer.document_slices(encoder_context_v1._limits, expected_context_v1.inputs)
     assert [s.ids.tolist() for s in documents] == expected_context_v1.input_ids
 
 

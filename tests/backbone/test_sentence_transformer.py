@@ -38,7 +38,7 @@ def test_its_tokens_are_those_of_encode(encoder_v1: PplxEncoder) -> None:
     assert loaded is not None
     for text in TEXTS:
         features = model.tokenize([text])
-        [[sequence]] = loaded.tokenizer.text_slices(loaded.limits, [text])
+        [[sequence]] = loaded.tokenizer.text_slices(encoder_v1._limits, [text])
         assert features["input_ids"][0].tolist() == sequence.ids.tolist()
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import gc
+import json
 import os
 import pickle
 import shutil
@@ -14,9 +15,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from pplx_embed_integrations import PplxBiEncoder, PplxEncoder
 from pplx_embed_integrations.backbone import weights
+from pplx_embed_integrations.errors import CheckpointError
 from pplx_embed_integrations.langchain import PplxEmbeddings
 from pplx_embed_integrations.llama_index import PplxEmbedding
 
@@ -60,7 +63,7 @@ def test_ten_threads_that_ask_first_load_once(folder: Path, loads: list[Path]) -
         return PplxEncoder(folder).load()
 
     with ThreadPoolExecutor(10) as pool:
-        assert len({id(encoder._load()._weights) for encoder in pool.map(work, range(10))}) == 1
+        assert len({id(encoder._load()) for encoder in pool.map(work, range(10))}) == 1
     assert len(loads) == 1
 
 
@@ -82,7 +85,7 @@ def test_a_changed_folder_is_loaded_anew(folder: Path, loads: list[Path]) -> Non
 
 def test_weights_go_with_the_last_who_uses_them(folder: Path, loads: list[Path]) -> None:
     one, other = PplxEncoder(folder).load(), PplxEncoder(folder).load()
-    alive = weakref.ref(one._load()._weights)
+    alive = weakref.ref(one._load())
     one.close()
     assert other.encode(["a"]).shape == (1, 32)
     assert alive() is not None
@@ -144,3 +147,23 @@ def test_a_forked_process_shares_nothing_with_its_parent(folder: Path) -> None:
         os._exit(len(weights._known))
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert kept.encode(["a"]).shape == (1, 32)
+
+
+def test_what_changed_while_it_was_loaded_is_used_by_nobody(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def changing(loading: Any, device: str | None) -> Any:
+        loaded = start(loading, device)
+        tensors = load_file(folder / "model.safetensors")
+        save_file({name: tensor * 1.5 for name, tensor in tensors.items()}, folder / "model.safetensors")
+        monkeypatch.setattr(weights, "start_backend", start)
+        return loaded
+
+    start = weights.start_backend
+    monkeypatch.setattr(weights, "start_backend", changing)
+    encoder, other = PplxEncoder(folder), PplxEncoder(folder)
+    other.identity()  # it has seen the former files
+    with pytest.raises(CheckpointError, match="have changed since"):
+        encoder.encode(["a river"])
+    with pytest.raises(CheckpointError, match="have changed since"):
+        other.encode(["a river"])
+    np.testing.assert_array_equal(encoder.encode(["a river"]), PplxEncoder(folder).encode(["a river"]))
+    assert json.loads(encoder.identity())["checkpoint"] != json.loads(other.identity())["checkpoint"]
