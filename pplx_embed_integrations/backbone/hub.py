@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING, TypedDict
 
 from ..checkpoints import CheckpointSpec, is_commit
 from ..errors import CheckpointError, DownloadError
 from ..files import INDEX, weight_names
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 logger = logging.getLogger(__name__)
 
@@ -22,16 +26,26 @@ _TOKENIZER = "tokenizer.json"
 _OPTIONAL = ("tokenizer_config.json", "special_tokens_map.json", INDEX)
 
 
-def checkpoint_folder(
-    spec: CheckpointSpec, *, cache_folder: str | None, local_files_only: bool, token: str | bool | None
-) -> Path:
+class Access(TypedDict):
+    """How files are reached.
+
+    Attributes:
+        cache_folder: The hub's cache, by default that of huggingface_hub.
+        local_files_only: Never touch the network.
+        token: Access token for the hub, `True` for the stored one, `None` for whatever is configured.
+    """
+
+    cache_folder: str | None
+    local_files_only: bool
+    token: str | bool | None
+
+
+def checkpoint_folder(spec: CheckpointSpec, **access: Unpack[Access]) -> Path:
     """Return the folder with a checkpoint's files, downloading what is missing.
 
     Args:
         spec: The checkpoint; a local one is returned as it is.
-        cache_folder: The hub's cache, by default that of huggingface_hub.
-        local_files_only: Never touch the network.
-        token: Access token for the hub, `True` for the stored one, `None` for whatever is configured.
+        **access: See `Access`.
 
     Returns:
         The folder; of a repository on the hub, it is named as the commit.
@@ -42,16 +56,15 @@ def checkpoint_folder(
     """
     if spec.local:
         return Path(spec.source)
-    hub = _Hub(spec.source, cache_folder, local_files_only=local_files_only, token=token)
+    hub = _Hub(spec.source, **access)
     commit = hub.commit(spec.revision or "main")
     # A commit never changes, so a complete copy of it needs no word with the hub.
     folder = hub.cached(commit)
     if folder is None or not _is_complete(folder):
-        if local_files_only:
-            raise hub.not_cached(commit)
         hub.ask(commit)
         for file in _OPTIONAL:
-            hub.has(file, commit)
+            with suppress(CheckpointError):  # the repository lacks it
+                hub.get(file, commit)
         hub.get(_TOKENIZER, commit)
         folder = hub.get(_CONFIG, commit).parent
         for file in weight_names(folder):
@@ -59,17 +72,13 @@ def checkpoint_folder(
     return folder
 
 
-def config_folder(
-    source: str, revision: str, *, cache_folder: str | None, local_files_only: bool, token: str | bool | None
-) -> tuple[str, Path]:
+def config_folder(source: str, revision: str, **access: Unpack[Access]) -> tuple[str, Path]:
     """Fetch the `config.json` of a repository, a few kilobytes, and nothing else.
 
     Args:
         source: Hub id.
         revision: Commit, tag or branch.
-        cache_folder: As for `checkpoint_folder`.
-        local_files_only: As for `checkpoint_folder`.
-        token: As for `checkpoint_folder`.
+        **access: See `Access`.
 
     Returns:
         The commit that the revision means now, or meant when the copy in the cache was made if the hub cannot be
@@ -79,20 +88,16 @@ def config_folder(
         CheckpointError: The repository has no such file.
         DownloadError: The hub, the repository or the revision cannot be reached.
     """
-    hub = _Hub(source, cache_folder, local_files_only=local_files_only, token=token)
+    hub = _Hub(source, **access)
     commit = hub.commit(revision)
     folder = hub.cached(commit)
     if folder is None:
-        if local_files_only:
-            raise hub.not_cached(commit)
         hub.ask(commit)
         folder = hub.get(_CONFIG, commit).parent
     return commit, folder
 
 
-def commit_of(
-    spec: CheckpointSpec, *, cache_folder: str | None, local_files_only: bool, token: str | bool | None
-) -> str:
+def commit_of(spec: CheckpointSpec, **access: Unpack[Access]) -> str:
     """Return the commit by which a checkpoint on the hub is identified; loads nothing.
 
     A pinned checkpoint needs no network. Of a branch the hub is asked, by one request without a body, or the cache
@@ -100,18 +105,13 @@ def commit_of(
 
     Args:
         spec: The checkpoint, not a local one.
-        cache_folder: As for `checkpoint_folder`.
-        local_files_only: As for `checkpoint_folder`.
-        token: As for `checkpoint_folder`.
+        **access: See `Access`.
 
     Raises:
-        CheckpointError: It is a local folder, which has no commit, or the repository is empty.
+        CheckpointError: The repository is empty.
         DownloadError: The hub, the repository or the revision cannot be reached.
     """
-    if spec.local:
-        raise CheckpointError(f"the local folder {spec.source!r} has no commit")
-    hub = _Hub(spec.source, cache_folder, local_files_only=local_files_only, token=token)
-    return hub.commit(spec.revision or "main")
+    return _Hub(spec.source, **access).commit(spec.revision or "main")
 
 
 def cached_tokenizer(spec: CheckpointSpec) -> Path | None:
@@ -131,9 +131,7 @@ def cached_tokenizer(spec: CheckpointSpec) -> Path | None:
 class _Hub:
     """One repository, on the hub and in the cache. Every request has huggingface_hub's own limit of time."""
 
-    def __init__(
-        self, source: str, cache_folder: str | None, *, local_files_only: bool, token: str | bool | None
-    ) -> None:
+    def __init__(self, source: str, cache_folder: str | None, local_files_only: bool, token: str | bool | None) -> None:
         # Here, because a local folder needs none of it, and it takes half a second.
         from huggingface_hub import constants
 
@@ -146,17 +144,18 @@ class _Hub:
         """Return the commit that a revision means: on the hub, in the cache where the hub cannot be reached."""
         if is_commit(revision):
             return revision
-        remembered = self._remembered(revision)
-        if self._local:
-            if remembered is None:
-                raise self.not_cached(revision)
+        from huggingface_hub.errors import RevisionNotFoundError
+
+        folder = self.cached(revision)
+        remembered = None if folder is None else folder.name
+        if self._local and remembered is not None:
             return remembered
         try:
             found = self.ask(revision)
             # By the branch's name, so that the cache remembers what it meant.
             return found if found and found == remembered else self.get(_CONFIG, revision).parent.name
         except DownloadError as error:
-            if remembered is None or isinstance(error.__cause__, _no_revision()):
+            if remembered is None or isinstance(error.__cause__, RevisionNotFoundError):
                 raise
             logger.info("%s; going on with commit %s from the cache", error, remembered)
             return remembered
@@ -165,6 +164,11 @@ class _Hub:
         """Ask the hub for the commit that a revision means, once: a download asks a silent hub again, for minutes."""
         from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
+        if self._local:
+            raise DownloadError(
+                f"{self._source} at revision {revision} is not in the local cache and local_files_only=True; download "
+                "it once with it off"
+            )
         with self._translated(_CONFIG, revision):
             url = hf_hub_url(self._source, _CONFIG, revision=revision)
             return get_hf_file_metadata(url, timeout=self._seconds, token=self._token).commit_hash
@@ -176,23 +180,6 @@ class _Hub:
         with self._translated(_CONFIG, commit):
             path = try_to_load_from_cache(self._source, _CONFIG, cache_dir=self._cache, revision=commit)
         return Path(path).parent if isinstance(path, str) else None
-
-    def _remembered(self, revision: str) -> str | None:
-        folder = self.cached(revision)
-        return None if folder is None else folder.name
-
-    def has(self, file: str, commit: str) -> bool:
-        """Download a file that the repository may lack, and say whether it has it."""
-        from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
-
-        try:
-            self.get(file, commit)
-        except CheckpointError as error:
-            cause = error.__cause__
-            if isinstance(cause, EntryNotFoundError) and not isinstance(cause, LocalEntryNotFoundError):
-                return False
-            raise
-        return True
 
     def get(self, file: str, revision: str) -> Path:
         """Return a file, downloading it if it is not in the cache."""
@@ -212,14 +199,12 @@ class _Hub:
 
     @contextmanager
     def _translated(self, file: str, revision: str) -> Iterator[None]:
-        from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError is httpx's, whose name varies
-            HFValidationError,
-            HTTPError,
-        )
+        from huggingface_hub import errors as hub
 
         try:
             yield
-        except (OSError, HTTPError, HFValidationError) as error:
+        # HTTPError is httpx's, whose name varies.
+        except (OSError, hub.HTTPError, hub.HFValidationError) as error:  # type: ignore[attr-defined]
             raise self._error(error, file, f"{self._source} at revision {revision}") from error
 
     def _error(self, error: Exception, file: str, where: str) -> CheckpointError | DownloadError:
@@ -260,19 +245,6 @@ class _Hub:
             f"{where} is neither in the local cache nor can the hub be reached; check the network, or download the "
             f"repository elsewhere and give the folder's path as the model ({found})"
         )
-
-    def not_cached(self, revision: str) -> DownloadError:
-        """Return the error for a repository that is looked for in the cache alone."""
-        return DownloadError(
-            f"{self._source} at revision {revision} is not in the local cache and local_files_only=True; download it "
-            "once with it off"
-        )
-
-
-def _no_revision() -> type[Exception]:
-    from huggingface_hub.errors import RevisionNotFoundError
-
-    return RevisionNotFoundError
 
 
 def _is_complete(folder: Path) -> bool:

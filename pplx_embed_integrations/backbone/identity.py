@@ -23,7 +23,6 @@ from .devices import resolve_dtype
 from .hub import commit_of, config_folder
 from .qwen3.network import NetworkConfig, empty_network, tensor_shapes
 
-_BY_CONTENT = "sha256:"
 _SETTINGS = ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 _LARGE = 1024
 """Width from which a published model, or one made of it, is large whatever else its `config.json` says."""
@@ -67,8 +66,7 @@ class Origin:
             with _hashing:
                 content = _content_hash(folder, self.stamps)
                 _folders[content] = folder
-            if _stamps(folder) != self.stamps:
-                raise _changed(self.spec)
+            self.check()
             self._content = content
         return self._content
 
@@ -80,7 +78,10 @@ class Origin:
         """
         if self.spec.local and (stamps := _stamps(Path(self.spec.source))) != self.stamps:
             if self._content is None or _content_hash(Path(self.spec.source), stamps) != self._content:
-                raise _changed(self.spec)
+                raise CheckpointError(
+                    f"the files in {self.spec.source!r} have changed since this encoder first looked at them; close() "
+                    "it, or make a new one, and embed with the new files what was embedded with the old"
+                )
             self.stamps = stamps
 
 
@@ -120,13 +121,10 @@ def _parameters(spec: CheckpointSpec, hub: Mapping[str, Any]) -> int:
     return sum(map(math.prod, shapes.values()))
 
 
-def _files(folder: Path) -> list[str]:
-    """Name the files that decide a vector; notes, logs and a trainer's state beside them do not."""
-    return [name for name in (*_SETTINGS, *weight_names(folder)) if (folder / name).is_file()]
-
-
 def _stamps(folder: Path) -> Stamps:
-    found = [(name, (folder / name).stat()) for name in _files(folder)]
+    """Look at the files that decide a vector; notes, logs and a trainer's state beside them do not."""
+    paths = [folder / name for name in (*_SETTINGS, *weight_names(folder))]
+    found = [(path.name, path.stat()) for path in paths if path.is_file()]
     return tuple(
         (name, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
         for name, status in found
@@ -143,11 +141,4 @@ def _content_hash(folder: Path, stamps: Stamps) -> str:
         with path.open("rb") as file:
             while block := file.read(1 << 22):
                 digest.update(block)
-    return _BY_CONTENT + digest.hexdigest()
-
-
-def _changed(spec: CheckpointSpec) -> CheckpointError:
-    return CheckpointError(
-        f"the files in {spec.source!r} have changed since this encoder first looked at them; close() it, or make a new "
-        "one, and embed with the new files what was embedded with the old"
-    )
+    return f"sha256:{digest.hexdigest()}"

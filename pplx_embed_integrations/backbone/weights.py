@@ -39,6 +39,7 @@ class Weights:
     Attributes:
         again: Loads the same once more, for one who is going to change it.
         users: Who uses them.
+        shared: Whether others may have them, too.
         characters: Characters that are worth tokenising at a time.
 
     Raises:
@@ -59,6 +60,7 @@ class Weights:
         self.loading = loading
         self.again = partial(Weights, checkpoint, loading, device=device, devices=devices, batch_tokens=batch_tokens)
         self.users: WeakSet[object] = WeakSet()
+        self.shared = True
         self.tokenizer = TextTokenizer(loading.folder, contextual=loading.contextual, family=loading.family)
         # In a thread that ends, so that the OpenMP threads which loading needs do not stay (see `Scheduler`).
         self.backend: Backend = (
@@ -66,7 +68,13 @@ class Weights:
         )
         layer = loading.family.head
         head = None if layer is None else LinearHead(loading.folder, layer)
-        _check_width(checkpoint, head.width if head else self.backend.width)
+        width = head.width if head else self.backend.width
+        # Another revision than the pinned one, or a folder changed since it was looked at.
+        if width != checkpoint.dimension:
+            raise CheckpointError(
+                f"{checkpoint.source} at revision {checkpoint.revision} gives {width} dimensions, not the "
+                f"{checkpoint.dimension} of {checkpoint.name}; leave revision out for the known-good one"
+            )
         run = self.backend.run
         self.scheduler = Scheduler(
             run if head is None else lambda sequences: head(run(sequences)),
@@ -94,7 +102,7 @@ def acquire(key: Hashable, load: Callable[[], Weights], user: object) -> Weights
     with gate:
         with _lock:
             found = _known.get(key)
-            if found is not None and not found.backend.closed:
+            if found is not None and found.shared and not found.backend.closed:
                 found.users.add(user)
                 return found
         loaded = load()
@@ -110,7 +118,7 @@ def release(weights: Weights, user: object) -> None:
         weights.users.discard(user)
         if len(weights.users):
             return
-        _forget(weights)
+        weights.shared = False
     weights.backend.close()
 
 
@@ -119,22 +127,8 @@ def withdraw(weights: Weights) -> bool:
     with _lock:
         if len(weights.users) > 1:
             return False
-        _forget(weights)
+        weights.shared = False
         return True
-
-
-def _forget(weights: Weights) -> None:
-    for key in [key for key, known in _known.items() if known is weights]:
-        del _known[key]
-
-
-def _check_width(checkpoint: CheckpointSpec, width: int) -> None:
-    # Another revision than the pinned one, or a folder changed since it was looked at.
-    if width != checkpoint.dimension:
-        raise CheckpointError(
-            f"{checkpoint.source} at revision {checkpoint.revision} gives {width} dimensions, not the "
-            f"{checkpoint.dimension} of {checkpoint.name}; leave revision out for the known-good one"
-        )
 
 
 def _after_fork() -> None:

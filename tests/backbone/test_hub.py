@@ -320,11 +320,9 @@ def test_the_commit_of_a_branch_costs_no_weights(online: Hub, tmp_path: Path, re
         hub.commit_of(spec, **options(tmp_path / "other"))
 
 
-def test_a_pinned_commit_is_itself(online: Hub, tmp_path: Path, replica_v1: Path) -> None:
+def test_a_pinned_commit_is_itself(online: Hub, tmp_path: Path) -> None:
     assert hub.commit_of(SPEC, **options(tmp_path)) == SPEC.revision
     assert online.asked == []
-    with pytest.raises(CheckpointError, match="has no commit"):
-        hub.commit_of(resolve(replica_v1), **options(tmp_path))
 
 
 # What goes wrong on the way
