@@ -172,6 +172,14 @@ def test_files_that_change_under_an_encoder_are_never_mixed_in(folder: Path) -> 
     assert loaded.encode(["still there"]).shape == (1, 32)
 
 
+def test_a_file_that_is_gone_is_told(folder: Path) -> None:
+    loaded = PplxEncoder(folder).load()
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match="have changed since this encoder first looked at them"):
+        loaded.identity()
+    assert loaded.encode(["still there"]).shape == (1, 32)
+
+
 def test_files_that_are_only_touched_are_the_same(folder: Path) -> None:
     known = PplxEncoder(folder)
     identity = known.identity()

@@ -63,10 +63,11 @@ class Origin:
             return f"{self.spec.source}@{self.spec.revision}"
         if self._content is None:
             folder = Path(self.spec.source)
+            self.check()
             with _hashing:
                 content = _content_hash(folder, self.stamps)
                 _folders[content] = folder
-            self.check()
+            self.check()  # for what has changed while it was read
             self._content = content
         return self._content
 
