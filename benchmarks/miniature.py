@@ -26,7 +26,7 @@ import numpy as np
 import pytrec_eval
 import torch
 
-from pplx_embed_integrations.backbone import PplxEncoder
+from pplx_embed_integrations import PplxEncoder
 from pplx_embed_integrations.backbone.tokenizer import TextTokenizer
 from pplx_embed_integrations.errors import InputError
 from pplx_embed_integrations.evaluation import load_collection
@@ -179,7 +179,7 @@ def neighbours(context: PplxEncoder, documents: list[list[str]]) -> dict[str, fl
 COLD = """
 import time
 import sentence_transformers
-from pplx_embed_integrations.backbone import PplxEncoder
+from pplx_embed_integrations import PplxEncoder
 begun = time.perf_counter()
 PplxEncoder("miniature-v1").encode(["which page explains late chunking?"])
 print(time.perf_counter() - begun)

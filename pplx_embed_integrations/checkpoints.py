@@ -11,9 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from .config import family_of, positive, read_config
 from .errors import CheckpointError, DownloadError, InputTypeError
 from .families import PPLX_EMBED, Family
+from .files import family_of, positive, read_config
 from .miniature import CONTEXT_V1, V1
 
 Fetch = Callable[[str, str], tuple[str, Path]]

@@ -1,7 +1,7 @@
-"""The files of a checkpoint's folder: which hold the weights, and what an error says of one that cannot be read.
+"""The files of a checkpoint's folder: its `config.json`, which hold the weights, and what an error says of a bad one.
 
-Knows JSON, the index of a checkpoint in several files and the links of the hub's cache; must not know what the files
-mean, nor how they got there.
+Knows JSON, families, the index of a checkpoint in several files and the links of the hub's cache; must not know the
+names of checkpoints, how the files got there, or what a tensor means.
 """
 
 from __future__ import annotations
@@ -9,13 +9,54 @@ from __future__ import annotations
 import json
 import os
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from .errors import CheckpointError
+from .families import FAMILIES, Family
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Read a checkpoint folder's `config.json`.
+
+    Raises:
+        CheckpointError: It is missing or damaged, or of another kind of model.
+    """
+    path = folder / "config.json"
+    if not os.path.lexists(path):
+        raise CheckpointError(
+            f"the folder {str(folder)!r} has no config.json; give the folder that holds config.json, tokenizer.json "
+            "and model.safetensors"
+        )
+    config = read_json(path)
+    found = config.get("model_type")
+    if not isinstance(found, str) or found not in FAMILIES:
+        known = " or ".join(f"a {each.name} checkpoint has {each.model_type!r}" for each in FAMILIES.values())
+        raise CheckpointError(
+            f"{str(path)!r} has model_type {found!r}; {known}. Other models are used through their own integrations"
+        )
+    return config
+
+
+def positive(config: dict[str, Any], key: str, folder: Path) -> int:
+    """Return a value of a folder's `config.json` that must be a positive integer.
+
+    Raises:
+        CheckpointError: It is missing, or something else.
+    """
+    value = config.get(key)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise CheckpointError(f"config.json in {str(folder)!r} has {key}={value!r}; a positive integer is needed")
+    return value
+
+
+def family_of(config: Mapping[str, Any]) -> Family:
+    """Return the family of a checkpoint whose `config.json` `read_config` has read."""
+    return FAMILIES[config["model_type"]]
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from .schema import options_of, values_of
 from .vectors import check_dimensions
 
 if TYPE_CHECKING:
-    from .backbone import PplxEncoder
+    from .backbone.encoder import PplxEncoder
     from .options import Model
     from .remote import RemoteEncoder
     from .remote.usage import Usage
@@ -130,7 +130,7 @@ class Pair(BiEncoderOptions):
     def _made(self, side: CheckpointSpec | Embedder) -> PplxEncoder | Any:
         if not isinstance(side, CheckpointSpec):
             return side
-        from .backbone import PplxEncoder
+        from .backbone.encoder import PplxEncoder
 
         name = Path(side.source) if side.local else side.source
         made = PplxEncoder(name, revision=side.revision, **values_of(self, SideOptions))

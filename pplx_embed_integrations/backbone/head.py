@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..config import positive, read_config
 from ..families import Head
+from ..files import positive, read_config
 from .backends.base import Pooled
 from .tensors import read_tensors
 

@@ -14,9 +14,8 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 
-from ..config import family_of, read_config
 from ..errors import CheckpointError
-from ..files import INDEX, WEIGHTS, unreadable, weight_names
+from ..files import INDEX, WEIGHTS, family_of, read_config, unreadable, weight_names
 
 _EMBEDDINGS = "embed_tokens.weight"
 
@@ -79,8 +78,13 @@ def _tensors(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
                     )
                 shapes[name], files[name] = file.get_slice(name).get_shape(), path
     prefix = _prefix(shapes)
-    heads = [name for name in shapes if _is_tied_head(name, prefix, shapes, files, folder)]
-    for name in sorted(shapes.keys() - {*heads}, key=lambda name: (-math.prod(shapes[name]), name)):
+    table = prefix + _EMBEDDINGS
+    for name in [name for name in shapes if name.rpartition("lm_head.")[1:] == ("lm_head.", "weight")]:
+        if shapes[name] == shapes.get(table):
+            tied = read_config(folder).get("tie_word_embeddings") is True
+            if tied or torch.equal(_read(files[name], name), _read(files[table], table)):
+                del shapes[name]
+    for name in sorted(shapes, key=lambda name: (-math.prod(shapes[name]), name)):
         tensor = _read(files[name], name)
         yield name.removeprefix(prefix), tensor
         del tensor
@@ -96,17 +100,6 @@ def _prefix(names: Mapping[str, object]) -> str:
     """Return what stands before the published name of the embedding table, and so before every published name."""
     found = [name for name in names if name == _EMBEDDINGS or name.endswith(f".{_EMBEDDINGS}")]
     return found[0].removesuffix(_EMBEDDINGS) if len(found) == 1 else ""
-
-
-def _is_tied_head(
-    name: str, prefix: str, shapes: Mapping[str, list[int]], files: Mapping[str, Path], folder: Path
-) -> bool:
-    table = prefix + _EMBEDDINGS
-    if name.rpartition("lm_head.")[1:] != ("lm_head.", "weight") or shapes[name] != shapes.get(table):
-        return False
-    if read_config(folder).get("tie_word_embeddings") is True:
-        return True
-    return torch.equal(_read(files[name], name), _read(files[table], table))
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..backbone import PplxEncoder
+from ..backbone.encoder import PplxEncoder
 from ..biencoder import PplxBiEncoder
 from ..checkpoints import list_checkpoints
 from ..embedder import checkpoint_of, differences

@@ -22,7 +22,7 @@ from ..vectors import cosine_similarity
 from .table import table
 
 if TYPE_CHECKING:
-    from ..backbone import PplxEncoder
+    from ..backbone.encoder import PplxEncoder
 
 __all__ = ["Check", "check_documents", "check_pairs", "run"]
 
@@ -54,7 +54,7 @@ class Check:
 
 def run(arguments: argparse.Namespace) -> int:
     """Load the checkpoint, compare, print the table."""
-    from ..backbone import PplxEncoder
+    from ..backbone.encoder import PplxEncoder
 
     spec = resolve(arguments.model)
     figures = _figures(spec.name)

@@ -15,7 +15,7 @@ from ..embedder import checkpoint_of
 from ..errors import CheckpointError, DownloadError, InputError
 
 if TYPE_CHECKING:
-    from ..backbone import PplxEncoder
+    from ..backbone.encoder import PplxEncoder
 
 __all__ = ["located", "spelled_out"]
 
@@ -85,7 +85,7 @@ def _folder(content: str, side: str) -> str:
 
 
 def _check_content(model: str, content: str) -> None:
-    from ..backbone import PplxEncoder  # torch takes seconds to import
+    from ..backbone.encoder import PplxEncoder  # torch takes seconds to import
 
     if checkpoint_of(PplxEncoder(model, dtype="float32").identity()) != content:
         raise CheckpointError(

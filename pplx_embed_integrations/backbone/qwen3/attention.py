@@ -89,13 +89,7 @@ def _is_hopper(index: int) -> bool:
 
 
 def packed_attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    *,
-    layout: PackedLayout,
-    scaling: float,
-    kernel: Kernel | None = None,
+    query: Tensor, key: Tensor, value: Tensor, *, layout: PackedLayout, scaling: float, kernel: Kernel | None = None
 ) -> Tensor:
     """Attend within each sequence of a packed batch.
 

@@ -13,9 +13,9 @@ import torch
 from transformers import AutoConfig, AutoModel, AutoTokenizer, Qwen2Tokenizer, Qwen3Config, Qwen3Model
 from transformers.models.qwen3.modeling_qwen3 import Qwen3Attention
 
-from ...config import read_config
 from ...errors import CheckpointError
 from ...families import PPLX_EMBED
+from ...files import read_config
 from .network import Network
 
 

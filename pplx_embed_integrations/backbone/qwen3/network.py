@@ -16,8 +16,8 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from ...config import positive, read_config
 from ...errors import CheckpointError
+from ...files import positive, read_config
 from ..devices import resolve_dtype
 from ..tensors import read_tensors
 from .fused import fused_kernels
@@ -79,11 +79,9 @@ class NetworkConfig:
                 folder, "layer_types", layers, "pplx-embed has no sliding attention: full_attention is needed"
             )
         sizes = {key: positive({"head_dim": 128, **config}, key, folder) for key in _SIZES.split()}
-        if sizes["num_attention_heads"] % sizes["num_key_value_heads"]:
-            heads = sizes["num_attention_heads"]
-            raise _refusal(
-                folder, "num_key_value_heads", sizes["num_key_value_heads"], f"a divisor of {heads} is needed"
-            )
+        heads, shared = sizes["num_attention_heads"], sizes["num_key_value_heads"]
+        if heads % shared:
+            raise _refusal(folder, "num_key_value_heads", shared, f"a divisor of {heads} is needed")
         if sizes["head_dim"] % 2:
             raise _refusal(folder, "head_dim", sizes["head_dim"], "an even number is needed")
         numbers = {
@@ -185,15 +183,13 @@ class Network(torch.nn.Module):
     def separate(self) -> None:
         """Undo what makes computing faster: give each layer a weight of its own, to be trained, saved and moved."""
         unpack(self)
-        for layer in self.layers:
-            for owner in (cast("_Attention", layer.self_attn), cast("_FeedForward", layer.mlp)):
-                if owner.joined is None:
-                    continue
-                owner.joined = None
-                for linear in owner.children():
-                    weight = cast("Tensor", linear.weight)
-                    if weight.untyped_storage().nbytes() > weight.nbytes:  # a view of the joined one
-                        linear.weight = torch.nn.Parameter(weight.clone(), requires_grad=False)
+        for module in self.modules():
+            if isinstance(module, (_Attention, _FeedForward)):
+                module.joined = None
+            elif isinstance(module, torch.nn.Linear):
+                weight = module.weight
+                if weight.untyped_storage().nbytes() > weight.nbytes:  # a view of the joined one
+                    module.weight = torch.nn.Parameter(weight.clone(), requires_grad=False)
 
 
 def _joined(linears: list[torch.nn.Linear]) -> Tensor:
