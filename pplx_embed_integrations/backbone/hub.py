@@ -213,16 +213,11 @@ class _Hub:
         status = error.response.status_code if isinstance(error, hub.HfHubHTTPError) else None
         if isinstance(error, hub.RevisionNotFoundError):
             return DownloadError(f"there is no {where} on the hub; leave revision out for the known-good one")
+        closed = f"the hub does not give out {where}: pass token= if it is private or gated"
         if isinstance(error, hub.GatedRepoError):
-            page = f"{self._endpoint}/{self._source}"
-            return DownloadError(
-                f"the hub does not give out {where}: pass token= if it is private or gated; ask for access at {page}"
-            )
+            return DownloadError(f"{closed}; ask for access at {self._endpoint}/{self._source}")
         if isinstance(error, (hub.RepositoryNotFoundError, hub.HFValidationError)) or status in (401, 403):
-            return DownloadError(
-                f"the hub does not give out {where}: pass token= if it is private or gated, and check the spelling, "
-                "in which upper and lower case differ"
-            )
+            return DownloadError(f"{closed}, and check the spelling, in which upper and lower case differ")
         if isinstance(error, hub.LocalTokenNotFoundError):
             return DownloadError(
                 "token=True stands for the token of `hf auth login`, and there is none; log in, or pass the token"

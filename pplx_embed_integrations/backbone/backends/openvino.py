@@ -25,8 +25,6 @@ from ..tensors import read_tensors
 from .base import Backend, Loading, Pooled
 
 Array = npt.NDArray[Any]
-_GROUP = "128"
-"""Inputs that share a step when they are rounded to 8 bits."""
 _FEW = 20
 
 
@@ -202,7 +200,7 @@ def _settings(dtype: torch.dtype) -> dict[str, Any]:
         "INFERENCE_PRECISION_HINT": "bf16" if dtype == torch.bfloat16 else "f32",
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         "NUM_STREAMS": 1,
-        "DYNAMIC_QUANTIZATION_GROUP_SIZE": _GROUP,
+        "DYNAMIC_QUANTIZATION_GROUP_SIZE": "128",  # inputs that share a step when they are rounded to 8 bits
         "CPU_RUNTIME_CACHE_CAPACITY": 64,  # entries by length, 5,000 by default: a service meets every length once
         "ENABLE_CPU_PINNING": False,  # workers beside each other would be pinned to the same cores
     }

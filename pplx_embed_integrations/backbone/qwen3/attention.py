@@ -160,18 +160,14 @@ def part_attention(
     return _one_length(query, key, value, scaling, kernel)[0]
 
 
-def _planned_by_length(query: Tensor) -> bool:
-    """Whether products are planned for each shape, and the plans kept: oneDNN's, which has bfloat16 on CPUs."""
-    return query.device.type == "cpu" and query.dtype == torch.bfloat16
-
-
 def _one_length(query: Tensor, key: Tensor, value: Tensor, scaling: float, kernel: Kernel) -> Tensor:
     """Attend within each of several sequences of one length: `[count, heads, n, d]` to `[count, n, heads, d]`."""
     attend = _blocked if kernel == "blocked" else _sdpa
     tokens, length = query.shape[2], key.shape[2]
-    if not _planned_by_length(query):
+    if query.device.type != "cpu" or query.dtype != torch.bfloat16:
         return attend(query, key, value, scaling, length).transpose(1, 2)
-    # A few lengths in place of all there are; what is added is attended to by nobody, and left out of the result.
+    # oneDNN, which has bfloat16 on CPUs, plans for each shape and keeps the plans: a few lengths in place of all there
+    # are. What is added is attended to by nobody, and left out of the result.
     query, key, value = (
         functional.pad(side, (0, 0, 0, padded_length(side.shape[2]) - side.shape[2])) for side in (query, key, value)
     )

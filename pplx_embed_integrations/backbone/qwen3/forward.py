@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from types import ModuleType
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -29,6 +29,13 @@ from .prepacking import PostOp, PrepackedLinear
 from .rows import row_blocks
 from .varlen import PackedLayout
 
+if TYPE_CHECKING:
+    from .export import PplxQwen3Model
+    from .network import Network
+
+    Model: TypeAlias = Network | PplxQwen3Model
+    """What holds a network's weights, in modules that are named as in transformers' Qwen3."""
+
 _FLOATS_AT_ONCE = 2**17
 """Floats in a block on a CPU, for each thread: half a megabyte stays in a core's cache between two operations."""
 
@@ -40,27 +47,7 @@ Attend = Callable[[Tensor, Tensor, Tensor, float], Tensor]
 """From queries, keys, values (each `[1, heads, tokens, head_dim]`) and scaling to `[tokens, heads, head_dim]`."""
 
 
-class Weights(Protocol):
-    """What holds a network's weights, in modules that are named as in transformers' Qwen3."""
-
-    config: Any
-    embed_tokens: Any
-    layers: Any
-    norm: Any
-    rotary_emb: Any
-
-    @property
-    def device(self) -> torch.device:
-        """Where they are."""
-        ...
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """What is computed in."""
-        ...
-
-
-def packed_forward(model: Weights, sequences: Sequence[Tensor], *, kernel: Kernel | None = None) -> Tensor:
+def packed_forward(model: Model, sequences: Sequence[Tensor], *, kernel: Kernel | None = None) -> Tensor:
     """Run sequences one behind the other, without padding or mask; each token attends to all of its own sequence.
 
     Hooks on layers are not called, and there are no gradients.
@@ -96,7 +83,7 @@ class Meeting:
         parts: Threads.
     """
 
-    def __init__(self, model: Weights, tokens: int, parts: int) -> None:
+    def __init__(self, model: Model, tokens: int, parts: int) -> None:
         heads, width = cast("tuple[int, int]", (model.config.num_key_value_heads, model.config.head_dim))
         self._room = torch.empty(2, 2, 1, heads, tokens, width, dtype=model.dtype)
         self._barrier = threading.Barrier(parts)
@@ -117,7 +104,7 @@ class Meeting:
         self._barrier.abort()
 
 
-def part_forward(model: Weights, ids: Tensor, part: slice, meeting: Meeting, *, kernel: Kernel | None = None) -> Tensor:
+def part_forward(model: Model, ids: Tensor, part: slice, meeting: Meeting, *, kernel: Kernel | None = None) -> Tensor:
     """Run a part of one sequence, while other threads run the others; they wait for each other once a layer.
 
     Args:
@@ -146,7 +133,7 @@ def part_forward(model: Weights, ids: Tensor, part: slice, meeting: Meeting, *, 
         raise
 
 
-def _forward(model: Weights, ids: Tensor, positions: Tensor, attend: Attend) -> Tensor:
+def _forward(model: Model, ids: Tensor, positions: Tensor, attend: Attend) -> Tensor:
     tokens = len(ids)
     sizes = row_blocks(tokens) if ids.device.type == "cpu" else (tokens,)
     more = sum(sizes) - tokens  # rows of no sequence: they go through all but attention, and meet nobody

@@ -11,7 +11,6 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import torch
 from torch import Tensor
@@ -175,10 +174,11 @@ class Network(torch.nn.Module):
 
     def join(self) -> None:
         """Lay weights that multiply the same below each other, so that a GPU multiplies once; layers hold views."""
-        for layer in self.layers:
-            attention, mlp = cast("_Attention", layer.self_attn), cast("_FeedForward", layer.mlp)
-            attention.joined = _joined([attention.q_proj, attention.k_proj, attention.v_proj])
-            mlp.joined = _joined([mlp.gate_proj, mlp.up_proj])
+        for module in self.modules():
+            if isinstance(module, _Attention):
+                module.joined = _joined([module.q_proj, module.k_proj, module.v_proj])
+            elif isinstance(module, _FeedForward):
+                module.joined = _joined([module.gate_proj, module.up_proj])
 
     def separate(self) -> None:
         """Undo what makes computing faster: give each layer a weight of its own, to be trained, saved and moved."""

@@ -20,6 +20,7 @@ from sentence_transformers.base.modules import Module, Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 
 from ...errors import InputError
+from ...files import read_json
 from . import export
 from .export import PplxQwen3Model
 
@@ -129,12 +130,9 @@ def _copy_without_code(folder: Path, clean: Path) -> None:
     tokenizer: dict[str, Any] = {}
     for file in ("special_tokens_map.json", "tokenizer_config.json"):
         if (folder / file).is_file():
-            tokenizer |= json.loads((folder / file).read_text(encoding="utf-8"))
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    for file, settings in (
-        ("config.json", config),
-        ("tokenizer_config.json", {**tokenizer, "tokenizer_class": "Qwen2Tokenizer"}),
-    ):
+            tokenizer |= read_json(folder / file)
+    tokenizer["tokenizer_class"] = "Qwen2Tokenizer"
+    for file, settings in (("config.json", read_json(folder / "config.json")), ("tokenizer_config.json", tokenizer)):
         data = {key: value for key, value in settings.items() if key not in ("auto_map", "processor_class")}
         (clean / file).write_text(json.dumps(data), encoding="utf-8")
 

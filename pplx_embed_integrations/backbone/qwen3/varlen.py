@@ -9,7 +9,7 @@ import inspect
 import logging
 from collections.abc import Callable, Sequence
 from functools import cache
-from itertools import accumulate
+from itertools import accumulate, groupby
 from typing import Any, cast
 
 import torch
@@ -36,13 +36,8 @@ class PackedLayout:
         self.longest = max(lengths)
         self.alone = len(lengths) == 1
         self.borders = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32).to(device, non_blocking=True)
-        self.runs: list[tuple[int, int]] = []
+        self.runs = [(length, len(list(neighbours))) for length, neighbours in groupby(lengths)]
         """Neighbours of one length, `(length, count)`: they share a call."""
-        for length in lengths:
-            if self.runs and self.runs[-1][0] == length:
-                self.runs[-1] = (length, self.runs[-1][1] + 1)
-            else:
-                self.runs.append((length, 1))
 
 
 @cache
