@@ -67,12 +67,10 @@ class TanhQuantizer(Module):
         self.save_config(output_path)
 
 
-_OURS = frozenset(
-    {
-        f"{TanhQuantizer.__module__}.{TanhQuantizer.__qualname__}",
-        "pplx_embed_integrations.backbone.modules.TanhQuantizer",
-        "st_quantize.FlexibleQuantizer",
-    }
+_OURS = (
+    f"{TanhQuantizer.__module__}.{TanhQuantizer.__qualname__}",
+    "pplx_embed_integrations.backbone.modules.TanhQuantizer",
+    "st_quantize.FlexibleQuantizer",
 )
 """What a `modules.json` calls the output stage: ours as saved now and formerly, and the published one."""
 
