@@ -82,15 +82,15 @@ def test_products_and_what_comes_next(dtype: torch.dtype, shape: tuple[int, ...]
 
 @needs_int8
 def test_inputs_that_layers_share_are_rounded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = PplxEncoder("miniature-v1", weights="int8", device="cpu").load()
+    assert encoder._loaded is not None
     rounded: list[torch.Tensor] = []
     honest = int8_weights.round_tokens
     for module in (int8_weights, forward):
         monkeypatch.setattr(module, "round_tokens", lambda hidden: rounded.append(hidden) or honest(hidden))
-    encoder = PplxEncoder("miniature-v1", weights="int8", device="cpu")
-    assert encoder.encode(["a text"]).shape == (1, 384)
-    assert encoder._loaded is not None
-    layers = len(encoder._loaded.backend.model.layers)
-    assert len(rounded) == 4 * layers  # queries, keys and values; what is mixed; gate and up; down
+    encoder.encode(["a text"])
+    # For queries, keys and values; for what attention gives; for gate and up; for down.
+    assert len(rounded) == 4 * len(encoder._loaded.backend.model.layers)
 
 
 @needs_int8
