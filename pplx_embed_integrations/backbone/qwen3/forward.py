@@ -225,9 +225,7 @@ def _shared(layer: torch.nn.Module, hidden: Tensor) -> Tensor | Rounded:
     return round_tokens(hidden) if isinstance(layer, Int8Linear) else hidden
 
 
-def _linear(
-    layer: torch.nn.Module, hidden: Tensor | Rounded, post: PostOp = "none", other: Tensor | None = None
-) -> Tensor:
+def _linear(layer: torch.nn.Module, hidden: Tensor | Rounded, post: PostOp, other: Tensor | None = None) -> Tensor:
     """Multiply, and do what comes next while the product is at hand, where the layer can; `other` may be changed."""
     if isinstance(layer, (PrepackedLinear, Int8Linear)):
         return cast("Tensor", layer(hidden, post, other))
