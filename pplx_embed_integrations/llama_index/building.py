@@ -17,12 +17,9 @@ from llama_index.core.vector_stores.types import BasePydanticVectorStore
 
 from ..errors import InputError, InputTypeError, warn
 from .embedding import PplxEmbedding
-from .held import check_synchronous, rows
+from .held import vector_structures
 from .index import ContextualVectorStoreIndex
-from .intake import check_documents
-from .settings import contextual_model, transformations_of
-
-__all__ = ["acontextual_index", "contextual_index", "load_contextual_index"]
+from .intake import check_documents, contextual_model, transformations_of
 
 _LOAD = "load_contextual_index(storage_context, embed_model=embed_model{})"
 
@@ -76,8 +73,6 @@ def contextual_index(
         ['Ada Lovelace']
     """
     options = _options(documents, embed_model, vector_store, storage_context, splitter, transformations, index_id)
-    if not index_options.get("use_async"):
-        check_synchronous(options["storage_context"].vector_store, instead="await acontextual_index(documents, ...)")
     return ContextualVectorStoreIndex.from_documents(
         documents, callback_manager=callback_manager, show_progress=show_progress, **options, **index_options
     )
@@ -185,7 +180,7 @@ def _options(
         raise InputError("give vector_store or storage_context, not both: a storage context has its own vector store")
     storage = storage_context or StorageContext.from_defaults(vector_store=vector_store)
     structure = _structure(storage, index_id) if index_id is not None or not documents else None
-    if structure is None:
+    if structure is None and not storage.vector_store.stores_text:
         _check_unowned(storage, documents)
         _warn_of_another(storage, documents)
     return {
@@ -201,7 +196,7 @@ def _new(index_id: str | None) -> IndexDict:
 
 
 def _structure(storage: StorageContext, index_id: str | None) -> IndexDict | None:
-    structures = [one for one in storage.index_store.index_structs() if isinstance(one, IndexDict)]
+    structures = vector_structures(storage)
     if index_id is not None:
         return next((one for one in structures if one.index_id == index_id), None)
     if len(structures) > 1:
@@ -216,8 +211,10 @@ def _structure(storage: StorageContext, index_id: str | None) -> IndexDict | Non
 def _check_unowned(storage: StorageContext, documents: Sequence[Document]) -> None:
     """Refuse vectors without the structure that says whose they are: nothing would be found, or the wrong node."""
     store = storage.vector_store
-    count = None if store.stores_text else rows(store)
-    if count and (not documents or hasattr(store.client, "ntotal")):
+    numbered = hasattr(store.client, "ntotal")  # as FAISS does
+    vectors = getattr(getattr(store, "data", None), "embedding_dict", ())
+    count = store.client.ntotal if numbered else len(vectors)
+    if count and (numbered or not documents):
         raise InputError(
             f"{type(store).__name__} holds {count} vectors already, and only the index they belong to knows their "
             "texts. Open it: storage_context = StorageContext.from_defaults(vector_store=vector_store, "
@@ -226,11 +223,9 @@ def _check_unowned(storage: StorageContext, documents: Sequence[Document]) -> No
 
 
 def _warn_of_another(storage: StorageContext, documents: Sequence[Document]) -> None:
-    if storage.vector_store.stores_text:
-        return
-    for structure in storage.index_store.index_structs():
-        held = set(structure.nodes_dict.values()) if isinstance(structure, IndexDict) else set()
-        for document in documents if held else ():
+    for structure in vector_structures(storage):
+        held = set(structure.nodes_dict.values())
+        for document in documents:
             info = storage.docstore.get_ref_doc_info(document.id_)
             if info is not None and not held.isdisjoint(info.node_ids):
                 warn(

@@ -6,7 +6,7 @@ Knows LlamaIndex's embedding and transformation protocols and their events; must
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 from llama_index.core.callbacks import CBEventType, EventPayload
 from llama_index.core.instrumentation.events.embedding import EmbeddingEndEvent, EmbeddingStartEvent
 from llama_index.core.schema import BaseNode, MetadataMode
-from llama_index.core.utils import get_tqdm_iterable
+from llama_index.core.utils import get_tqdm_iterable, iter_batch
 from llama_index_instrumentation import get_dispatcher
 from tqdm.auto import tqdm
 
@@ -28,14 +28,11 @@ from .nodes import (
     NodeDocument,
     batches,
     check_nodes,
-    drop_headers,
     flat_texts,
     read_documents,
     set_embeddings,
 )
 from .options import EmbeddingOptions, NodeOptions
-
-__all__ = ["PplxEmbedding"]
 
 logger = logging.getLogger(__name__)
 dispatcher = get_dispatcher(__name__)
@@ -136,11 +133,19 @@ class PplxEmbedding(EmbeddingOptions, NativeForms):  # type: ignore[misc]  # a n
             set_embeddings(kept, vectors)
             return nodes
         documents = yield in_worker(self._read, checked)
-        with progress_bar(documents, show=show_progress) as advance:
-            for batch in batches(documents, self.embed_batch_size):
-                yield from self._embed_batch(batch)
-                advance(batch)
+        for batch in self._batches(documents, show_progress=show_progress):
+            yield from self._embed_batch(batch)
         return nodes
+
+    def _batches(self, documents: list[NodeDocument], *, show_progress: bool) -> Iterator[list[NodeDocument]]:
+        """Give out documents batch by batch, with a bar that counts those that are done and their chunks."""
+        total, done = sum(len(document.texts) for document in documents), 0
+        with tqdm(total=len(documents), desc="Embedding documents", unit="document", disable=not show_progress) as bar:
+            for batch in batches(documents, self.embed_batch_size):
+                yield batch
+                done += sum(len(document.texts) for document in batch)
+                bar.set_postfix_str(f"{done} of {total} chunks", refresh=False)
+                bar.update(len(batch))
 
     def _embed_batch(self, batch: list[NodeDocument]) -> Flow[None]:
         if self.rate_limiter is not None:
@@ -149,7 +154,8 @@ class PplxEmbedding(EmbeddingOptions, NativeForms):  # type: ignore[misc]  # a n
             vectors = yield either(
                 self._biencoder.embed_documents, self._biencoder.aembed_documents, [doc.chunks for doc in batch]
             )
-            embeddings += drop_headers(batch, vectors)
+            for document, matrix in zip(batch, vectors, strict=True):
+                embeddings += document.rows(matrix)
         set_embeddings([node for document in batch for node in document.nodes], embeddings)
 
     def _read(self, nodes: list[BaseNode], refused: Sequence[BaseNode] = ()) -> list[NodeDocument]:
@@ -191,15 +197,10 @@ class PplxEmbedding(EmbeddingOptions, NativeForms):  # type: ignore[misc]  # a n
         """`get_text_embedding_batch` without blocking the event loop: one batch after the other, never all at once."""
         checked = check_texts(texts)
         self._warn_flat(checked)
-        runs = [checked[at : at + self.embed_batch_size] for at in range(0, len(checked), self.embed_batch_size)]
+        runs = list(iter_batch(checked, self.embed_batch_size))
         results: list[list[float]] = []
         for batch in get_tqdm_iterable(runs, show_progress, "Generating embeddings"):
-            with self._reported(batch) as embeddings:
-                if self.embeddings_cache is not None:
-                    embeddings += await self._aget_text_embeddings_cached(batch)
-                else:
-                    embeddings += await self._aget_text_embeddings_rate_limited(batch)
-            results += embeddings
+            results += await super().aget_text_embedding_batch(batch)
         return results
 
     def _get_query_embedding(self, query: str) -> list[float]:
@@ -230,11 +231,11 @@ class PplxEmbedding(EmbeddingOptions, NativeForms):  # type: ignore[misc]  # a n
             _asked.reset(asked)
 
     def _get_text_embedding(self, text: str) -> list[float]:
-        self._warn_of_wrapper()
+        self._warn_flat([text])
         return self._biencoder.embed_texts([check_text(text)])[0]
 
     async def _aget_text_embedding(self, text: str) -> list[float]:
-        self._warn_of_wrapper()
+        self._warn_flat([text])
         return (await self._biencoder.aembed_texts([check_text(text)]))[0]
 
     def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
@@ -243,12 +244,8 @@ class PplxEmbedding(EmbeddingOptions, NativeForms):  # type: ignore[misc]  # a n
     async def _aget_text_embeddings(self, texts: list[str]) -> list[list[float]]:
         return await self._biencoder.aembed_texts(texts)
 
-    def _warn_of_wrapper(self) -> None:
-        if not _asked.get():
-            self._warn_flat([""])
-
     def _warn_flat(self, texts: Sequence[str]) -> None:
-        if self._biencoder.contextual and texts:
+        if texts and not _asked.get() and self._biencoder.contextual:
             warn(FLAT)
 
     @contextmanager
@@ -267,20 +264,3 @@ class PplxEmbedding(EmbeddingOptions, NativeForms):  # type: ignore[misc]  # a n
 def _log_blank(count: int) -> None:
     if count:
         logger.warning("%d nodes have no text and get no embedding", count)
-
-
-@contextmanager
-def progress_bar(
-    documents: Sequence[NodeDocument], *, show: bool
-) -> Iterator[Callable[[Sequence[NodeDocument]], None]]:
-    """Show a bar over documents that counts their chunks, too; the caller reports those that are done."""
-    total, done = sum(len(document.texts) for document in documents), 0
-    with tqdm(total=len(documents), desc="Embedding documents", unit="document", disable=not show) as bar:
-
-        def advance(batch: Sequence[NodeDocument]) -> None:
-            nonlocal done
-            done += sum(len(document.texts) for document in batch)
-            bar.set_postfix_str(f"{done} of {total} chunks", refresh=False)
-            bar.update(len(batch))
-
-        yield advance

@@ -6,14 +6,13 @@ Knows nodes, their texts and links; must not know models, vectors or stores.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from itertools import takewhile
 
 from llama_index.core.schema import BaseNode, Document, IndexNode, MetadataMode, NodeRelationship
 
 from ..overlaps import find_overlap
-from .nodes import NodeDocument, linked_ids
-
-__all__ = ["FLAT", "findings"]
+from .nodes import NEIGHBOURS, NodeDocument, linked_ids
 
 FLAT = (
     "texts came without their documents, and each was embedded as a document of its own, without context. To index "
@@ -57,8 +56,7 @@ def _overlap(documents: Sequence[NodeDocument]) -> str | None:
 def _part(nodes: Sequence[BaseNode]) -> str | None:
     known = {node.node_id for node in nodes}
     for node in nodes:
-        links = linked_ids(node, NodeRelationship.PREVIOUS, NodeRelationship.NEXT)
-        if any(linked not in known for linked in links):
+        if not known.issuperset(linked_ids(node, *NEIGHBOURS)):
             return (
                 f"a neighbour of a chunk of document {node.ref_doc_id or node.node_id!r} is not among the nodes given, "
                 "so the document was embedded in part, and the part elsewhere has not read this one. Give whole "
@@ -92,15 +90,12 @@ def _contained(texts: list[str]) -> bool:
     once = [text for text, count in Counter(texts).items() if count == 1]  # others repeat without a reason
     longest = sorted(once, key=len, reverse=True)
     sample = once[:: max(1, len(once) // _SAMPLE)]
-    inside = [text for text in sample if any(text in other for other in _longer(longest, text))]
+    inside = [text for text in sample if _stands_in(text, longest)]
     return 3 * sum(map(len, inside)) >= sum(map(len, sample)) and len(inside) > 1
 
 
-def _longer(longest: list[str], text: str) -> Iterator[str]:
-    for other in longest:
-        if len(other) <= len(text):
-            return
-        yield other
+def _stands_in(text: str, longest: list[str]) -> bool:
+    return any(text in other for other in takewhile(lambda other: len(other) > len(text), longest))
 
 
 def _twice(documents: Sequence[NodeDocument]) -> str | None:
@@ -116,7 +111,7 @@ def _twice(documents: Sequence[NodeDocument]) -> str | None:
 
 
 def _alone(nodes: Sequence[BaseNode]) -> str | None:
-    named = {linked for node in nodes for linked in linked_ids(node, NodeRelationship.PREVIOUS, NodeRelationship.NEXT)}
+    named = {linked for node in nodes for linked in linked_ids(node, *NEIGHBOURS)}
     pointers = Counter(node.index_id for node in nodes if isinstance(node, IndexNode))
     alone = [
         node

@@ -19,11 +19,8 @@ from ..schema import refuse_unknown
 from .changes import Changes
 from .embedding import PplxEmbedding
 from .held import check_synchronous
-from .intake import check_documents, options_of
-from .settings import contextual_model, transformations_of
+from .intake import check_documents, contextual_model, options_of, transformations_of
 from .turns import Turns
-
-__all__ = ["ContextualVectorStoreIndex"]
 
 T = TypeVar("T")
 
@@ -93,7 +90,7 @@ class ContextualVectorStoreIndex(Changes):
             callback_manager=callback_manager,
             transformations=transformations,
         )
-        index._do(index._replace(documents, show_progress=show_progress))
+        index._do("index_construction", index._replace(documents))
         return index
 
     @classmethod
@@ -103,13 +100,13 @@ class ContextualVectorStoreIndex(Changes):
         """`from_documents` without blocking the event loop while it splits and embeds."""
         check_documents(documents)
         index = cls(**{"index_struct": IndexDict(), **options}, show_progress=show_progress)
-        await arun(index._replace(documents, show_progress=show_progress))
+        await index._ado("index_construction", index._replace(documents))
         return index
 
     def build_index_from_nodes(self, nodes: Sequence[BaseNode], **insert_kwargs: Any) -> IndexDict:
         """Build the index, embedding bare nodes document by document; called by the constructor."""
         self._index_struct = self.index_struct_cls()
-        self._do(self._insert_nodes(nodes, insert_kwargs))
+        self._do("index_construction", self._insert_nodes(nodes, insert_kwargs))
         return self._index_struct
 
     def insert_nodes(self, nodes: Sequence[BaseNode], **insert_kwargs: Any) -> None:
@@ -125,33 +122,27 @@ class ContextualVectorStoreIndex(Changes):
         Warns:
             ContextWarning: A document is indexed already, and its other nodes cannot be read or replaced.
         """
-        with self._callback_manager.as_trace("insert_nodes"):
-            self._do(self._insert_nodes(nodes, insert_kwargs))
+        self._do("insert_nodes", self._insert_nodes(nodes, insert_kwargs))
 
     async def ainsert_nodes(self, nodes: Sequence[BaseNode], **insert_kwargs: Any) -> None:
         """`insert_nodes` without blocking the event loop while it embeds."""
-        with self._callback_manager.as_trace("insert_nodes"):
-            await arun(self._insert_nodes(nodes, insert_kwargs))
+        await self._ado("insert_nodes", self._insert_nodes(nodes, insert_kwargs))
 
     def insert(self, document: Document, **insert_kwargs: Any) -> None:
         """Insert a document, in place of what is indexed under its id; see `refresh_ref_docs`."""
-        with self._callback_manager.as_trace("insert"):
-            self._do(self._replace([document], insert_kwargs))
+        self._do("insert", self._replace([document], insert_kwargs))
 
     async def ainsert(self, document: Document, **insert_kwargs: Any) -> None:
         """`insert` without blocking the event loop while it embeds."""
-        with self._callback_manager.as_trace("insert"):
-            await arun(self._replace([document], insert_kwargs))
+        await self._ado("insert", self._replace([document], insert_kwargs))
 
     def update_ref_doc(self, document: Document, **update_kwargs: Any) -> None:
         """Replace a document as a whole; see `refresh_ref_docs`."""
-        with self._callback_manager.as_trace("update_ref_doc"):
-            self._do(self._replace([document], *options_of(update_kwargs)))
+        self._do("update_ref_doc", self._replace([document], *options_of(update_kwargs)))
 
     async def aupdate_ref_doc(self, document: Document, **update_kwargs: Any) -> None:
         """`update_ref_doc` without blocking the event loop while it embeds."""
-        with self._callback_manager.as_trace("update_ref_doc"):
-            await arun(self._replace([document], *options_of(update_kwargs)))
+        await self._ado("update_ref_doc", self._replace([document], *options_of(update_kwargs)))
 
     def refresh_ref_docs(self, documents: Sequence[Document], **update_kwargs: Any) -> list[bool]:
         """Index the documents that are new or have changed, each in place of its old version.
@@ -169,13 +160,11 @@ class ContextualVectorStoreIndex(Changes):
             InputError: Documents cannot be embedded: the message names all of them, and the index is as it was. Or the
                 vector store cannot delete what has changed.
         """
-        with self._callback_manager.as_trace("refresh_ref_docs"):
-            return self._do(self._refresh(documents, update_kwargs))
+        return self._do("refresh_ref_docs", self._refresh(documents, update_kwargs))
 
     async def arefresh_ref_docs(self, documents: Sequence[Document], **update_kwargs: Any) -> list[bool]:
         """`refresh_ref_docs` without blocking the event loop while it embeds."""
-        with self._callback_manager.as_trace("refresh_ref_docs"):
-            return await arun(self._refresh(documents, update_kwargs))
+        return await self._ado("refresh_ref_docs", self._refresh(documents, update_kwargs))
 
     def delete_ref_doc(self, ref_doc_id: str, delete_from_docstore: bool = False, **delete_kwargs: Any) -> None:
         """Delete a document; a later refresh with it indexes it again.
@@ -188,11 +177,11 @@ class ContextualVectorStoreIndex(Changes):
         Raises:
             InputError: The vector store cannot delete.
         """
-        self._do(self._delete(ref_doc_id, delete_kwargs, in_docstore=delete_from_docstore))
+        self._do("delete_ref_doc", self._delete(ref_doc_id, delete_kwargs, in_docstore=delete_from_docstore))
 
     async def adelete_ref_doc(self, ref_doc_id: str, delete_from_docstore: bool = False, **delete_kwargs: Any) -> None:
         """`delete_ref_doc` without blocking the event loop."""
-        await arun(self._delete(ref_doc_id, delete_kwargs, in_docstore=delete_from_docstore))
+        await self._ado("delete_ref_doc", self._delete(ref_doc_id, delete_kwargs, in_docstore=delete_from_docstore))
 
     def delete_nodes(self, node_ids: list[str], delete_from_docstore: bool = False, **delete_kwargs: Any) -> None:
         """Delete nodes; the others of their documents, which had read them, are embedded anew.
@@ -205,20 +194,21 @@ class ContextualVectorStoreIndex(Changes):
         Raises:
             InputError: The vector store cannot delete.
         """
-        self._do(self._delete_nodes(node_ids, delete_kwargs, in_docstore=delete_from_docstore))
+        self._do("delete_nodes", self._delete_nodes(node_ids, delete_kwargs, in_docstore=delete_from_docstore))
 
     async def adelete_nodes(
         self, node_ids: list[str], delete_from_docstore: bool = False, **delete_kwargs: Any
     ) -> None:
         """`delete_nodes` without blocking the event loop while it embeds."""
-        await arun(self._delete_nodes(node_ids, delete_kwargs, in_docstore=delete_from_docstore))
+        await self._ado("delete_nodes", self._delete_nodes(node_ids, delete_kwargs, in_docstore=delete_from_docstore))
 
-    def _do(self, flow: Flow[T]) -> T:
-        if self._use_async:
-            return run_elsewhere(flow)
-        check_synchronous(
-            self.vector_store,
-            instead="the method whose name starts with an a, such as await acontextual_index(...) or "
-            "await index.ainsert(document)",
-        )
-        return run(flow)
+    def _do(self, trace: str, flow: Flow[T]) -> T:
+        with self._callback_manager.as_trace(trace):
+            if self._use_async:
+                return run_elsewhere(flow)
+            check_synchronous(self.vector_store)
+            return run(flow)
+
+    async def _ado(self, trace: str, flow: Flow[T]) -> T:
+        with self._callback_manager.as_trace(trace):
+            return await arun(flow)

@@ -1,21 +1,96 @@
-"""Whole documents before they are chunks: what a call was given, and what splitters and extractors make of it.
+"""What a call was given or left out, before there are chunks: documents, the model, and what documents go through.
 
-Knows LlamaIndex documents and transformations; must not know indexes, stores or vectors.
+Knows LlamaIndex documents, transformations and Settings; must not know indexes, stores or vectors.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
-from llama_index.core.node_parser import NodeParser
+from llama_index.core import Settings
+from llama_index.core.constants import DEFAULT_CHUNK_SIZE
+from llama_index.core.node_parser import NodeParser, SentenceSplitter
+from llama_index.core.node_parser.text.sentence import SENTENCE_CHUNK_OVERLAP
 from llama_index.core.schema import BaseNode, Document, MetadataMode, TransformComponent
 
-from ..errors import InputError, InputTypeError
-from ..flow import Flow, Step, in_worker
+from ..errors import InputError, InputTypeError, NotContextualError
+from ..flow import Flow, either, in_worker
 from .embedding import PplxEmbedding
 
-__all__ = ["check_documents", "has_text", "hash_of", "options_of", "transformed", "unique", "unique_nodes"]
+
+def contextual_model(embed_model: object) -> PplxEmbedding:
+    """Return the model given, else that of Settings, if it can embed chunks in context.
+
+    Raises:
+        InputTypeError: It is no `PplxEmbedding`, or there is none.
+        NotContextualError: The document side was not trained for chunks in context.
+    """
+    # Settings.embed_model would make an OpenAI model where there is none.
+    model: object = embed_model if embed_model is not None else Settings._embed_model
+    if model is None:
+        raise InputTypeError("embed_model is missing: give embed_model=PplxEmbedding(...), or set Settings.embed_model")
+    if not isinstance(model, PplxEmbedding):
+        raise InputTypeError(
+            f"embed_model must be a PplxEmbedding, not {type(model).__name__}. A model around a PplxEmbedding, such as "
+            "a query adapter, embeds texts one by one: index with the PplxEmbedding itself, and query with "
+            "index.as_retriever(embed_model=adapter)"
+        )
+    if not model.biencoder.contextual:
+        raise NotContextualError(
+            f"{model.document_model} was not trained for chunks in context; use a contextual document_model such as "
+            '"context-v1-0.6b", or VectorStoreIndex for chunks without context'
+        )
+    checked: PplxEmbedding = model
+    return checked
+
+
+def transformations_of(
+    transformations: Sequence[TransformComponent] | None, splitter: NodeParser | None = None
+) -> list[TransformComponent]:
+    """Return what documents go through: what is given, else what Settings say, else a splitter without overlap.
+
+    A splitter of Settings that has LlamaIndex's own overlap of 200 tokens, which nobody chose, is used without it.
+
+    Raises:
+        InputError: Both are given.
+        InputTypeError: `transformations` is no list of transformations.
+    """
+    if splitter is not None:
+        if transformations is not None:
+            raise InputError("give splitter or transformations, not both: transformations=[splitter, ...]")
+        return [_checked(splitter, "splitter")]
+    if transformations is not None:
+        if not isinstance(transformations, Sequence):
+            raise InputTypeError(f"transformations must be a list, not {type(transformations).__name__}")
+        return [_checked(one, f"transformation {at}") for at, one in enumerate(transformations)]
+    # Private, as the properties make what is missing.
+    if Settings._transformations is not None:  # a plain VectorStoreIndex puts the default splitter there
+        return [_without_default_overlap(each) for each in Settings._transformations]
+    if Settings._node_parser is not None:
+        return [_without_default_overlap(Settings._node_parser)]
+    return [SentenceSplitter(chunk_size=DEFAULT_CHUNK_SIZE, chunk_overlap=0)]
+
+
+def _without_default_overlap(component: TransformComponent) -> TransformComponent:
+    chosen = getattr(component, "chunk_overlap", None) != SENTENCE_CHUNK_OVERLAP
+    return component if chosen else component.model_copy(update={"chunk_overlap": 0})
+
+
+def _checked(component: object, name: str) -> TransformComponent:
+    if not isinstance(component, TransformComponent):
+        raise InputTypeError(f"{name} must be a LlamaIndex transformation, not {type(component).__name__}")
+    return component
+
+
+def options_of(update_kwargs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what a store is given at inserts and at deletes, of what LlamaIndex nests in one dictionary."""
+    nested = update_kwargs.get("update_kwargs", {})
+    insert, delete = (
+        {**update_kwargs.get(key, {}), **nested.get(key, {})} for key in ("insert_kwargs", "delete_kwargs")
+    )
+    return insert, delete
 
 
 def check_documents(documents: object) -> None:
@@ -39,10 +114,13 @@ def unique(documents: Sequence[Document]) -> dict[str, Document]:
 
     Raises:
         InputError: Different documents have the same id.
+        InputTypeError: It is no list of documents.
     """
+    check_documents(documents)
     wanted: dict[str, Document] = {}
     for document in documents:
-        if hash_of(wanted.setdefault(document.id_, document)) != hash_of(document):
+        first = wanted.setdefault(document.id_, document)
+        if first is not document and hash_of(first) != hash_of(document):
             raise InputError(
                 f"two documents with different contents have the id {document.id_!r}: give each its own id_, or join "
                 "them if they are parts of one document"
@@ -59,7 +137,7 @@ def unique_nodes(nodes: Sequence[BaseNode]) -> list[BaseNode]:
     wanted: dict[str, BaseNode] = {}
     for node in nodes:
         first = wanted.setdefault(node.node_id, node)
-        if (first.ref_doc_id, _whole(first)) != (node.ref_doc_id, _whole(node)):
+        if first is not node and (first.ref_doc_id, _whole(first)) != (node.ref_doc_id, _whole(node)):
             names = ", ".join(repr(each.ref_doc_id) for each in (first, node))
             raise InputError(
                 f"two different nodes have the id {node.node_id!r} (of documents {names}), and a store keeps one node "
@@ -80,15 +158,6 @@ def hash_of(document: Document) -> str | None:
         return None
 
 
-def options_of(update_kwargs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return what a store is given at inserts and at deletes, of what LlamaIndex nests in one dictionary."""
-    nested = update_kwargs.get("update_kwargs", {})
-    insert, delete = (
-        {**update_kwargs.get(key, {}), **nested.get(key, {})} for key in ("insert_kwargs", "delete_kwargs")
-    )
-    return insert, delete
-
-
 def transformed(
     documents: Sequence[Document], transformations: Sequence[TransformComponent], *, show_progress: bool
 ) -> Flow[list[BaseNode]]:
@@ -98,20 +167,14 @@ def transformed(
         steps.pop()  # embedding comes after the check, document by document
     nodes: Sequence[BaseNode] = documents
     for step in steps:
-        nodes = yield _transforming(step, nodes, show=show_progress)
+        if _blocks(step):
+            nodes = yield in_worker(partial(step, nodes, show_progress=show_progress))
+        else:
+            nodes = yield either(step, step.acall, nodes, show_progress=show_progress)
     return list(nodes)
 
 
-def _transforming(step: TransformComponent, nodes: Sequence[BaseNode], *, show: bool) -> Step:
-    def work() -> Sequence[BaseNode]:
-        return step(nodes, show_progress=show)
-
-    blocking = isinstance(step, NodeParser) and type(step)._aparse_nodes is NodeParser._aparse_nodes
-    if blocking or type(step).acall is TransformComponent.acall:
-        return in_worker(work)
-    return Step(work, lambda: step.acall(nodes, show_progress=show))
-
-
-def has_text(node: BaseNode) -> bool:
-    """Whether a node has more than white space."""
-    return node.get_content(metadata_mode=MetadataMode.NONE).strip() != ""
+def _blocks(step: TransformComponent) -> bool:
+    """Whether a transformation's asynchronous call would keep the event loop busy."""
+    parses = isinstance(step, NodeParser) and type(step)._aparse_nodes is NodeParser._aparse_nodes
+    return parses or type(step).acall is TransformComponent.acall

@@ -17,8 +17,6 @@ from ..errors import CheckpointError, DownloadError, InputError
 if TYPE_CHECKING:
     from ..backbone.encoder import PplxEncoder
 
-__all__ = ["located", "spelled_out"]
-
 _CONTENT = "sha256:"
 
 
@@ -35,13 +33,11 @@ def spelled_out(pair: PplxBiEncoder) -> dict[str, Any]:
         name: _side(embedder) if isinstance(pair.options[f"{name}_model"], str) else {"model": embedder.identity()}
         for name, embedder in (("query", pair.query), ("document", pair.document))
     }
-    data: dict[str, Any] = {}
-    for name, side in sides.items():
-        data |= {f"{name}_model": side["model"], f"{name}_revision": side.get("revision")}
+    data = {f"{name}_{part}": side.get(part) for name, side in sides.items() for part in ("model", "revision")}
     # Where the sides differ, the default stands for both; an embedder has these in its identity.
-    for name, default in (("dtype", "auto"), ("max_tokens", None)):
-        found = [side[name] for side in sides.values() if name in side]
-        data[name] = found[0] if found and found[0] == found[-1] else default
+    for option, default in (("dtype", "auto"), ("max_tokens", None)):
+        found = {side[option] for side in sides.values() if option in side}
+        data[option] = found.pop() if len(found) == 1 else default
     return data
 
 

@@ -9,31 +9,13 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from operator import itemgetter
+from typing import Any
 
 from llama_index.core.schema import BaseNode, MetadataMode, NodeRelationship, RelatedNodeInfo
 
-from ..documents import group
+from ..documents import are_offsets, group
 from ..errors import InputTypeError
-
-__all__ = [
-    "NEIGHBOURS",
-    "NodeDocument",
-    "batches",
-    "check_nodes",
-    "document_keys",
-    "drop_headers",
-    "drop_links",
-    "flat_texts",
-    "give_sources",
-    "in_reading_order",
-    "keep_order",
-    "link",
-    "linked_elsewhere",
-    "linked_ids",
-    "read_documents",
-    "set_embeddings",
-    "source_ids",
-]
 
 _LONGEST_NAME = 200
 
@@ -66,6 +48,10 @@ class NodeDocument:
         """What the encoder reads: the header, if any, as a chunk of its own, then the texts."""
         return [self.header, *self.texts] if self.header else self.texts
 
+    def rows(self, matrix: list[list[float]]) -> list[list[float]]:
+        """Return the vectors of the texts alone, of those of the chunks."""
+        return matrix[1:] if self.header else matrix
+
 
 def check_nodes(nodes: object) -> list[BaseNode]:
     """Return `nodes` as a list of nodes.
@@ -82,13 +68,21 @@ def check_nodes(nodes: object) -> list[BaseNode]:
     return list(nodes)
 
 
-def flat_texts(nodes: Sequence[BaseNode], mode: MetadataMode) -> tuple[list[BaseNode], list[str]]:
-    """Return the nodes that have something to embed, and what that is.
+def flat_texts(
+    nodes: Sequence[BaseNode], mode: MetadataMode, *, without: Collection[str] = ()
+) -> tuple[list[BaseNode], list[str]]:
+    """Return the nodes that have something to embed, and what that is, without some of their metadata.
 
     A node without text is left out, as `VectorStoreIndex` does: a blank page must not stop the other thousand.
     """
-    pairs = [(node, text) for node in nodes if (text := node.get_content(metadata_mode=mode))]
+    pairs = [(node, text) for node in nodes if (text := _without(node, without).get_content(metadata_mode=mode))]
     return [node for node, _ in pairs], [text for _, text in pairs]
+
+
+def _without(node: BaseNode, keys: Collection[str]) -> BaseNode:
+    if not keys:
+        return node
+    return node.model_copy(update={"metadata": {key: node.metadata[key] for key in node.metadata if key not in keys}})
 
 
 def read_documents(nodes: Sequence[BaseNode], mode: MetadataMode, *, header_once: bool) -> list[NodeDocument]:
@@ -109,16 +103,26 @@ def read_documents(nodes: Sequence[BaseNode], mode: MetadataMode, *, header_once
     documents = []
     for indices in group(document_keys(nodes)):
         members = in_reading_order([nodes[index] for index in indices])
-        document = _header_once(members, mode) if header_once else NodeDocument(*flat_texts(members, mode))
+        shared = _shared_metadata(members) if header_once else {}
+        header = members[0].model_copy(update={"metadata": shared}).get_metadata_str(mode=mode) if shared else ""
+        document = NodeDocument(*flat_texts(members, mode, without=shared), header)
         if document.nodes:
             documents.append(document)
     return documents
 
 
-def document_keys(nodes: Sequence[BaseNode]) -> list[str]:
-    """Return for each node the key of its document: `ref_doc_id`, or that of the first node it is linked with.
+def _shared_metadata(nodes: Sequence[BaseNode]) -> dict[str, Any]:
+    return {
+        key: value
+        for key, value in nodes[0].metadata.items()
+        if all(key in node.metadata and node.metadata[key] == value for node in nodes)
+    }
 
-    A PARENT stands for the document of its children. The key of a node that is linked with none is its own id.
+
+def document_keys(nodes: Sequence[BaseNode]) -> list[str]:
+    """Return for each node the key of its document: its `ref_doc_id`, or a name that linked nodes share.
+
+    That is the first `ref_doc_id` among them, else the first PARENT, else the id of the first node.
     """
     above: dict[str, str] = {}
 
@@ -136,8 +140,10 @@ def document_keys(nodes: Sequence[BaseNode]) -> list[str]:
                 if one != other:
                     above[one] = other
     keys: dict[str, str] = {}
-    for node in sorted(nodes, key=lambda node: not node.ref_doc_id):
-        keys.setdefault(root(node.node_id), node.ref_doc_id or node.node_id)
+    parent = NodeRelationship.PARENT
+    for node in sorted(nodes, key=lambda node: (not node.ref_doc_id, parent not in node.relationships)):
+        name = node.ref_doc_id or next(iter(linked_ids(node, parent)), node.node_id)
+        keys.setdefault(root(node.node_id), name)
     return [node.ref_doc_id or keys[root(node.node_id)] for node in nodes]
 
 
@@ -160,19 +166,11 @@ def give_sources(nodes: Sequence[BaseNode], indexed: Sequence[BaseNode]) -> None
         nodes: The nodes, which are changed.
         indexed: Their neighbours that are indexed already.
     """
-    given = {node.node_id for node in nodes}
     keys = document_keys([*nodes, *indexed])
     shared = Counter(keys)
-    parents = {
-        key: parent
-        for node, key in zip(nodes, keys, strict=False)
-        for parent in linked_ids(node, NodeRelationship.PARENT)
-        if key in given
-    }
     for node, key in zip(nodes, keys, strict=False):
-        if not node.ref_doc_id and (shared[key] > 1 or key in parents or linked_ids(node, *NEIGHBOURS)):
-            source = RelatedNodeInfo(node_id=parents.get(key, key))
-            node.relationships = {**node.relationships, NodeRelationship.SOURCE: source}
+        if not node.ref_doc_id and (shared[key] > 1 or linked_ids(node, *NEIGHBOURS, NodeRelationship.PARENT)):
+            node.relationships = {**node.relationships, NodeRelationship.SOURCE: RelatedNodeInfo(node_id=key)}
 
 
 def drop_links(node: BaseNode, gone: Collection[str]) -> None:
@@ -184,9 +182,9 @@ def drop_links(node: BaseNode, gone: Collection[str]) -> None:
     }
 
 
-def source_ids(nodes: Iterable[BaseNode] | None) -> set[str]:
+def source_ids(nodes: Iterable[BaseNode]) -> set[str]:
     """Return the documents that nodes name."""
-    return {node.ref_doc_id for node in nodes or [] if node.ref_doc_id}
+    return {node.ref_doc_id for node in nodes if node.ref_doc_id}
 
 
 def in_reading_order(nodes: list[BaseNode]) -> list[BaseNode]:
@@ -200,13 +198,8 @@ def keep_order(nodes: Sequence[BaseNode]) -> None:
         return
     for before, after in pairwise(nodes):
         if not linked_ids(before, NodeRelationship.NEXT) and not linked_ids(after, NodeRelationship.PREVIOUS):
-            link(before, after)
-
-
-def link(before: BaseNode, after: BaseNode) -> None:
-    """Make two nodes neighbours."""
-    before.relationships = {**before.relationships, NodeRelationship.NEXT: after.as_related_node_info()}
-    after.relationships = {**after.relationships, NodeRelationship.PREVIOUS: before.as_related_node_info()}
+            before.relationships = {**before.relationships, NodeRelationship.NEXT: after.as_related_node_info()}
+            after.relationships = {**after.relationships, NodeRelationship.PREVIOUS: before.as_related_node_info()}
 
 
 def batches(documents: Sequence[NodeDocument], size: int) -> Iterator[list[NodeDocument]]:
@@ -223,43 +216,27 @@ def batches(documents: Sequence[NodeDocument], size: int) -> Iterator[list[NodeD
         yield batch
 
 
-def drop_headers(documents: Sequence[NodeDocument], vectors: Sequence[list[list[float]]]) -> list[list[float]]:
-    """Return the vectors of the texts alone, flat, in the order of the documents and of the texts in them."""
-    rows = zip(documents, vectors, strict=True)
-    return [vector for document, matrix in rows for vector in (matrix[1:] if document.header else matrix)]
-
-
 def set_embeddings(nodes: Sequence[BaseNode], embeddings: Sequence[list[float]]) -> None:
     """Give each node its vector."""
     for node, embedding in zip(nodes, embeddings, strict=True):
         node.embedding = embedding
 
 
-def _start(node: BaseNode) -> int:
-    start: int = getattr(node, "start_char_idx")  # noqa: B009  (only text nodes have it)
-    return start
-
-
 def _by_offsets(nodes: list[BaseNode]) -> list[BaseNode] | None:
     """Return the nodes by `start_char_idx`, or None where these are not offsets in one text."""
-    starts = {getattr(node, "start_char_idx", None) for node in nodes}
-    if None in starts or len(starts) < len(nodes):
+    starts: list[Any] = [getattr(node, "start_char_idx", None) for node in nodes]
+    # A splitter looks for a chunk's text, and may find it in an earlier chunk or count from another section.
+    texts = [node.get_content(metadata_mode=MetadataMode.NONE) for node in nodes]
+    if None in starts or not are_offsets(texts, starts):
         return None
-    ordered = sorted(nodes, key=_start)
-    for before, after in pairwise(ordered):
-        text, next_text = (node.get_content(metadata_mode=MetadataMode.NONE) for node in (before, after))
-        # A splitter looks for a chunk's text, and may find it in an earlier chunk or count from another section.
-        shared = text[_start(after) - _start(before) :]
-        if not (next_text.startswith(shared) or shared.startswith(next_text)):
-            return None
-    return ordered
+    return [node for _, node in sorted(zip(starts, nodes, strict=True), key=itemgetter(0))]
 
 
 def _follow_links(nodes: list[BaseNode]) -> list[BaseNode]:
     place = {node.node_id: index for index, node in enumerate(nodes)}
     following: dict[int, int] = {}
     for index, node in enumerate(nodes):
-        before, after = (node.relationships.get(kind) for kind in (NodeRelationship.PREVIOUS, NodeRelationship.NEXT))
+        before, after = (node.relationships.get(kind) for kind in NEIGHBOURS)
         if isinstance(before, RelatedNodeInfo) and before.node_id in place:
             following[place[before.node_id]] = index
         if isinstance(after, RelatedNodeInfo) and after.node_id in place:
@@ -274,17 +251,3 @@ def _follow_links(nodes: list[BaseNode]) -> list[BaseNode]:
             step = following.get(step)
     # Links in a circle are no order.
     return [nodes[index] for index in order] if len(order) == len(nodes) else nodes
-
-
-def _header_once(nodes: list[BaseNode], mode: MetadataMode) -> NodeDocument:
-    first = nodes[0].metadata
-    shared = {key for key in first if all(key in node.metadata and node.metadata[key] == first[key] for node in nodes)}
-    kept: list[BaseNode] = []
-    texts: list[str] = []
-    for node in nodes:
-        own = {key: value for key, value in node.metadata.items() if key not in shared}
-        if text := node.model_copy(update={"metadata": own}).get_content(metadata_mode=mode):
-            kept.append(node)
-            texts.append(text)
-    common = nodes[0].model_copy(update={"metadata": {key: first[key] for key in first if key in shared}})
-    return NodeDocument(kept, texts, header=common.get_metadata_str(mode=mode))

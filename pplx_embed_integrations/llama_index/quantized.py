@@ -32,8 +32,6 @@ from ..stores.scores import diversify, fuse
 from .embedding import PplxEmbedding
 from .quantized_filters import condition_of
 
-__all__ = ["QuantizedVectorStore"]
-
 _WORDS = (VectorStoreQueryMode.TEXT_SEARCH, VectorStoreQueryMode.SPARSE)
 _FUSED = (VectorStoreQueryMode.HYBRID, VectorStoreQueryMode.SEMANTIC_HYBRID)
 _MODES = (VectorStoreQueryMode.DEFAULT, VectorStoreQueryMode.MMR, *_WORDS, *_FUSED)

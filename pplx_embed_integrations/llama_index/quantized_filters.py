@@ -12,8 +12,6 @@ from llama_index.core.vector_stores.types import FilterCondition, FilterOperator
 
 from ..errors import InputError, InputTypeError
 
-__all__ = ["condition_of"]
-
 _SIMPLE = {
     FilterOperator.EQ: "$eq",
     FilterOperator.NE: "$ne",

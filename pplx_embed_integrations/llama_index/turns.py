@@ -8,22 +8,21 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Hashable, Iterable
-from typing import NamedTuple, TypeVar
+from contextlib import ExitStack
+from dataclasses import dataclass
 
 from ..errors import InputError
-from ..flow import Flow, Step
-
-__all__ = ["Turns"]
-
-T = TypeVar("T")
+from ..flow import Flow, either
 
 _PATIENCE = 0.002
 """Seconds between two looks of a task that waits for its turn: a thread cannot wake an event loop it does not know."""
 
 
-class _Turn(NamedTuple):
+@dataclass(eq=False)
+class _Turn:
     keys: frozenset[Hashable]
-    loop: asyncio.AbstractEventLoop | None
+    #: The event loop that must go on for the turn to end; None where a thread waits and works.
+    loop: asyncio.AbstractEventLoop | None = None
 
 
 class Turns:
@@ -32,78 +31,57 @@ class Turns:
     Example:
         >>> from pplx_embed_integrations.flow import run
         >>> turns = Turns()
-        >>> turn = run(turns.take(["a", "b"]))
-        >>> turns.give_back(turn)
+        >>> with run(turns.take(["a", "b"])):
+        ...     print("nobody else has a or b")
+        nobody else has a or b
     """
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._queue: dict[object, _Turn] = {}
+        self._queue: list[_Turn] = []
 
-    def take(self, keys: Iterable[Hashable]) -> Flow[object]:
-        """Wait until all who came earlier for one of the keys have gone; what is returned goes to `give_back`.
+    def take(self, keys: Iterable[Hashable]) -> Flow[ExitStack]:
+        """Wait until all who came earlier for one of the keys have gone, and return a context that ends the turn.
 
         Raises:
-            InputError: The caller blocks the very event loop that holds a key, which could then never be given back.
+            InputError: The caller blocks the very event loop that has to go on for its turn to come.
         """
-        ticket, wanted = object(), frozenset(keys)
-        yield Step(lambda: self._wait(ticket, wanted), lambda: self._await(ticket, wanted))
-        return ticket
+        turn = _Turn(frozenset(keys))
+        with ExitStack() as leaving:
+            with self._changed:
+                self._queue.append(turn)
+            leaving.callback(self._leave, turn)
+            yield either(self._wait, self._await, turn)
+            return leaving.pop_all()
 
-    def during(self, keys: Iterable[Hashable], flow: Flow[T]) -> Flow[T]:
-        """Run a flow while nobody else works on the keys."""
-        turn = yield from self.take(keys)
-        try:
-            return (yield from flow)
-        finally:
-            self.give_back(turn)
-
-    def give_back(self, ticket: object) -> None:
-        """Let the next ones have the keys."""
+    def _leave(self, turn: _Turn) -> None:
         with self._changed:
-            self._queue.pop(ticket, None)
+            self._queue.remove(turn)
             self._changed.notify_all()
 
-    def _earlier(self, ticket: object) -> list[_Turn]:
-        mine = self._queue[ticket]
-        earlier = []
-        for other, turn in self._queue.items():
-            if other is ticket:
-                break
-            if turn.keys & mine.keys:
-                earlier.append(turn)
-        return earlier
+    def _ahead(self, turn: _Turn) -> list[_Turn]:
+        """Return the turns before this one, if it has to wait for any of them."""
+        with self._changed:
+            ahead = self._queue[: self._queue.index(turn)]
+        return ahead if any(other.keys & turn.keys for other in ahead) else []
 
-    def _wait(self, ticket: object, keys: frozenset[Hashable]) -> None:
+    def _wait(self, turn: _Turn) -> None:
         loop = _running_loop()
-        try:
-            with self._changed:
-                self._queue[ticket] = _Turn(keys, None)
-                while earlier := self._earlier(ticket):
-                    if loop is not None and any(turn.loop is loop for turn in earlier):
-                        raise InputError(
-                            "a task of this event loop is changing the same document of the index, and a call that "
-                            "blocks the loop would wait for it forever: use the method whose name starts with an a, "
-                            "for example await index.ainsert_nodes(nodes)"
-                        )
-                    self._changed.wait()
-        except BaseException:
-            self.give_back(ticket)
-            raise
-
-    async def _await(self, ticket: object, keys: frozenset[Hashable]) -> None:
         with self._changed:
-            self._queue[ticket] = _Turn(keys, asyncio.get_running_loop())
-        try:
-            while self._is_early(ticket):
-                await asyncio.sleep(_PATIENCE)
-        except BaseException:
-            self.give_back(ticket)
-            raise
+            while ahead := self._ahead(turn):
+                # Also one for another key: whom this turn waits for may wait for it.
+                if loop is not None and any(other.loop is loop for other in ahead):
+                    raise InputError(
+                        "a task of this event loop is changing the index, and a call that blocks the loop would wait "
+                        "for it forever: use the method whose name starts with an a, for example "
+                        "await index.ainsert_nodes(nodes)"
+                    )
+                self._changed.wait()
 
-    def _is_early(self, ticket: object) -> bool:
-        with self._changed:
-            return bool(self._earlier(ticket))
+    async def _await(self, turn: _Turn) -> None:
+        turn.loop = asyncio.get_running_loop()
+        while self._ahead(turn):
+            await asyncio.sleep(_PATIENCE)
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

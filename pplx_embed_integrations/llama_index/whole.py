@@ -14,8 +14,6 @@ from pydantic import PrivateAttr, SerializeAsAny
 from ..errors import InputError
 from .embedding import PplxEmbedding
 
-__all__ = ["SplitAndEmbed"]
-
 
 class SplitAndEmbed(TransformComponent):
     """A transformation from whole documents to nodes with embeddings, each in the context of its document.

@@ -5,7 +5,7 @@ import pytest
 from llama_index.core import Document, MockEmbedding, StorageContext, VectorStoreIndex, load_index_from_storage
 from llama_index.core.llms import MockLLM
 from llama_index.core.node_parser import SentenceSplitter
-from llama_index.core.schema import TextNode
+from llama_index.core.schema import NodeRelationship, RelatedNodeInfo, TextNode
 from llama_index.core.vector_stores import SimpleVectorStore
 from llama_index.core.vector_stores.types import BasePydanticVectorStore
 
@@ -165,6 +165,15 @@ def test_nodes_that_have_a_vector_keep_it(fake_model: PplxEmbedding, documents):
         index.insert_nodes([TextNode(id_="ready", text="ready", embedding=[1.0] * 32)])
     assert encodes.texts == []
     assert stored(index)["ready"] == [1.0] * 32
+
+
+def test_a_node_that_has_a_vector_is_read_in_its_place(fake_model: PplxEmbedding):
+    source = {NodeRelationship.SOURCE: RelatedNodeInfo(node_id="d")}
+    first, second = (TextNode(text=text, relationships=dict(source)) for text in ("one", "two"))
+    first.embedding = [1.0] * 32
+    index = ContextualVectorStoreIndex(nodes=[first, second], embed_model=fake_model)
+    [expected] = fake_model.encode_documents([["one", "two"]], normalize=True)
+    assert_same_vectors(stored(index), {first.node_id: [1.0] * 32, second.node_id: expected[1]})
 
 
 def test_blank_documents_are_left_out(fake_model: PplxEmbedding, documents):

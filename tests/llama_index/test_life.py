@@ -5,6 +5,7 @@ from llama_index.core import Document, StorageContext
 from llama_index.core.node_parser import HierarchicalNodeParser, get_leaf_nodes
 from llama_index.core.schema import NodeRelationship, RelatedNodeInfo, TextNode, TransformComponent
 from llama_index.core.storage.docstore import SimpleDocumentStore
+from llama_index.core.vector_stores.types import BasePydanticVectorStore
 
 from pplx_embed_integrations import ContextWarning, InputError
 from pplx_embed_integrations.llama_index import ContextualVectorStoreIndex, PplxEmbedding, contextual_index
@@ -269,10 +270,13 @@ async def test_what_cannot_be_embedded_leaves_all_as_it_was(kind, door, asynchro
 
 
 @pytest.mark.parametrize("kind", REPLACING)
+@pytest.mark.parametrize("by_node", [True, False])
 def test_a_store_that_refuses_the_new_version_still_has_the_old_version(
-    kind, fake_model, documents, tmp_path, monkeypatch
+    kind, by_node, fake_model, documents, tmp_path, monkeypatch
 ):
     index, store = build(documents, fake_model, kind, tmp_path)
+    if not by_node:  # as many a store that deletes documents only
+        monkeypatch.setattr(type(store.vector_store), "delete_nodes", BasePydanticVectorStore.delete_nodes)
 
     add, calls = type(store.vector_store).add, []
 
@@ -289,6 +293,15 @@ def test_a_store_that_refuses_the_new_version_still_has_the_old_version(
     assert_same_vectors(store.read([]), expected_vectors(fake_model, documents))
     assert index.refresh_ref_docs([Document(id_="report-1", text="All new.")]) == [True]
     assert len(store.read([])) == 23
+
+
+def test_a_chunk_that_a_store_cannot_delete_is_not_passed_over(fake_model, documents, tmp_path, monkeypatch):
+    index, store = build(documents, fake_model, "chroma", tmp_path)
+    for name in ("delete_nodes", "get_nodes"):
+        monkeypatch.setattr(type(store.vector_store), name, getattr(BasePydanticVectorStore, name))
+    with pytest.raises(InputError, match=r"deletes whole documents only.*index.delete_ref_doc\(document_id\)"):
+        index.delete_nodes([chunk_id(0, documents[0])])
+    assert_same_vectors(store.read([]), expected_vectors(fake_model, documents))
 
 
 @pytest.mark.parametrize("kind", ["qdrant", "chroma"])

@@ -14,7 +14,7 @@ from llama_index.core.schema import TransformComponent
 
 from pplx_embed_integrations import ContextWarning, InputError, InputTypeError
 from pplx_embed_integrations.llama_index import PplxEmbedding, acontextual_index, contextual_index
-from pplx_embed_integrations.llama_index.settings import transformations_of
+from pplx_embed_integrations.llama_index.intake import transformations_of
 from tests.llama_index.cases import (
     FOUR,
     SPLITTER,

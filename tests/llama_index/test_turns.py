@@ -3,6 +3,7 @@
 import asyncio
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -130,29 +131,51 @@ def test_a_blocking_call_may_use_the_asynchronous_methods(fake_model: PplxEmbedd
 
 async def test_a_call_that_would_wait_for_its_own_loop_is_refused():
     turns = Turns()
-    ticket = await arun(turns.take(["a", "b"]))
-    with pytest.raises(InputError, match="method whose name starts with an a"):
+    with await arun(turns.take(["a", "b"])), pytest.raises(InputError, match="method whose name starts with an a"):
         run(turns.take(["b"]))
-    turns.give_back(ticket)
-    turns.give_back(run(turns.take(["b"])))
+    with run(turns.take(["b"])):
+        assert len(turns._queue) == 1
+
+
+async def test_so_is_one_that_would_wait_for_a_thread_that_waits_for_its_own_loop():
+    turns = Turns()
+    first = await arun(turns.take(["a"]))
+    with ThreadPoolExecutor(1) as pool:
+        between = pool.submit(lambda: run(turns.take(["a", "b"])))
+        while len(turns._queue) < 2:
+            await asyncio.sleep(0.001)
+        with first, pytest.raises(InputError, match="method whose name starts with an a"):
+            run(turns.take(["b"]))
+        between.result(timeout=10).close()
 
 
 async def test_turns_are_first_come_first_served_and_survive_a_cancelled_one():
     turns, order = Turns(), []
-    first = await arun(turns.take(["a"]))
 
     async def work(name):
-        ticket = await arun(turns.take(["a"]))
-        order.append(name)
-        turns.give_back(ticket)
+        with await arun(turns.take(["a"])):
+            order.append(name)
 
-    tasks = [asyncio.create_task(work(name)) for name in "123"]
-    await asyncio.sleep(0.01)
-    tasks[1].cancel()
-    turns.give_back(first)
+    with await arun(turns.take(["a"])):
+        tasks = [asyncio.create_task(work(name)) for name in "123"]
+        await asyncio.sleep(0.01)
+        tasks[1].cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
     assert order == ["1", "3"]
     assert not turns._queue
+
+
+@pytest.mark.filterwarnings("ignore:.*no text any more:pplx_embed_integrations.ContextWarning")
+def test_an_emptied_document_waits_its_turn(fake_model: PplxEmbedding):
+    index = contextual_index(hard_documents(1), embed_model=fake_model, splitter=SPLITTER)
+    with ThreadPoolExecutor(1) as pool:
+        with run(index._turns.take(["report-0"])):
+            emptied = pool.submit(index.insert, Document(id_="report-0", text=""))
+            while len(index._turns._queue) < 2 and not emptied.done():
+                time.sleep(0.001)
+            assert len(index.vector_store.data.embedding_dict) == 11
+        emptied.result(timeout=30)
+    assert not index.vector_store.data.embedding_dict
 
 
 FIRST_CALLS = """
