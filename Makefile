@@ -22,6 +22,8 @@ install: $(VENV)/.installed ## install the package with everything a user needs 
 demo: $(VENV)/.installed ## what context, int8 and bits are worth on forty articles, with LangChain and LlamaIndex
 	@$(BIN)/pplx-embed demo
 
+# Containers tend to forbid bytecode, and then each process that the tests start compiles the package again.
+test: export PYTHONDONTWRITEBYTECODE :=
 test: $(VENV)/.installed-test ## run the tests
 	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal $(ARGS)
 
