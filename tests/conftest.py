@@ -85,13 +85,17 @@ def biencoder(replica_v1: Path, replica_context_v1: Path) -> "PplxBiEncoder":
     return PplxBiEncoder(query_model=str(replica_v1), document_model=str(replica_context_v1), dtype="float32")
 
 
-FIRST = ("test_scale.py", "test_postgres.py")
-"""What starts a cluster or a server in each process that runs any of it: first, so that one process runs all of it, as
+SHARED = ("cluster", "postgres_server", "processes")
+"""What takes long to start in each process that uses it: its tests come first, so that one process runs them all, as
 those who are done take over from the end."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: FIRST.index(item.path.name) if item.path.name in FIRST else len(FIRST))
+    def place(item: pytest.Item) -> int:
+        needed = getattr(item, "fixturenames", ())  # a doctest has none
+        return min((number for number, name in enumerate(SHARED) if name in needed), default=len(SHARED))
+
+    items.sort(key=place)
 
 
 @pytest.fixture(scope="session")
@@ -112,6 +116,8 @@ def processes() -> Processes:
     """Runs functions of test modules in other processes, which have the slow imports behind them."""
     return Processes(
         "torch",
+        "sentence_transformers",
+        "transformers.models.auto.modeling_auto",
         "langchain_postgres",
         "llama_index.vector_stores.postgres",
         "tests.langchain.test_indexing",

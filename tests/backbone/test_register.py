@@ -1,48 +1,46 @@
 """After `register()` plain transformers and sentence-transformers open checkpoints, run no code and ask nothing."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from pplx_embed_integrations import PplxEncoder
 from pplx_embed_integrations.checkpoints import resolve
+from tests.processes import Processes
 
 TEXTS = ["a text", "another one, longer than the first"]
 
-PLAIN = """
-import json, sys
-from transformers import AutoConfig, AutoModel, AutoTokenizer
-from sentence_transformers import SentenceTransformer
-import pplx_embed_integrations
 
-pplx_embed_integrations.register()
-pplx_embed_integrations.register()
-texts, foreign, *folders = json.loads(sys.argv[1])
-found = {}
-for folder in folders:
-    model = SentenceTransformer(folder, device="cpu")
-    native = AutoModel.from_pretrained(folder)
-    native.save_pretrained(folder + "-again")
-    found[folder] = {
-        "floats": model.encode(texts, **({} if len(model) == 2 else {"quantization": None})).tolist(),
-        "codes": model.encode(texts).tolist(),
-        "names": [type(each).__name__ for each in (AutoConfig.from_pretrained(folder), native)],
-        "ids": AutoTokenizer.from_pretrained(folder)(texts)["input_ids"],
-    }
-try:
-    SentenceTransformer(foreign)
-except ValueError as error:
-    found["foreign"] = str(error)
-print(json.dumps(found))
-"""
+def open_plainly(foreign: Path, folders: list[str]) -> None:
+    from sentence_transformers import SentenceTransformer
+    from transformers import AutoConfig, AutoModel, AutoTokenizer
+
+    import pplx_embed_integrations
+
+    pplx_embed_integrations.register()
+    pplx_embed_integrations.register()
+    found: dict[str, Any] = {}
+    for folder in folders:
+        model = SentenceTransformer(folder, device="cpu")
+        native = AutoModel.from_pretrained(folder)
+        native.save_pretrained(folder + "-again")
+        found[folder] = {
+            "floats": model.encode(TEXTS, **({} if len(model) == 2 else {"quantization": None})).tolist(),
+            "codes": model.encode(TEXTS).tolist(),
+            "names": [type(each).__name__ for each in (AutoConfig.from_pretrained(folder), native)],
+            "ids": AutoTokenizer.from_pretrained(folder)(TEXTS)["input_ids"],
+        }
+    try:
+        SentenceTransformer(str(foreign))
+    except ValueError as error:
+        found["foreign"] = str(error)
+    print(json.dumps(found))
 
 
-def test_plain_libraries_open_checkpoints(golden: Path, tmp_path: Path) -> None:
+def test_plain_libraries_open_checkpoints(golden: Path, processes: Processes, tmp_path: Path) -> None:
     encoders, folders = {}, {}
     for kind in ("v1", "context-v1"):
         encoders[kind] = PplxEncoder(golden / f"replica-{kind}", dtype="float32")
@@ -59,13 +57,7 @@ def test_plain_libraries_open_checkpoints(golden: Path, tmp_path: Path) -> None:
     shutil.copytree(golden / "replica-v1", foreign)
     modules = (foreign / "modules.json").read_text().replace("st_quantize.FlexibleQuantizer", "st_other.Quantizer")
     (foreign / "modules.json").write_text(modules)
-    run = subprocess.run(
-        [sys.executable, "-c", PLAIN, json.dumps([TEXTS, str(foreign), *folders])],
-        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=250, check=False,
-        env={**os.environ, "PYTHONSAFEPATH": "1"},
-    )  # fmt: skip
-    assert run.returncode == 0, run.stderr
-    everything = json.loads(run.stdout.splitlines()[-1])
+    everything = json.loads(processes.run(open_plainly, foreign, list(folders)).splitlines()[-1])
     for folder, kind in folders.items():
         found, ours, contextual = everything[folder], encoders[kind], kind == "context-v1"
         np.testing.assert_allclose(found["floats"], ours.encode(TEXTS, quantization=None), atol=2e-5)

@@ -1,7 +1,5 @@
 """The same weights as a SentenceTransformer: vectors, saving, training."""
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +7,13 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from sentence_transformers import SentenceTransformer
 from sentence_transformers.util import batch_to_device
 
 from pplx_embed_integrations import PplxEncoder
 from pplx_embed_integrations.backbone.qwen3.sentence_transformer import TanhQuantizer
 from pplx_embed_integrations.errors import InputError
+from tests.processes import Processes
 
 TEXTS = ["a text", "another, longer text with 東京", " white space ", "x" * 300, "<|endoftext|> as text"]
 
@@ -75,21 +75,23 @@ def test_what_is_saved_is_recognised(
             np.testing.assert_array_equal(left, right)
 
 
-def test_what_is_saved_loads_in_sentence_transformers_itself(replica_v1: Path, tmp_path: Path) -> None:
+def load_plainly(saved: Path, expected: Path) -> None:
+    from pplx_embed_integrations.backbone.qwen3.export import register
+
+    register()
+    # The flag is asked for by the last module, which is this package's; the folder holds no code.
+    model = SentenceTransformer(str(saved), trust_remote_code=True, local_files_only=True, device="cpu")
+    got = model.encode(TEXTS)
+    assert np.abs(got - np.load(expected)).max() <= 1, got
+
+
+def test_what_is_saved_loads_in_sentence_transformers_itself(
+    replica_v1: Path, processes: Processes, tmp_path: Path
+) -> None:
     encoder = PplxEncoder(replica_v1, dtype="float32")
     encoder.sentence_transformer.save_pretrained(str(tmp_path / "saved"))
     np.save(tmp_path / "expected.npy", encoder.encode(TEXTS))
-    code = f"""
-import numpy as np
-from sentence_transformers import SentenceTransformer
-from pplx_embed_integrations.backbone.qwen3.export import register
-register()
-# The flag is asked for by the last module, which is this package's; the folder holds no code.
-model = SentenceTransformer({str(tmp_path / "saved")!r}, trust_remote_code=True, local_files_only=True, device="cpu")
-got = model.encode({TEXTS!r})
-assert np.abs(got - np.load({str(tmp_path / "expected.npy")!r})).max() <= 1, got
-"""
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120, stdin=subprocess.DEVNULL)
+    processes.run(load_plainly, tmp_path / "saved", tmp_path / "expected.npy")
 
 
 @pytest.mark.parametrize("form", ["int8", "binary", None])
