@@ -1,4 +1,4 @@
-"""Documents with codes of their own, made from a number, and tables to put them in."""
+"""Tables to put documents in."""
 
 from __future__ import annotations
 
@@ -6,31 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pytest
 
-from pplx_embed_integrations.stores import Chunk, ChunkTable, StoredDocument
+from pplx_embed_integrations.stores import ChunkTable
 
-DIMENSIONS = 64
-MADE_BY = {"query": "v1", "document": "context-v1"}
-Codes = npt.NDArray[np.int8]
-
-
-def codes_of(number: int, chunks: int, dimensions: int = DIMENSIONS) -> Codes:
-    """Codes that only this document has."""
-    return np.random.default_rng(number).integers(-127, 128, (chunks, dimensions)).astype(np.int8)
-
-
-def document(number: int, chunks: int = 3, version: int = 0, **metadata: Any) -> StoredDocument:
-    """A document that tells in every chunk which version it is of."""
-    return StoredDocument(
-        f"doc-{number}",
-        [
-            Chunk(f"doc-{number}-{row}", f"document {number} version {version} part {row}", {"n": number, **metadata})
-            for row in range(chunks)
-        ],
-    )
+from .rows import DIMENSIONS, MADE_BY, codes_of, document
 
 
 @pytest.fixture

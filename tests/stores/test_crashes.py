@@ -20,12 +20,12 @@ import pytest
 from pplx_embed_integrations import StoreError
 from pplx_embed_integrations.stores import ChunkTable
 
-from .conftest import DIMENSIONS, MADE_BY, codes_of, document
+from .rows import DIMENSIONS, MADE_BY, codes_of, document, update
 
 WORKER = """
 import sys, time
 sys.path[:0] = [{tests!r}]
-from conftest import DIMENSIONS, MADE_BY, codes_of, document
+from rows import DIMENSIONS, MADE_BY, codes_of, document, update
 from pplx_embed_integrations.stores import ChunkTable
 
 table = ChunkTable({folder!r}, made_by=MADE_BY, dimensions=DIMENSIONS)
@@ -35,10 +35,7 @@ sys.stdin.readline()
 UPDATE = (
     WORKER
     + """
-documents = [document(n, chunks=1 + (n + {version}) % 4, version={version}) for n in range({count})]
-for start in range(0, len(documents), {batch}):
-    wanted = table.compare(documents[start : start + {batch}]).to_embed
-    table.replace(wanted, [codes_of(1000 * {version} + int(d.key[4:]), len(d.chunks)) for d in wanted])
+update(table, {version}, {count}, batch={batch})
 print("done", flush=True)
 """
 )
@@ -102,10 +99,7 @@ def test_killed_at_any_moment_every_document_is_old_or_new(make: Callable[..., C
             running.wait()
         found = versions_of(ChunkTable(table.uri))
         assert len(found) == DOCUMENTS
-    with process(UPDATE, folder=table.uri, version=KILLS, count=DOCUMENTS, batch=20) as running:
-        go(running)
-        assert running.stdout is not None
-        assert running.stdout.readline() == "done\n"
+    update(ChunkTable(table.uri), KILLS, DOCUMENTS, batch=20)
     assert versions_of(table) == {f"doc-{n}": {KILLS} for n in range(DOCUMENTS)}
 
 
@@ -113,13 +107,11 @@ def test_killed_at_any_moment_every_document_is_old_or_new(make: Callable[..., C
 def test_two_processes_writing_the_same_documents(make: Callable[..., ChunkTable]) -> None:
     table = make()
     fill(table, 60)
-    options = {"folder": table.uri, "count": 60, "batch": 10}
-    with process(UPDATE, version=1, **options) as first, process(UPDATE, version=2, **options) as second:
-        go(first)
-        go(second)
-        for running in (first, second):
-            assert running.stdout is not None
-            assert running.stdout.readline() == "done\n"
+    with process(UPDATE, folder=table.uri, version=1, count=60, batch=10) as other:
+        go(other)
+        update(table, 2, 60, batch=10)
+        assert other.stdout is not None
+        assert other.stdout.readline() == "done\n"
     found = versions_of(table)
     assert len(found) == 60
     assert set().union(*found.values()) <= {1, 2}
@@ -131,17 +123,17 @@ def test_two_processes_writing_different_documents_lose_nothing(make: Callable[.
     code = (
         WORKER
         + """
-for n in range({start}, {start} + 10):
+for n in range(10):
     table.replace([document(n, chunks=1 + n % 4)], [codes_of(n, 1 + n % 4)])
 print("done", flush=True)
 """
     )
-    with process(code, folder=table.uri, start=0) as first, process(code, folder=table.uri, start=10) as second:
-        go(first)
-        go(second)
-        for running in (first, second):
-            assert running.stdout is not None
-            assert running.stdout.readline() == "done\n"
+    with process(code, folder=table.uri) as other:
+        go(other)
+        for n in range(10, 20):
+            table.replace([document(n, chunks=1 + n % 4)], [codes_of(n, 1 + n % 4)])
+        assert other.stdout is not None
+        assert other.stdout.readline() == "done\n"
     assert versions_of(table) == {f"doc-{n}": {0} for n in range(20)}
 
 
@@ -230,7 +222,7 @@ def test_a_folder_that_may_not_be_written_can_be_read(make: Callable[..., ChunkT
     code = """
 import os, sys
 sys.path[:0] = [{tests!r}]
-from conftest import DIMENSIONS, MADE_BY, codes_of, document
+from rows import DIMENSIONS, MADE_BY, codes_of, document
 from pplx_embed_integrations.stores import ChunkTable
 import lancedb
 os.getuid() or os.setuid(65534)  # root may write anywhere

@@ -13,8 +13,8 @@ import pytest
 from pplx_embed_integrations import StoreError
 from pplx_embed_integrations.stores import ChunkTable
 
-from .conftest import DIMENSIONS, MADE_BY, codes_of, document
 from .object_storage import object_storage
+from .rows import DIMENSIONS, MADE_BY, codes_of, document
 
 
 def test_a_table_on_object_storage() -> None:
@@ -50,7 +50,7 @@ def test_a_table_on_object_storage() -> None:
 READER = """
 import sys
 sys.path[:0] = [{tests!r}]
-from conftest import codes_of
+from rows import codes_of
 from pplx_embed_integrations.stores import ChunkTable
 
 table = ChunkTable("s3://bucket/folder", storage_options={options!r})
@@ -60,7 +60,7 @@ print([(hit.id, hit.text.split()[3]) for hit in found])
 
 
 @pytest.mark.slow
-def test_staged_on_object_storage_and_read_by_several_processes() -> None:
+def test_staged_on_object_storage_and_read_by_another_process() -> None:
     with object_storage() as (options, _):
         table = ChunkTable("s3://bucket/folder", made_by=MADE_BY, dimensions=DIMENSIONS, storage_options=options)
         table.replace([document(n) for n in range(20)], [codes_of(n, 3) for n in range(20)])
@@ -74,8 +74,11 @@ def test_staged_on_object_storage_and_read_by_several_processes() -> None:
         assert (done.added, len(done.replaced), done.version) == (60, 10, version + 1)
         assert table.held().has(document(15, version=1))
         code = READER.format(tests=str(Path(__file__).parent), options=options)
-        readers = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)]
-        for reader in readers:
+        with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as reader:
+            found = [table.search(codes_of(number, 3)[1], k=1)[0] for number in (0, 10, 20)]
+            assert [(hit.id, hit.text.split()[3]) for hit in found] == [
+                ("doc-0-1", "0"), ("doc-10-1", "1"), ("doc-20-1", "1")
+            ]  # fmt: skip
             assert reader.communicate()[0] == "[('doc-0-1', '0'), ('doc-10-1', '1'), ('doc-20-1', '1')]\n"
 
 

@@ -13,7 +13,7 @@ import pytest
 from pplx_embed_integrations import InputError, StoreError
 from pplx_embed_integrations.stores import Chunk, ChunkTable, Held, Staged, StoredDocument
 
-from .conftest import codes_of, document
+from .rows import codes_of, document
 
 Make = Callable[..., ChunkTable]
 

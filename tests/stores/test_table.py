@@ -14,7 +14,7 @@ from pplx_embed_integrations import EncodingError, InputError, InputTypeError, S
 from pplx_embed_integrations.stores import Chunk, ChunkTable, StoredDocument
 from pplx_embed_integrations.stores.scores import cosines, diversify
 
-from .conftest import DIMENSIONS, MADE_BY, codes_of, document
+from .rows import DIMENSIONS, MADE_BY, codes_of, document
 
 Make = Callable[..., ChunkTable]
 

@@ -11,7 +11,7 @@ import pytest
 from pplx_embed_integrations import InputError
 from pplx_embed_integrations.stores import ChunkTable, Hit, searching, upkeep
 
-from .conftest import codes_of, document
+from .rows import codes_of, document
 
 Make = Callable[..., ChunkTable]
 DOCUMENTS, CHUNKS = 600, 20
