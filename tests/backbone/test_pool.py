@@ -168,19 +168,21 @@ def test_one_callers_error_is_no_other_callers(pooled: PplxEncoder) -> None:
 
 
 def test_memory_that_runs_out_in_a_worker_halves_the_budget(
-    replica_v1: Path, encoder_v1: PplxEncoder, caplog: pytest.LogCaptureFixture
+    pooled: PplxEncoder,
+    encoder_context_v1: PplxEncoder,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    encoder = PplxEncoder(replica_v1, dtype="float32", devices=["cpu", "cpu"], batch_tokens=400).load()
-    before = pids(encoder)
-    for each in pool_of(encoder)._workers:
-        each.compute = partial(_compute_in_little_memory, each.compute)  # type: ignore[method-assign]
-    got = encoder.encode(TEXTS, quantization=None)
-    np.testing.assert_allclose(got, encoder_v1.encode(TEXTS, quantization=None), atol=SAME)
+    assert pooled._loaded is not None
+    scheduler, before = pooled._loaded.scheduler, pids(pooled)
+    for each in pool_of(pooled)._workers:
+        monkeypatch.setattr(each, "compute", partial(_compute_in_little_memory, each.compute))
+    monkeypatch.setattr(scheduler, "budget", 400)
+    got = pooled.encode(TEXTS, quantization=None)
+    np.testing.assert_allclose(got, encoder_context_v1.encode(TEXTS, quantization=None), atol=SAME)
     assert "the device ran out of memory; going on with" in caplog.text
-    assert encoder._loaded is not None
-    assert encoder._loaded.scheduler.budget <= 100
-    assert pids(encoder) == before
-    encoder.close()
+    assert scheduler.budget <= 100
+    assert pids(pooled) == before
 
 
 def _compute_in_little_memory(compute: Callable[..., Pooled], sequences: list[TokenSequence]) -> Pooled:
