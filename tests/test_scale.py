@@ -58,25 +58,23 @@ def cluster() -> Iterator[Any]:
     import ray
     from ray.cluster_utils import Cluster
 
-    before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = str(ROOT)  # where the processes of the cluster find these tests
-    folder = tempfile.mkdtemp(prefix="ray-")  # a short path: sockets lie in it
     node = {"num_cpus": 2, "node_ip_address": "127.0.0.1", "object_store_memory": 100 * 2**20}
     soon = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_failure_threshold": 3}
-    head = {**node, "num_cpus": 3, "include_dashboard": False, "temp_dir": folder, "_system_config": soon}
-    cluster = Cluster(True, head_node_args=head)
-    cluster.add_node(**node)
-    try:
-        ray.init(cluster.address, log_to_driver=False, logging_level="error")
-        ray.data.DataContext.get_current().enable_progress_bars = False
-        yield cluster
-    finally:
-        ray.shutdown()
-        cluster.shutdown()
-        shutil.rmtree(folder, ignore_errors=True)
-        os.environ.pop("PYTHONPATH")
-        if before is not None:
-            os.environ["PYTHONPATH"] = before
+    head = {**node, "num_cpus": 3, "include_dashboard": False, "_system_config": soon}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(ROOT))  # where the processes of the cluster find these tests
+        folder = tempfile.mkdtemp(prefix="ray-")  # a short path: sockets lie in it
+        patch.setenv("RAY_TMPDIR", folder)  # not temp_dir=: the cluster's address would go into /tmp/ray all the same
+        cluster = Cluster(True, head_node_args=head)
+        try:
+            cluster.add_node(**node)
+            ray.init(cluster.address, log_to_driver=False, logging_level="error")
+            ray.data.DataContext.get_current().enable_progress_bars = False
+            yield cluster
+        finally:
+            ray.shutdown()
+            cluster.shutdown()
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture
