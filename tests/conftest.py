@@ -19,6 +19,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ["RAY_AUTH_MODE"] = "disabled"  # it would write a token into the home folder
+os.environ["RAY_prestart_worker_first_driver"] = "0"  # noqa: SIM112  # a process for each core, whether used or not
 
 import pytest
 from hypothesis import settings

@@ -60,7 +60,7 @@ def cluster() -> Iterator[Any]:
 
     node = {"num_cpus": 2, "node_ip_address": "127.0.0.1", "object_store_memory": 100 * 2**20}
     soon = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_failure_threshold": 3}
-    head = {**node, "num_cpus": 3, "include_dashboard": False, "_system_config": soon}
+    head = {**node, "num_cpus": 3, "include_dashboard": False, "include_log_monitor": False, "_system_config": soon}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(ROOT))  # where the processes of the cluster find these tests
         folder = tempfile.mkdtemp(prefix="ray-")  # a short path: sockets lie in it
@@ -127,7 +127,7 @@ def test_driver_node_and_actor_are_killed_and_every_document_is_there_once(
         update[number] = rows(count, version=1)[number]
     update[50]["text"] = None
     update += [rows(count + 1)[-1], dict(update[0], text="Another text with the same key"), {**update[0], "id": None}]
-    done = index(replace(embedder, kill="actor"), uri, update)
+    done = index(replace(embedder, kill="actor"), uri, update, concurrency=1)
     assert (tmp_path / "killed").exists()
     assert (done.added, done.replaced, done.skipped, done.failures) == (1, 4, count - 4, 2)
     assert sorted(done.failed, key=str) == [
@@ -164,7 +164,7 @@ def test_both_frameworks_open_what_a_cluster_wrote(cluster: Any, corpus: dict[st
     whole = [{"id": key, "text": "\n".join(texts), "n": n} for n, (key, texts) in enumerate(corpus.items())]
     codes = embeddings.encode_documents(list(corpus.values()))
     done = index_dataset(
-        ray.data.from_items(whole), tmp_path / "store", embeddings=embeddings, splitter=splitter, concurrency=2
+        ray.data.from_items(whole), tmp_path / "store", embeddings=embeddings, splitter=splitter, concurrency=1
     )
     assert (done.added, done.chunks, done.failed) == (12, 132, [])
 
