@@ -125,7 +125,9 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_wheel_holds_all_of_the_package_and_only_that(wheel: Path) -> None:
-    names = set(zipfile.ZipFile(wheel).namelist())
+    with zipfile.ZipFile(wheel) as archive:
+        packed = {each.filename: each.compress_size for each in archive.infolist()}
+    names = packed.keys()
     here = {
         path.relative_to(ROOT).as_posix()
         for path in PACKAGE.rglob("*")
@@ -135,6 +137,7 @@ def test_the_wheel_holds_all_of_the_package_and_only_that(wheel: Path) -> None:
     assert {name for name in names if ".dist-info/" not in name} == here
     assert {"pplx_embed_integrations/py.typed", "pplx_embed_integrations/reference/v1-0.6b.json"} <= names
     assert wheel.stat().st_size < 20_000_000
+    assert 10_000 < sum(packed[name] for name in names if "/miniature/" in name) < 16_000_000
 
 
 def test_the_wheel_works_without_the_source_tree(wheel: Path, tmp_path: Path) -> None:
