@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -41,8 +40,8 @@ class Scope:
 
     Args:
         owner: The embeddings object the block was opened on.
-        texts: The chunks' texts in input order.
-        groups: For each document the positions of its chunks in reading order.
+        documents: The texts of each document's chunks, in reading order.
+        places: Where each chunk is, in input order: the order in which equal ones take turns.
         on_miss: What to do about a text that is no chunk of these documents.
         in_turn: Whether chunks are known to be asked for in input order, so that equal ones may take turns.
     """
@@ -50,8 +49,8 @@ class Scope:
     def __init__(
         self,
         owner: object,
-        texts: list[str],
-        groups: list[list[int]],
+        documents: list[list[str]],
+        places: Iterable[Place],
         *,
         on_miss: OnMiss = "warn",
         in_turn: bool = False,
@@ -64,18 +63,18 @@ class Scope:
         self._lock = threading.Lock()
         self._said: set[str] = set()
         self._probed = False
-        self._documents = [[texts[index] for index in indices] for indices in groups]
+        self._documents = documents
         self._matrices: dict[int, Vectors] = {}
         self._turns: dict[str, int] = {}
-        self._rows = {
-            index: (number, row) for number, indices in enumerate(groups) for row, index in enumerate(indices)
-        }
-        self._asked: set[int] = set()
-        shared = Counter(map(id, texts))  # Python has one object only for a text of one character
-        self._objects = {id(text): index for index, text in enumerate(texts) if shared[id(text)] == 1}
-        self._texts: dict[str, list[int]] = {}
-        for index, text in enumerate(texts):
-            self._texts.setdefault(text, []).append(index)
+        self._count = sum(map(len, documents))
+        self._asked: set[Place] = set()
+        self._objects: dict[int, Place | None] = {}
+        self._texts: dict[str, list[Place]] = {}
+        for place in places:
+            text = documents[place[0]][place[1]]
+            # Python has one object only for a text of one character.
+            self._objects[id(text)] = None if id(text) in self._objects else place
+            self._texts.setdefault(text, []).append(place)
 
     def close(self) -> None:
         """Drop every text and vector."""
@@ -91,39 +90,37 @@ class Scope:
     @property
     def unasked(self) -> int:
         """How many chunks have not been asked for."""
-        return len(self._rows) - len(self._asked)
+        return self._count - len(self._asked)
 
     def holds(self, text: str) -> bool:
         """Tell whether this very string object is one of the chunks."""
-        return id(text) in self._objects
+        return self._objects.get(id(text)) is not None
 
     def place_of_object(self, text: str) -> Place | None:
         """Find the chunk that is this very string object."""
         with self._lock:
-            index = self._objects.get(id(text))
-            return None if index is None else self._place(index)
+            place = self._objects.get(id(text))
+            if place is not None:
+                self._asked.add(place)
+            return place
 
     def place_of_text(self, text: str) -> Place | None:
         """Find the chunk of this text; equal chunks take turns, first in first out, with a warning."""
         with self._lock:
-            indices = self._texts.get(text)
-            if indices is None:
+            places = self._texts.get(text)
+            if places is None:
                 return None
             turn = self._turns.get(text, 0)
-            self._turns[text] = (turn + 1) % len(indices)
-        if len(indices) > 1 and not self._in_turn and not self._alike(indices):
-            self._ambiguous(len(indices))
-        return self._place(indices[turn])
+            self._turns[text] = (turn + 1) % len(places)
+            self._asked.add(places[turn])
+        if len(places) > 1 and not self._in_turn and not self._alike(places):
+            self._ambiguous(len(places))
+        return places[turn]
 
-    def _place(self, index: int) -> Place:
-        self._asked.add(index)
-        return self._rows[index]
-
-    def _alike(self, indices: list[int]) -> bool:
-        """Tell whether chunks stand at one place in equal documents, so that it does not matter which is meant."""
-        number, row = self._rows[indices[0]]
-        places = (self._rows[index] for index in indices[1:])
-        return all(row == other and self._documents[number] == self._documents[copy] for copy, other in places)
+    def _alike(self, places: list[Place]) -> bool:
+        """Tell whether chunks stand at one row of equal documents, so that it does not matter which is meant."""
+        number, row = places[0]
+        return all(other == row and self._documents[copy] == self._documents[number] for copy, other in places)
 
     def _ambiguous(self, count: int) -> None:
         message = (
@@ -211,13 +208,10 @@ class Lookup:
     def __init__(self, scopes: list[Scope], texts: list[str]) -> None:
         self._size = len(texts)
         self._found: dict[int, tuple[Scope, Place]] = {}
+        ways = [(scope, scope.place_of_object) for scope in scopes] + [(scope, scope.place_of_text) for scope in scopes]
         for position, text in enumerate(texts):
-            for scope, find_place in [
-                *((scope, scope.place_of_object) for scope in scopes),
-                *((scope, scope.place_of_text) for scope in scopes),
-            ]:
-                place = find_place(text)
-                if place is not None:
+            for scope, find_place in ways:
+                if (place := find_place(text)) is not None:
                     self._found[position] = (scope, place)
                     break
         self._missed = [position for position in range(len(texts)) if position not in self._found]

@@ -17,8 +17,7 @@ from ..errors import InputError, StoreError
 from ..flow import Flow, arun, either, run
 from .held import deletable
 
-AT_ONCE = 1000
-"""Ids in one query, which any database takes."""
+_AT_ONCE = 1000
 _LONGEST_KEY = 500
 
 
@@ -95,8 +94,8 @@ def clean_up(
 ) -> Flow[int]:
     """Delete what was last seen before a time: of some documents, or of all."""
     deleted = 0
-    for part in _parts(groups):
-        options = {"group_ids": part, "before": before, "limit": AT_ONCE}
+    for part in [None] if groups is None else in_parts(groups):  # an empty list of groups would mean all of them
+        options = {"group_ids": part, "before": before, "limit": _AT_ONCE}
         while ids := (yield either(records.list_keys, records.alist_keys, **options)):
             there = yield from deletable(store, ids)
             if there and (yield either(store.delete, store.adelete, there)) is False:
@@ -108,10 +107,6 @@ def clean_up(
     return deleted
 
 
-def _parts(groups: list[str] | None) -> Iterator[list[str] | None]:
-    """Cut groups into queries of a size that any database takes; an empty list of groups would mean all of them."""
-    if groups is None:
-        yield None
-        return
-    for start in range(0, len(groups), AT_ONCE):
-        yield groups[start : start + AT_ONCE]
+def in_parts(names: list[str]) -> Iterator[list[str]]:
+    """Cut names into queries of a size that any database takes."""
+    return (names[start : start + _AT_ONCE] for start in range(0, len(names), _AT_ONCE))

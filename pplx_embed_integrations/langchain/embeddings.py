@@ -134,16 +134,12 @@ class PplxEmbeddings(EmbeddingsOptions, NativeForms, Embeddings):
         if on_miss not in ("warn", "error"):
             raise InputError(f'on_miss={on_miss!r} is unknown; use "warn" or "error"')
         self._check_contextual()
-        flat = [(number, row) for number, document in enumerate(documents) for row in range(len(document.chunks))]
-        places = [place for document in documents for place in document.places]
-        if places:
-            flat = [each for _, each in sorted(zip(places, flat, strict=True))]
-        chunks = [documents[number].chunks[row] for number, row in flat]
-        groups = [[0] * len(document.chunks) for document in documents]
-        for index, (number, row) in enumerate(flat):
-            groups[number][row] = index
-        tell_apart(chunks)
-        scope = Scope(self, [chunk.page_content for chunk in chunks], groups, on_miss=on_miss, in_turn=in_turn)
+        places = [(number, row) for number, document in enumerate(documents) for row in range(len(document.chunks))]
+        given = [place for document in documents for place in document.places]
+        if given:
+            places = [place for _, place in sorted(zip(given, places, strict=True))]
+        tell_apart(documents[number].chunks[row] for number, row in places)
+        scope = Scope(self, [document.texts for document in documents], places, on_miss=on_miss, in_turn=in_turn)
         with open_scope(scope):
             yield scope
 

@@ -35,13 +35,10 @@ def held_ids(store: Any, ids: list[str]) -> Flow[set[str] | None]:
         Those that are there; None where the store does not tell.
     """
     try:
-        return _ids_of((yield either(store.get_by_ids, store.aget_by_ids, ids)) if ids else [])
+        chunks = (yield either(store.get_by_ids, store.aget_by_ids, ids)) if ids else []
+        found = [chunk.metadata.get("_id") if chunk.id is None else chunk.id for chunk in chunks]  # Qdrant's is there
     except Exception:  # noqa: BLE001  (one cannot be asked at all, another has no table yet and raises what it likes)
         return None
-
-
-def _ids_of(chunks: list[Document]) -> set[str] | None:
-    found = [chunk.metadata.get("_id") if chunk.id is None else chunk.id for chunk in chunks]  # Qdrant's stand there
     return None if None in found else set(map(str, found))
 
 

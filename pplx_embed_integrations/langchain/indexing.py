@@ -20,7 +20,7 @@ from ..documents import DOCUMENT_KEY
 from ..errors import StoreError
 from ..flow import Flow, arun, either, in_worker, run
 from .contextual import OnMiss
-from .deleting import AT_ONCE, clean_up, group_of
+from .deleting import clean_up, group_of, in_parts
 from .embeddings import PplxEmbeddings
 from .grouping import GroupBy
 from .held import check_rows, clear, deletable, held_ids
@@ -147,9 +147,7 @@ def _index(documents: Any, records: RecordManager, store: VectorStore, plan: Pla
 def _look_up(job: Run, batch: list[NamedDocument]) -> Flow[None]:
     """Find out which chunks are recorded; those of a document that the store has lost are so no longer."""
     records, recorded = job.records, set[str]()
-    ids = [each for document in batch for each in document.ids]
-    for start in range(0, len(ids), AT_ONCE):
-        part = ids[start : start + AT_ONCE]
+    for part in in_parts([each for document in batch for each in document.ids]):
         known = yield either(records.exists, records.aexists, part)
         recorded |= {each for each, there in zip(part, known, strict=True) if there}
     for document in batch:

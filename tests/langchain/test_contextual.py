@@ -362,7 +362,7 @@ def test_everything_is_released_at_the_end(embeddings):
 
     text = Marked("a chunk to be forgotten")
     watch = weakref.ref(text)
-    with open_scope(Scope(embeddings, [text], [[0]])) as scope:
+    with open_scope(Scope(embeddings, [[text]], [(0, 0)])) as scope:
         embeddings.embed_documents([text])
         kept = contextvars.copy_context()  # as a task that goes on for ever keeps it
     del text
