@@ -207,6 +207,7 @@ class _Job:
             check_positive("batch_size", call.batch_size)
         if hasattr(store, "vectorstore") and not hasattr(store, "add_documents"):
             raise InputTypeError(f"{type(store).__name__} takes no documents itself; pass its .vectorstore")
+        self._ids = None if call.options.get("ids") is None else list(call.options["ids"])
         self._given = check_documents(call.documents)  # chunks, or whole documents for a retriever that splits
         self._splits_itself = hasattr(store, "child_splitter")
         if self._splits_itself:
@@ -214,7 +215,10 @@ class _Job:
                 raise InputError(f"{type(store).__name__} splits by itself; leave splitter= out")
             self._documents = _children(store, self._given, call.group_by)
         else:
-            self._check_ids(call.options.get("ids"))
+            if call.splitter is None:
+                check_ids(self.vectors, self._given, self._ids)
+            elif self._ids is not None:
+                raise InputError("ids= names chunks, which are not there before the splitter has run; leave it out")
             self._documents = chunk_documents(self._given, splitter=call.splitter, group_by=call.group_by)
         if call.splitter is not None:
             self._given = [chunk for document in self._documents for chunk in document.chunks]
@@ -222,25 +226,13 @@ class _Job:
             names = [f"document {shown(document.key)}" for document in self._documents]
             self._embeddings.biencoder.check_documents([document.texts for document in self._documents], names=names)
 
-    def _check_ids(self, ids: Any) -> None:
-        if self._call.splitter is None:
-            if isinstance(ids, list) and len(ids) != len(self._given):
-                raise InputError(f"ids has {len(ids)} entries for {len(self._given)} chunks; give one per chunk")
-            check_ids(self.vectors, self._given, ids)
-        elif ids is not None:
-            raise InputError("ids= names chunks, which are not there before the splitter has run; leave it out")
-
     def parts(self) -> Iterator[tuple[list[Document], dict[str, Any]]]:
         """Cut what goes into the store into calls, each with its options."""
-        options = self._call.options
-        size = self._call.batch_size if self._call.batch_size is not None else len(self._given)
-        if size >= len(self._given):
-            yield self._given, options
-            return
-        ids = None if options.get("ids") is None else list(options["ids"])
-        for start in range(0, len(self._given), size):
-            own = {} if ids is None else {"ids": ids[start : start + size]}
-            yield self._given[start : start + size], {**options, **own}
+        count = max(len(self._given), 1)  # a store is made of no documents, too
+        size = self._call.batch_size or count
+        for start in range(0, count, size):
+            own = {} if self._ids is None else {"ids": self._ids[start : start + size]}
+            yield self._given[start : start + size], {**self._call.options, **own}
 
     @contextmanager
     def block(self, store: str) -> Iterator[None]:

@@ -120,6 +120,9 @@ class Keys:
         group_by: A metadata key, a function of the chunk, or one key per chunk; None for the stamp.
         chunks: All chunks, where they are at hand: an error can say what they offer.
 
+    Attributes:
+        named: The metadata key that names documents, if one does.
+
     Raises:
         InputError: There are not as many keys as chunks.
         InputTypeError: `group_by` is none of the three.
@@ -133,6 +136,7 @@ class Keys:
     def __init__(self, group_by: GroupBy | None, chunks: Sequence[Document] | None = None) -> None:
         self._chunks = chunks
         self._group_by = group_by
+        self.named = group_by if isinstance(group_by, str) else None
         if group_by is None or isinstance(group_by, str) or callable(group_by):
             return
         if not isinstance(group_by, Iterable) or isinstance(group_by, (bytes, dict, set, frozenset)):
@@ -152,11 +156,6 @@ class Keys:
                 several = ", ".join(f"chunk.metadata[{key!r}]" for key in keys)
                 hint = f"; for several metadata keys together: group_by=lambda chunk: ({several})"
             raise InputError(f"group_by has {len(keys)} keys for {len(chunks)} chunks; give one key per chunk{hint}")
-
-    @property
-    def named(self) -> str | None:
-        """The metadata key that names documents, if one does."""
-        return self._group_by if isinstance(self._group_by, str) else None
 
     def of(self, chunk: Document, position: int) -> str:
         """Return the key of a chunk's document.
@@ -179,7 +178,14 @@ class Keys:
                 )
             value, where = chunk.metadata[self._group_by], f"metadata[{self._group_by!r}]"
         elif callable(self._group_by):
-            value, where = self._called(self._group_by, chunk, position), "what group_by returns"
+            where = "what group_by returns"
+            try:
+                value = self._group_by(chunk)
+            except Exception as error:
+                raise InputError(
+                    f"group_by cannot name document {position}: {type(error).__name__}: {error}; its metadata has "
+                    f"{_names(chunk)}"
+                ) from error
         else:
             value, where = self._group_by[position], "the key in group_by"
         if is_missing(value):
@@ -188,16 +194,6 @@ class Keys:
             return document_key(value)
         except InputTypeError as error:
             raise InputTypeError(f"{where} of document {position} cannot be a document's key: {error}") from None
-
-    @staticmethod
-    def _called(name: Callable[[Document], Hashable], chunk: Document, position: int) -> Hashable:
-        try:
-            return name(chunk)
-        except Exception as error:
-            raise InputError(
-                f"group_by cannot name document {position}: {type(error).__name__}: {error}; its metadata has "
-                f"{_names(chunk)}"
-            ) from error
 
     def _stamped(self, chunk: Document, position: int) -> str:
         stamp = stamp_of(chunk)

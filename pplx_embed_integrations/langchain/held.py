@@ -84,10 +84,13 @@ def check_ids(store: Any, chunks: Sequence[Document], ids: Sequence[str | None] 
         ids: Their ids; None for those that the chunks bear.
 
     Raises:
-        InputError: Two chunks have one id, or the store holds one and would not overwrite it.
+        InputError: There are not as many ids as chunks, two chunks have one, or the store holds one and would not
+            overwrite it.
         StoreError: The store is damaged.
     """
-    given = [chunk.id for chunk in chunks] if ids is None else list(ids)
+    given = [chunk.id for chunk in chunks] if ids is None else ids
+    if len(given) != len(chunks):
+        raise InputError(f"ids has {len(given)} entries for {len(chunks)} chunks; give one per chunk")
     where: dict[str, int] = {}
     for position, each in enumerate(given):
         if each is not None and where.setdefault(each, position) != position:

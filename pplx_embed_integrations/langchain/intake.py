@@ -46,7 +46,6 @@ class Intake(ABC, Generic[T]):
         self._gathering = Gathering(given, splitter=splitter, group_by=group_by, indexing=True)
         self._versions: dict[str, str] = {}
         self._refused: dict[str, None] = {}  # ordered, each once
-        self._told_of_names = False
 
     @property
     def total(self) -> int | None:
@@ -125,11 +124,11 @@ class Intake(ABC, Generic[T]):
 
     def warn_of_names(self, *, instead: str) -> None:
         """Warn once if documents are named by their text, so that an edited one is another document."""
-        if self._gathering.keyed_by_content and not self._told_of_names:
-            self._told_of_names = True
-            warn(
+        if self._gathering.keyed_by_content:
+            self._gathering.doubts.once(
+                "names",
                 "whole documents without an id are named by their text: an edited one is a new document, and its old "
-                f"version stays in the store. Give each a Document.id, {instead}"
+                f"version stays in the store. Give each a Document.id, {instead}",
             )
 
     def end(self, *, done: str) -> None:

@@ -211,7 +211,8 @@ class Doubts:
         self._documents = self._chunks = 0
         self._shared: dict[str, Counter[str]] = {}
 
-    def _once(self, kind: str, message: str) -> None:
+    def once(self, kind: str, message: str) -> None:
+        """Warn of something, unless that was done before."""
         if kind not in self._said:
             self._said.add(kind)
             warn(message)
@@ -236,7 +237,7 @@ class Doubts:
         sharing = [name for name, values in self._shared.items() if max(values.values()) > 1 < len(values)]
         if self._documents >= _MANY or sharing or _OF_A_CHUNK.search(self.named):
             better = f" (chunks share their {sharing[0]!r})" if sharing else ""
-            self._once(
+            self.once(
                 "single",
                 f"each of the {self._documents} documents that group_by={self.named!r} makes has one chunk only, so "
                 f"no chunk has read another. If {self.named!r} names the chunk and not its document, pass the key of "
@@ -247,7 +248,7 @@ class Doubts:
         starts = [number(chunk.metadata.get("start_index")) for chunk in chunks]
         found = find_overlap([[chunk.page_content for chunk in chunks]], [starts])
         if found is not None:
-            self._once(
+            self.once(
                 "overlap",
                 f"chunks {found.chunk - 1} and {found.chunk} of document {shown(key)} share {found.characters} "
                 "characters: the model reads a document's chunks together, so shared text is read twice. Set "
@@ -256,7 +257,7 @@ class Doubts:
 
     def _missing(self, key: str, chunks: Sequence[Document]) -> None:
         if lacking := incomplete(chunks):
-            self._once(
+            self.once(
                 "missing",
                 f"{lacking} of document {shown(key)} are here: their vectors know nothing of "
                 "the others. Pass all chunks of a document together",
@@ -268,7 +269,7 @@ class Doubts:
             several = len(set(values)) > 1 and name != self.named
             if several and (name.lower() in _WHOSE or len(set(values)) < len(values)):
                 other = next(value for value in values if value != values[0])
-                self._once(
+                self.once(
                     "differing",
                     f"chunks of document {shown(key)} differ in {name!r} ({values[0]}, {other}), so "
                     f"group_by={self.named!r} may join several documents. If so: group_by=lambda chunk: "

@@ -102,7 +102,6 @@ class Run(Intake[NamedDocument]):
         self._content = tuple(plan.content_metadata)
         self._shaping = f"{getattr(records, 'namespace', '')!r}\n{self.embeddings.vector_identity()}\n"
         self._shaping += f"{self.embeddings.normalize}\n"
-        self._told_of_loss = False
 
     def take(self, document: ChunkedDocument) -> NamedDocument:
         """Stamp a document's chunks, and derive ids from all that decides the vectors."""
@@ -121,12 +120,11 @@ class Run(Intake[NamedDocument]):
 
     def warn_of_loss(self) -> None:
         """Warn once that the store has lost documents, so that they are stored again."""
-        if not self._told_of_loss:
-            self._told_of_loss = True
-            warn(
-                f"the record manager remembers documents of which {type(self.store).__name__} holds nothing: they are "
-                "embedded and stored again. If that is another store, give it a record manager of its own"
-            )
+        self._gathering.doubts.once(
+            "loss",
+            f"the record manager remembers documents of which {type(self.store).__name__} holds nothing: they are "
+            "embedded and stored again. If that is another store, give it a record manager of its own",
+        )
 
     def fitting(self, batch: list[NamedDocument]) -> list[NamedDocument]:
         """Refuse new documents that cannot be embedded, and return the others."""
