@@ -183,12 +183,13 @@ def _replace(job: Run, batch: list[NamedDocument]) -> Flow[None]:
                 yield from clear(store, [each for document in new for each in document.to_store])
                 job.counts.update((yield either(index, aindex, chunks, records, store, **settings)))
     except StoreError:
+        # A part of the batch may be stored, and recorded, too.
+        with suppress(Exception):  # the store may be gone
+            if ids := [each for document in batch for each in document.unrecorded]:
+                there = yield from deletable(store, ids)
+                yield either(store.delete, store.adelete, there)
+                yield either(records.delete_keys, records.adelete_keys, ids)
         if len(batch) == 1:
-            with suppress(Exception):  # the store may be gone
-                if ids := batch[0].unrecorded:
-                    there = yield from deletable(store, ids)
-                    yield either(store.delete, store.adelete, there)  # it may have taken a part
-                    yield either(records.delete_keys, records.adelete_keys, ids)
             raise
         refused = []
         for document in batch:

@@ -172,6 +172,21 @@ def test_a_document_that_the_store_refuses_keeps_no_other_out(opened, records, v
     check(opened, corpus(3))
 
 
+def test_what_was_stored_before_a_failure_stays(opened, records, monkeypatch):
+    """LangChain stores and records a batch in parts; the first part was there when the second one failed."""
+    add, chunks = opened.store.add_documents, chunks_of(corpus(3))
+
+    def add_documents(documents, **options):
+        if any(document.page_content == "document 1 says 5 things" for document in documents):
+            raise RuntimeError("not this one")
+        return add(documents, **options)
+
+    monkeypatch.setattr(opened.store, "add_documents", add_documents)
+    with pytest.raises(InputError, match=r"1 document was not indexed.*'doc-1': RuntimeError: not this one"):
+        index_documents(chunks, records, opened.store, group_by="source", batch_size=10)
+    opened.check({f"doc-{n}": corpus(3)[n] for n in (0, 2)}, by="source", place="pplx_chunk")
+
+
 @pytest.mark.parametrize("asynchronous", [False, True])
 def test_a_record_manager_that_has_forgotten_doubles_nothing(opened, records, asynchronous):
     """As after a kill between storing and recording, or with the records' file lost."""
