@@ -514,6 +514,8 @@ def test_a_function_that_fails_is_told_with_the_document(store):
         add_documents(store, chunks_of(), group_by=lambda chunk: chunk.metadata["path"])
 
 
-def test_ids_are_counted(store):
+@pytest.mark.parametrize("kind", [list, tuple, iter])
+def test_ids_are_counted(store, kind):
     with pytest.raises(InputError, match="ids has 1 entries for 12 chunks"):
-        add_documents(store, chunks_of(), group_by="firm", ids=["one"])
+        add_documents(store, chunks_of(), group_by="firm", ids=kind(["one"]))
+    assert add_documents(store, chunks_of("Halcyon"), group_by="firm", ids=kind("abcd")) == list("abcd")
