@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
+from typing_extensions import Unpack
+
 from .embedder import Form
 from .errors import InputError
 from .flow import in_thread
@@ -20,8 +22,6 @@ from .schema import documented
 from .vectors import Vectors, to_lists
 
 if TYPE_CHECKING:
-    from typing_extensions import Unpack
-
     from .remote.usage import Usage
 
 

@@ -10,16 +10,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate, pairwise
-from typing import TYPE_CHECKING, Any, Protocol, TypedDict, cast
+from typing import Any, Protocol, TypedDict, cast
 
 import numpy as np
+from typing_extensions import Self, Unpack
 
 from .errors import InputTypeError, NotContextualError
 from .inputs import Role, check_positive
 from .vectors import Quantization, Vectors, check_dimensions, quantize
-
-if TYPE_CHECKING:
-    from typing_extensions import Self, Unpack
 
 _FORMAT = "pplx-embed-1"
 """Changes when the way from a text to its vector does, so that older vectors are no longer taken for new ones."""
@@ -40,25 +38,20 @@ class Embedder(Protocol):
     @property
     def dimension(self) -> int:
         """Width of the full vector."""
-        ...
 
     @property
     def min_dimension(self) -> int:
         """Smallest width to which a vector may be cut."""
-        ...
 
     @property
     def contextual(self) -> bool:
         """Whether the chunks of a document can be embedded together."""
-        ...
 
     def identity(self) -> str:
         """Return everything besides the text that decides a full float32 vector, as `identify` writes it."""
-        ...
 
     def check_documents(self, documents: Sequence[Sequence[str]], *, names: Sequence[str] | None = None) -> None:
         """Raise one `InputError` for everything that `encode_documents` would refuse."""
-        ...
 
     def encode(self, texts: Sequence[str], *, role: Role | None = None, **form: Unpack[Form]) -> Vectors:
         """Embed texts, each by itself: `[texts, dimensions]`, packed bits `[texts, ceil(dimensions / 8)]`.
@@ -66,27 +59,22 @@ class Embedder(Protocol):
         In the role of a document a text has the vector of a document of one chunk. `quantization` is `"int8"` unless
         given, `dimensions` the full width; `normalize` and `show_progress` are False.
         """
-        ...
 
     def encode_documents(
         self, documents: Sequence[Sequence[str]], *, names: Sequence[str] | None = None, **form: Unpack[Form]
     ) -> list[Vectors]:
         """Embed the chunks of each document together: a matrix for each, as from `encode`."""
-        ...
 
     async def aencode(self, texts: Sequence[str], *, role: Role | None = None, **form: Unpack[Form]) -> Vectors:
         """`encode` without blocking the event loop."""
-        ...
 
     async def aencode_documents(
         self, documents: Sequence[Sequence[str]], *, names: Sequence[str] | None = None, **form: Unpack[Form]
     ) -> list[Vectors]:
         """`encode_documents` without blocking the event loop."""
-        ...
 
     def close(self) -> None:
         """Release what is held; the next call takes it up again."""
-        ...
 
 
 def as_embedder(given: object, *, name: str) -> Embedder | None:

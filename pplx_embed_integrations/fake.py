@@ -10,10 +10,10 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+from typing_extensions import Unpack
 
 from .embedder import Form, OutputForm, check_contextual, identify, split
 from .families import PPLX_EMBED
@@ -29,9 +29,6 @@ from .inputs import (
     too_long,
 )
 from .vectors import Vectors
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 _TOKEN = re.compile(r"\s*(?:\w+|[^\w\s])|\s+")
 

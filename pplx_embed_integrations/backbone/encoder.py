@@ -9,9 +9,9 @@ import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
+from typing_extensions import Unpack
 
 from ..embedder import Form, OutputForm, check_contextual, split
 from ..errors import InputError
@@ -25,9 +25,6 @@ from .lazy import LazyCheckpoint
 from .progress import Progress
 from .sequences import TokenSequence
 from .tokenizer import Limits, TextTokenizer
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 _Slices = Callable[[TextTokenizer, Limits], Iterator[list[TokenSequence]]]
 """Tokenises what a call was given."""

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from typing_extensions import Self
+
 from ..checkpoints import CheckpointSpec, resolve
 from ..embedder import identify
 from ..errors import CheckpointError, InputError
@@ -30,7 +32,6 @@ from .weights import Weights, acquire, release, withdraw
 if TYPE_CHECKING:
     import torch
     from sentence_transformers import SentenceTransformer
-    from typing_extensions import Self
 
 
 class LazyCheckpoint(EncoderOptions):

@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 from tqdm.auto import tqdm
+from typing_extensions import Self
 
 from .sequences import TokenSequence
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 
 class Progress:

@@ -77,7 +77,7 @@ class TextTokenizer:
         self._tokenizer.no_padding()
         self._folder, self._separator_token = folder, family.separator or _separator(folder)
         if contextual:
-            self._find_separator()
+            _ = self.separator  # refused now, not when the weights are there
         query, document = (
             self._tokenizer.encode(prompt, add_special_tokens=False).ids for prompt in family.prompts or ("", "")
         )
@@ -92,9 +92,6 @@ class TextTokenizer:
         Raises:
             CheckpointError: The folder names none, or its tokenizer does not hold it.
         """
-        return self._find_separator()
-
-    def _find_separator(self) -> int:
         if self._separator_token is None:
             raise CheckpointError(
                 f"{str(self._folder)!r} names no sep_token in tokenizer_config.json or special_tokens_map.json, and "

@@ -39,15 +39,12 @@ class Searcher(Protocol):
     @property
     def row(self) -> Measurement:
         """What it is, without figures."""
-        ...
 
     def scores(self, queries: slice) -> Scores:
         """Return how close each chunk is to each of these queries: `[queries, chunks]`; minus infinity: not found."""
-        ...
 
     def latency_ms(self) -> float | None:
         """Return the median milliseconds of one query, embedding and search; None if that cannot be told."""
-        ...
 
 
 def median_ms(work: Callable[[str], object], queries: Sequence[str]) -> float:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.bridge.pydantic import Field, PrivateAttr, create_model
 from llama_index.core.schema import MetadataMode
+from typing_extensions import Self
 
 from ..biencoder import PplxBiEncoder
 from ..checkpoints import hub_id, list_checkpoints, resolve
@@ -23,9 +24,6 @@ from ..options import BiEncoderOptions, Model, PairOptions
 from ..pair import models_of
 from ..schema import decisive, fields_of, option, options_of, refuse_unknown
 from .keys import located, spelled_out
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 _MODEL = options_of(BiEncoderOptions)["model"]
 _FIXED = options_of(PairOptions)

@@ -83,7 +83,6 @@ class Backend(Protocol):
 
     def run(self, sequences: list[TokenSequence]) -> Pooled:
         """Compute the mean over each span of each sequence, in order, from as many threads as are `parallel`."""
-        ...
 
     def check_trainable(self) -> None:
         """Make sure that there is a torch model with weights that can be trained and saved.
