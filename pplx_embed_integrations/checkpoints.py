@@ -71,7 +71,7 @@ _PUBLISHED = (
     # No revision of this one has been checked against published figures, so it follows the branch.
     _published("context-v1-4b", "main", 2560),
 )
-_EMBEDDED = {"miniature-v1": V1, "miniature-context-v1": CONTEXT_V1}
+_EMBEDDED = {"miniature-v1": V1.resolve(), "miniature-context-v1": CONTEXT_V1.resolve()}
 _PAIRS = {
     "0.6b": ("v1-0.6b", "context-v1-0.6b"),
     "4b": ("v1-4b", "context-v1-4b"),
@@ -91,7 +91,7 @@ def list_checkpoints() -> list[CheckpointSpec]:
         >>> [spec.name for spec in list_checkpoints()][:3]
         ['v1-0.6b', 'v1-4b', 'context-v1-0.6b']
     """
-    return [*_PUBLISHED, *(_read_folder(path.resolve(), name=name) for name, path in _EMBEDDED.items())]
+    return [*_PUBLISHED, *map(_read_folder, _EMBEDDED.values())]
 
 
 def resolve(name: str | Path, *, revision: str | None = None, fetch: Fetch | None = None) -> CheckpointSpec:
@@ -211,7 +211,7 @@ def short_name(name: str) -> str:
 def _named(name: str) -> CheckpointSpec | None:
     bare = name.strip().lower()
     if bare in _EMBEDDED:
-        return _read_folder(_EMBEDDED[bare].resolve(), name=bare)
+        return _read_folder(_EMBEDDED[bare])
     return next((spec for spec in _PUBLISHED if spec.name == short_name(name)), None)
 
 
@@ -239,9 +239,9 @@ def _unknown(name: str) -> str:
     )
 
 
-def _read_folder(folder: Path, *, name: str | None = None) -> CheckpointSpec:
-    embedded = (known for known, path in _EMBEDDED.items() if path.resolve() == folder)
-    return _described(folder, name=name or next(embedded, folder.name), source=str(folder), revision=None)
+def _read_folder(folder: Path) -> CheckpointSpec:
+    name = next((known for known, path in _EMBEDDED.items() if path == folder), folder.name)
+    return _described(folder, name=name, source=str(folder), revision=None)
 
 
 def _read_repository(source: str, revision: str, fetch: Fetch) -> CheckpointSpec:
