@@ -12,22 +12,12 @@ from typing import Any, TypeVar
 from llama_index.core import VectorStoreIndex
 from llama_index.core.schema import BaseNode, Document
 
-from ..documents import group
 from ..errors import InputError, warn
 from ..flow import Flow, either, in_worker
 from .embedding import PplxEmbedding
 from .held import Held
 from .intake import hash_of, options_of, transformed, unique, unique_nodes
-from .nodes import (
-    check_nodes,
-    document_keys,
-    drop_links,
-    give_sources,
-    in_reading_order,
-    keep_order,
-    linked_elsewhere,
-    source_ids,
-)
+from .nodes import check_nodes, drop_links, give_sources, keep_order, linked_elsewhere, source_ids
 from .turns import Turns
 
 T = TypeVar("T")
@@ -93,8 +83,7 @@ class Changes(VectorStoreIndex):
     def _embed_together(self, nodes: list[BaseNode]) -> Flow[None]:
         if nodes:
             yield from self._embed_model._embed(nodes, show_progress=self._show_progress)
-            for indices in group(document_keys(nodes)):
-                keep_order(in_reading_order([nodes[index] for index in indices]))
+            keep_order(nodes)
 
     def _warn_of_unknown(self, document_ids: Iterable[str]) -> Flow[None]:
         docstore = self.docstore
@@ -174,10 +163,7 @@ class Changes(VectorStoreIndex):
     # Whole documents
 
     def _replace(
-        self,
-        documents: Sequence[Document],
-        insert_kwargs: dict[str, Any] | None = None,
-        delete_kwargs: dict[str, Any] | None = None,
+        self, documents: Sequence[Document], insert_kwargs: dict[str, Any], delete_kwargs: dict[str, Any]
     ) -> Flow[None]:
         wanted = unique(documents)
         hashes = {key: hash_of(document) for key, document in wanted.items()}  # before an extractor changes them

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
@@ -24,14 +23,7 @@ from ..flow import Flow, arun, either, in_worker, run
 from ..inputs import check_text, check_texts
 from ..schema import documented
 from .findings import FLAT, findings
-from .nodes import (
-    NodeDocument,
-    batches,
-    check_nodes,
-    flat_texts,
-    read_documents,
-    set_embeddings,
-)
+from .nodes import NodeDocument, batches, check_nodes, flat_texts, read_documents, set_embeddings
 from .options import EmbeddingOptions, NodeOptions
 
 logger = logging.getLogger(__name__)
@@ -150,13 +142,16 @@ class PplxEmbedding(EmbeddingOptions, NativeForms):  # type: ignore[misc]  # a n
     def _embed_batch(self, batch: list[NodeDocument]) -> Flow[None]:
         if self.rate_limiter is not None:
             yield either(self.rate_limiter.acquire, self.rate_limiter.async_acquire)
-        with self._reported([text for document in batch for text in document.texts]) as embeddings:
-            vectors = yield either(
-                self._biencoder.embed_documents, self._biencoder.aembed_documents, [doc.chunks for doc in batch]
-            )
-            for document, matrix in zip(batch, vectors, strict=True):
-                embeddings += document.rows(matrix)
-        set_embeddings([node for document in batch for node in document.nodes], embeddings)
+        pair, described = self._biencoder, self.to_payload()
+        texts = [text for document in batch for text in document.texts]
+        # The events that `BaseEmbedding` emits around a batch.
+        dispatcher.event(EmbeddingStartEvent(model_dict=described))
+        with self.callback_manager.event(CBEventType.EMBEDDING, payload={EventPayload.SERIALIZED: described}) as event:
+            found = yield either(pair.embed_documents, pair.aembed_documents, [document.chunks for document in batch])
+            vectors = [row for document, matrix in zip(batch, found, strict=True) for row in document.rows(matrix)]
+            event.on_end(payload={EventPayload.CHUNKS: texts, EventPayload.EMBEDDINGS: vectors})
+        dispatcher.event(EmbeddingEndEvent(chunks=texts, embeddings=vectors))
+        set_embeddings([node for document in batch for node in document.nodes], vectors)
 
     def _read(self, nodes: list[BaseNode], refused: Sequence[BaseNode] = ()) -> list[NodeDocument]:
         documents = self._documents(nodes)
@@ -247,18 +242,6 @@ class PplxEmbedding(EmbeddingOptions, NativeForms):  # type: ignore[misc]  # a n
     def _warn_flat(self, texts: Sequence[str]) -> None:
         if texts and not _asked.get() and self._biencoder.contextual:
             warn(FLAT)
-
-    @contextmanager
-    def _reported(self, texts: list[str]) -> Iterator[list[list[float]]]:
-        """Emit what `BaseEmbedding` emits around a batch; the caller fills the list it is given."""
-        embeddings: list[list[float]] = []
-        described = self.to_payload()
-        dispatcher.event(EmbeddingStartEvent(model_dict=described))
-        payload: dict[str, Any] = {EventPayload.SERIALIZED: described}
-        with self.callback_manager.event(CBEventType.EMBEDDING, payload=payload) as event:
-            yield embeddings
-            event.on_end(payload={EventPayload.CHUNKS: texts, EventPayload.EMBEDDINGS: embeddings})
-        dispatcher.event(EmbeddingEndEvent(chunks=texts, embeddings=embeddings))
 
 
 def _log_blank(count: int) -> None:

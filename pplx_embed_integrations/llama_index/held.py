@@ -14,12 +14,8 @@ from llama_index.core import StorageContext, VectorStoreIndex
 from llama_index.core.data_structs.data_structs import IndexDict
 from llama_index.core.schema import BaseNode, NodeRelationship
 from llama_index.core.utils import iter_batch
-from llama_index.core.vector_stores.types import (
-    BasePydanticVectorStore,
-    FilterOperator,
-    MetadataFilter,
-    MetadataFilters,
-)
+from llama_index.core.vector_stores import FilterOperator, MetadataFilter, MetadataFilters
+from llama_index.core.vector_stores.types import BasePydanticVectorStore
 
 from ..errors import InputError
 from ..flow import Flow, either
@@ -125,11 +121,8 @@ class Held:
         return [node_id for node_id in node_ids if node_id in mine]
 
     def _from_docstore(self, node_ids: list[str]) -> Flow[list[BaseNode]]:
-        if not node_ids:
-            return []
-        nodes: list[BaseNode] = yield either(
-            self._docstore.get_nodes, self._docstore.aget_nodes, node_ids, raise_error=False
-        )
+        docstore = self._docstore
+        nodes: list[BaseNode] = yield either(docstore.get_nodes, docstore.aget_nodes, node_ids, raise_error=False)
         return nodes
 
     def _asked_of(self, document_ids: list[str], at_once: int = _AT_ONCE) -> Flow[list[BaseNode] | None]:

@@ -90,7 +90,7 @@ class ContextualVectorStoreIndex(Changes):
             callback_manager=callback_manager,
             transformations=transformations,
         )
-        index._do("index_construction", index._replace(documents))
+        index._do("index_construction", index._replace(documents, {}, {}))
         return index
 
     @classmethod
@@ -100,7 +100,7 @@ class ContextualVectorStoreIndex(Changes):
         """`from_documents` without blocking the event loop while it splits and embeds."""
         check_documents(documents)
         index = cls(**{"index_struct": IndexDict(), **options}, show_progress=show_progress)
-        await index._ado("index_construction", index._replace(documents))
+        await index._ado("index_construction", index._replace(documents, {}, {}))
         return index
 
     def build_index_from_nodes(self, nodes: Sequence[BaseNode], **insert_kwargs: Any) -> IndexDict:
@@ -130,11 +130,11 @@ class ContextualVectorStoreIndex(Changes):
 
     def insert(self, document: Document, **insert_kwargs: Any) -> None:
         """Insert a document, in place of what is indexed under its id; see `refresh_ref_docs`."""
-        self._do("insert", self._replace([document], insert_kwargs))
+        self._do("insert", self._replace([document], insert_kwargs, {}))
 
     async def ainsert(self, document: Document, **insert_kwargs: Any) -> None:
         """`insert` without blocking the event loop while it embeds."""
-        await self._ado("insert", self._replace([document], insert_kwargs))
+        await self._ado("insert", self._replace([document], insert_kwargs, {}))
 
     def update_ref_doc(self, document: Document, **update_kwargs: Any) -> None:
         """Replace a document as a whole; see `refresh_ref_docs`."""

@@ -10,7 +10,6 @@ from functools import partial
 from typing import Any
 
 from llama_index.core import Settings
-from llama_index.core.constants import DEFAULT_CHUNK_SIZE
 from llama_index.core.node_parser import NodeParser, SentenceSplitter
 from llama_index.core.node_parser.text.sentence import SENTENCE_CHUNK_OVERLAP
 from llama_index.core.schema import BaseNode, Document, MetadataMode, TransformComponent
@@ -28,7 +27,7 @@ def contextual_model(embed_model: object) -> PplxEmbedding:
         NotContextualError: The document side was not trained for chunks in context.
     """
     # Settings.embed_model would make an OpenAI model where there is none.
-    model: object = embed_model if embed_model is not None else Settings._embed_model
+    model = embed_model if embed_model is not None else Settings._embed_model
     if model is None:
         raise InputTypeError("embed_model is missing: give embed_model=PplxEmbedding(...), or set Settings.embed_model")
     if not isinstance(model, PplxEmbedding):
@@ -42,8 +41,7 @@ def contextual_model(embed_model: object) -> PplxEmbedding:
             f"{model.document_model} was not trained for chunks in context; use a contextual document_model such as "
             '"context-v1-0.6b", or VectorStoreIndex for chunks without context'
         )
-    checked: PplxEmbedding = model
-    return checked
+    return model
 
 
 def transformations_of(
@@ -65,12 +63,11 @@ def transformations_of(
         if not isinstance(transformations, Sequence):
             raise InputTypeError(f"transformations must be a list, not {type(transformations).__name__}")
         return [_checked(one, f"transformation {at}") for at, one in enumerate(transformations)]
-    # Private, as the properties make what is missing.
-    if Settings._transformations is not None:  # a plain VectorStoreIndex puts the default splitter there
-        return [_without_default_overlap(each) for each in Settings._transformations]
-    if Settings._node_parser is not None:
-        return [_without_default_overlap(Settings._node_parser)]
-    return [SentenceSplitter(chunk_size=DEFAULT_CHUNK_SIZE, chunk_overlap=0)]
+    # Private, as the properties make what is missing; a plain VectorStoreIndex puts the default splitter there.
+    found = Settings._transformations
+    if found is None:
+        found = [Settings._node_parser or SentenceSplitter()]
+    return [_without_default_overlap(each) for each in found]
 
 
 def _without_default_overlap(component: TransformComponent) -> TransformComponent:

@@ -101,8 +101,7 @@ def read_documents(nodes: Sequence[BaseNode], mode: MetadataMode, *, header_once
         The documents that have a text, in the order of their first node.
     """
     documents = []
-    for indices in group(document_keys(nodes)):
-        members = in_reading_order([nodes[index] for index in indices])
+    for members in _by_document(nodes):
         shared = _shared_metadata(members) if header_once else {}
         header = members[0].model_copy(update={"metadata": shared}).get_metadata_str(mode=mode) if shared else ""
         document = NodeDocument(*flat_texts(members, mode, without=shared), header)
@@ -119,7 +118,14 @@ def _shared_metadata(nodes: Sequence[BaseNode]) -> dict[str, Any]:
     }
 
 
-def document_keys(nodes: Sequence[BaseNode]) -> list[str]:
+def _by_document(nodes: Sequence[BaseNode]) -> Iterator[list[BaseNode]]:
+    """Give out the nodes of each document in reading order."""
+    for indices in group(_document_keys(nodes)):
+        members = [nodes[index] for index in indices]
+        yield _follow_links(_by_offsets(members) or members)
+
+
+def _document_keys(nodes: Sequence[BaseNode]) -> list[str]:
     """Return for each node the key of its document: its `ref_doc_id`, or a name that linked nodes share.
 
     That is the first `ref_doc_id` among them, else the first PARENT, else the id of the first node.
@@ -166,7 +172,7 @@ def give_sources(nodes: Sequence[BaseNode], indexed: Sequence[BaseNode]) -> None
         nodes: The nodes, which are changed.
         indexed: Their neighbours that are indexed already.
     """
-    keys = document_keys([*nodes, *indexed])
+    keys = _document_keys([*nodes, *indexed])
     shared = Counter(keys)
     for node, key in zip(nodes, keys, strict=False):
         if not node.ref_doc_id and (shared[key] > 1 or linked_ids(node, *NEIGHBOURS, NodeRelationship.PARENT)):
@@ -187,16 +193,10 @@ def source_ids(nodes: Iterable[BaseNode]) -> set[str]:
     return {node.ref_doc_id for node in nodes if node.ref_doc_id}
 
 
-def in_reading_order(nodes: list[BaseNode]) -> list[BaseNode]:
-    """Return the nodes of one document in reading order; see `read_documents`."""
-    return _follow_links(_by_offsets(nodes) or nodes)
-
-
 def keep_order(nodes: Sequence[BaseNode]) -> None:
-    """Write the order of a document's nodes, where nothing tells it, into links that stay with them in any store."""
-    if _by_offsets(list(nodes)):
-        return
-    for before, after in pairwise(nodes):
+    """Write the order of each document's nodes, where nothing tells it, into links that stay with them in any store."""
+    untold = [pair for members in _by_document(nodes) if not _by_offsets(members) for pair in pairwise(members)]
+    for before, after in untold:
         if not linked_ids(before, NodeRelationship.NEXT) and not linked_ids(after, NodeRelationship.PREVIOUS):
             before.relationships = {**before.relationships, NodeRelationship.NEXT: after.as_related_node_info()}
             after.relationships = {**after.relationships, NodeRelationship.PREVIOUS: before.as_related_node_info()}
