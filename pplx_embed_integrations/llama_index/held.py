@@ -23,6 +23,8 @@ from .nodes import linked_ids
 
 _AT_ONCE = 100
 """Documents asked for in one query."""
+_IDS = 1_000
+"""Nodes asked for, or removed, by their ids in one call: Chroma takes at most some 32,000."""
 _PAGE = 9_000
 """An answer of so many nodes may be cut off: Qdrant's adapter returns at most 9,999, and does not say so."""
 _NOT_THERE = re.compile(r"(collection|table|relation|namespace).*(not found|n't exist|not exist|not initialized)", re.S)
@@ -87,12 +89,15 @@ class Held:
 
     def nodes(self, node_ids: Sequence[str]) -> Flow[list[BaseNode]]:
         """Find those of the nodes that the index holds, as far as it can be asked."""
-        wanted = set(node_ids)
-        if wanted and self._store.stores_text:
-            nodes = yield from self._ask(node_ids=list(node_ids))
-            if nodes is not None:
-                return [node for node in nodes if node.node_id in wanted]
-        return (yield from self._from_docstore(self._mine(node_ids)))
+        if not self._store.stores_text:
+            return (yield from self._from_docstore(self._mine(node_ids)))
+        wanted, found = set(node_ids), []
+        for ids in iter_batch(node_ids, _IDS):
+            nodes = yield from self._ask(node_ids=ids)
+            if nodes is None:
+                return (yield from self._from_docstore(self._mine(node_ids)))
+            found += [node for node in nodes if node.node_id in wanted]
+        return found
 
     def before(self, nodes: Iterable[BaseNode], document_ids: Collection[str]) -> Flow[tuple[list[BaseNode], bool]]:
         """Find what the index holds of documents, and under the ids of nodes that come into them.
@@ -188,8 +193,8 @@ class Held:
 
     def remove(self, node_ids: Collection[str]) -> Flow[None]:
         """Remove nodes from the vector store."""
-        if node_ids:
-            yield either(self._store.delete_nodes, self._store.adelete_nodes, list(node_ids), **self._delete_kwargs)
+        for ids in iter_batch(node_ids, _IDS):
+            yield either(self._store.delete_nodes, self._store.adelete_nodes, ids, **self._delete_kwargs)
 
     def remove_documents(self, document_ids: Iterable[str]) -> Flow[None]:
         """Remove documents from a vector store that keeps text, whether or not it can be asked for nodes."""

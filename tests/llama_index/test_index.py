@@ -176,6 +176,24 @@ def test_a_node_that_has_a_vector_is_read_in_its_place(fake_model: PplxEmbedding
     assert_same_vectors(stored(index), {first.node_id: [1.0] * 32, second.node_id: expected[1]})
 
 
+def test_a_store_is_asked_for_thousands_of_nodes_in_pieces(fake_model: PplxEmbedding, tmp_path, monkeypatch):
+    store = make_store("chroma", tmp_path)
+    get = type(store.vector_store).get_nodes
+
+    def limited(self, node_ids=None, filters=None):
+        assert len(node_ids or []) <= 1_000  # Chroma itself: too many SQL variables
+        return get(self, node_ids, filters)
+
+    monkeypatch.setattr(type(store.vector_store), "get_nodes", limited)
+    index = contextual_index([], embed_model=fake_model, vector_store=store.vector_store)
+    source = {NodeRelationship.SOURCE: RelatedNodeInfo(node_id="d")}
+    nodes = [TextNode(text=f"line {n}", relationships=dict(source)) for n in range(1_100)]
+    index.insert_nodes(nodes)
+    index.delete_nodes([node.node_id for node in nodes[1:]])
+    [[expected]] = fake_model.encode_documents([["line 0"]], normalize=True)
+    assert_same_vectors(store.read([]), {nodes[0].node_id: expected})
+
+
 def test_blank_documents_are_left_out(fake_model: PplxEmbedding, documents):
     index = contextual_index([documents[0], Document(text="")], embed_model=fake_model, splitter=SPLITTER)
     index.insert(Document(text=""))
