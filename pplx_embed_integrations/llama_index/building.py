@@ -19,7 +19,7 @@ from ..errors import InputError, InputTypeError, warn
 from .embedding import PplxEmbedding
 from .held import vector_structures
 from .index import ContextualVectorStoreIndex
-from .intake import check_documents, contextual_model, transformations_of
+from .intake import check_documents, transformations_of
 
 _LOAD = "load_contextual_index(storage_context, embed_model=embed_model{})"
 
@@ -174,7 +174,6 @@ def _options(
     transformations: Sequence[TransformComponent] | None,
     index_id: str | None,
 ) -> dict[str, Any]:
-    model = contextual_model(embed_model)
     check_documents(documents)
     if vector_store is not None and storage_context is not None:
         raise InputError("give vector_store or storage_context, not both: a storage context has its own vector store")
@@ -184,7 +183,7 @@ def _options(
         _check_unowned(storage, documents)
         _warn_of_another(storage, documents)
     return {
-        "embed_model": model,
+        "embed_model": embed_model,
         "storage_context": storage,
         "transformations": transformations_of(transformations, splitter),
         "index_struct": structure or _new(index_id),
