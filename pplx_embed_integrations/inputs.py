@@ -10,9 +10,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from numbers import Integral
 from typing import Any, Literal, get_args
 
-import numpy as np
-import numpy.typing as npt
-
 from .errors import InputError, InputTypeError
 
 Role = Literal["query", "document"]
@@ -222,22 +219,6 @@ def most_tokens(text: str) -> int:
     if text.isascii():
         return len(text)
     return len(unicodedata.normalize("NFC", text).encode("utf-8"))
-
-
-def check_matrix(values: npt.ArrayLike) -> npt.NDArray[Any]:
-    """Return values as a matrix of one vector a row.
-
-    Raises:
-        InputError: They are none.
-
-    Example:
-        >>> check_matrix([[1, 2]]).shape
-        (1, 2)
-    """
-    matrix = np.asarray(values)
-    if matrix.ndim != 2:
-        raise InputError(f"a matrix of one vector a row is wanted, not an array of {matrix.ndim} dimensions")
-    return matrix
 
 
 def _items(values: object, wanted: str) -> list[Any]:
