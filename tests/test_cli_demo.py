@@ -20,7 +20,8 @@ README = Path(__file__).parents[1] / "README.md"
 def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     """The whole collection, asked through LangChain, and in bits."""
     made = Study(articles(), split=passages)
-    every = plans(made.chunked.chunks, model="miniature", plain_model=None, folder=tmp_path_factory.mktemp("stores"))
+    folder = tmp_path_factory.mktemp("stores")
+    every = plans(made.chunked.chunks, model="miniature", plain_model="miniature-v1", folder=folder)
     for plan in [*every[: len(MODES)], *every[-len(MODES) :]]:
         demo.ask(made, plan())
     return made

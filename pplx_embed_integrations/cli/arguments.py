@@ -12,8 +12,6 @@ from .. import __version__
 from ..options import BiEncoderOptions
 from ..schema import options_of
 
-__all__ = ["parser"]
-
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the whole program."""

@@ -23,8 +23,6 @@ from .demo_telling import told
 from .progress import progress
 from .terminal import filled, shown
 
-__all__ = ["ask", "measured", "run"]
-
 _MODEL, _PLAIN_MODEL = "miniature", "miniature-v1"
 
 

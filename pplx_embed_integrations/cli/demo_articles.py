@@ -13,8 +13,6 @@ from pathlib import Path
 
 from ..evaluation import Collection, load_collection
 
-__all__ = ["FOLDER", "articles", "passages", "shown_questions"]
-
 FOLDER = Path(str(resources.files("pplx_embed_integrations"))) / "evaluation" / "demo"
 """The collection; `pplx-embed evaluate` reads it as well."""
 

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from ..stores import Keep
     from ..vectors import Quantization
 
-__all__ = ["MODES", "STORED", "Index", "Mode", "label", "plans"]
-
 Mode = Literal["plain", "in context"]
 MODES: tuple[Mode, ...] = ("in context", "plain")
 STORED: dict[str, tuple[Quantization, Keep]] = {
@@ -67,15 +65,13 @@ def label(kind: str, mode: Mode) -> str:
     return f"quantised store, {kind}, {mode}" if kind in STORED else f"{kind}, {mode}"
 
 
-def plans(
-    passages: Sequence[Passage], *, model: str, plain_model: str | None, folder: Path
-) -> list[Callable[[], Index]]:
+def plans(passages: Sequence[Passage], *, model: str, plain_model: str, folder: Path) -> list[Callable[[], Index]]:
     """Return what makes each index; the first one in context, the second the same plain.
 
     Args:
         passages: Document by document, in reading order.
         model: A pair.
-        plain_model: A model for both sides of one more plain index; None for none.
+        plain_model: A model for both sides of one more plain index.
         folder: An empty folder for the quantised stores.
 
     Raises:
@@ -89,8 +85,7 @@ def plans(
     chunks = [_document(passage) for passage in passages]
     embeddings, embed_model = PplxEmbeddings(model), PplxEmbedding(model)
     every: list[Callable[[], Index]] = [partial(_langchain, chunks, embeddings, mode) for mode in MODES]
-    if plain_model is not None:
-        every.append(partial(_plainly, chunks, PplxEmbeddings(plain_model)))
+    every.append(partial(_plainly, chunks, PplxEmbeddings(plain_model)))
     every += [partial(_llama_index, passages, embed_model, mode) for mode in MODES]
     for kind, (form, _) in STORED.items():
         coded = PplxEmbeddings(model, quantization=form)

@@ -14,8 +14,6 @@ from .demo_indexes import MODES, STORED, Mode, label
 from .table import table
 from .terminal import filled, shown, text_width, wrapped
 
-__all__ = ["told"]
-
 _NARROWEST, _WIDEST = 80, 132
 """Columns that rankings side by side take."""
 _METRIC, _PLACES = "hit@3", "nDCG@10"

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,7 +15,6 @@ from typing import Any
 from ..biencoder import PplxBiEncoder
 from ..errors import InputError
 from ..evaluation import BM25Searcher, Collection, LangChainSearcher, Study, load_collection, named
-from ..evaluation.chunking import Split
 from ..evaluation.evaluating import Rival, searchers, versions
 from ..evaluation.report import LeaveOneOut, check_report, write_report
 from ..evaluation.rivals import label_of
@@ -24,8 +22,6 @@ from ..evaluation.writing import check_replaceable, replace_file
 from .ranked import ranked
 from .splitting import Splitter
 from .terminal import shown, wrapped
-
-__all__ = ["run"]
 
 _CHUNK_TOKENS = 128
 _WIDTH = 79
@@ -57,9 +53,10 @@ def run(arguments: argparse.Namespace) -> int:
     rivals = [named.parse(text) for text in arguments.against]
     others = [rival.make(wanted=("embed_documents", "embed_query")) for rival in rivals]  # a mistake is told at once
     print(*wrapped(_heading(collection, arguments, chunk_tokens), _WIDTH), sep="\n", flush=True)
+    splitter = Splitter(chunk_tokens=chunk_tokens, count_tokens=embedder.document.count_tokens)
     study = Study(
         collection,
-        split=_split(embedder, chunk_tokens) if collection.chunks is None else None,
+        split=splitter.spans if collection.chunks is None else None,
         name=Path(arguments.directory).resolve().name,
         settings=settings,
     )
@@ -114,15 +111,6 @@ def _labels(others: list[Any]) -> list[str]:
         name if names.count(name) == 1 else f"{name} ({names[: place + 1].count(name)})"
         for place, name in enumerate(names)
     ]
-
-
-def _split(embedder: PplxBiEncoder, chunk_tokens: int) -> Split:
-    splitter = Splitter(chunk_tokens=chunk_tokens, count_tokens=embedder.document.count_tokens)
-
-    def split(text: str) -> Iterable[tuple[int, int]]:
-        return [(chunk.start, chunk.start + len(chunk.text)) for chunk in splitter.split(text)]
-
-    return split
 
 
 def _heading(collection: Collection, arguments: argparse.Namespace, chunk_tokens: int) -> str:

@@ -18,8 +18,6 @@ from ..errors import InputError
 from .markup import HTML, html_text
 from .terminal import shown
 
-__all__ = ["FoundFile", "LeftOut", "Listing", "TextFile", "list_folder", "read_file", "read_folder"]
-
 MARKDOWN = {".md", ".markdown"}
 SUFFIXES = {".txt", ".text", *MARKDOWN}
 LARGEST = 64 << 20
@@ -248,16 +246,40 @@ def _cannot(error: OSError) -> str:
     return f"cannot be read: {error.strerror or error}"
 
 
-def read_folder(directory: str | Path) -> tuple[list[TextFile], list[LeftOut]]:
-    """Read every text and Markdown file below a folder at once.
+def read_folder(
+    directory: str | Path, *, include: Sequence[str] = (), except_for: Path | None = None
+) -> tuple[list[TextFile], list[LeftOut]]:
+    """Read every file below a folder that should be text, at once; the arguments are those of `list_folder`.
 
     Returns:
         The files in alphabetical order of their sources, and all that was left out.
 
     Raises:
-        InputError: There is no such folder.
+        InputError: There is no such folder, or no text in it.
     """
-    listing = list_folder(directory)
+    listing = list_folder(directory, include=include, except_for=except_for)
     found = [read_file(file) for file in listing.files]
     files = [entry for entry in found if isinstance(entry, TextFile)]
+    if not files:
+        raise no_text(directory, include)
     return files, listing.left_out + [entry for entry in found if isinstance(entry, LeftOut)]
+
+
+def no_text(directory: str | Path, include: Sequence[str]) -> InputError:
+    """Return what to raise for a folder without any text.
+
+    Example:
+        >>> print(no_text("notes", ["*.rst"]))
+        'notes' holds no text or Markdown file (.txt, .text, .md, .markdown), nor one of *.rst; name other kinds of ...
+    """
+    more = f", nor one of {' '.join(include)}" if include else ""
+    return InputError(
+        f"{os.fspath(directory)!r} holds no text or Markdown file (.txt, .text, .md, .markdown){more}; name other "
+        'kinds of text with --include, as in --include "*.rst" "*.html"'
+    )
+
+
+def folder_name(directory: str, name: str | None = None) -> str:
+    """Return what a folder is called: the name that it was given, else its absolute path."""
+    called = name or str(Path(directory).resolve())
+    return called.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

@@ -8,18 +8,14 @@ from __future__ import annotations
 import argparse
 
 from ..errors import InputError
-from .index import folder_name
+from .folder import folder_name
 from .job import files_of
-from .store import check_name, check_place, open_collection
+from .store import open_collection
 from .terminal import shown
-
-__all__ = ["run"]
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Find the folder's chunks, delete them, report."""
-    check_name(arguments.collection)
-    check_place(arguments.store, create=False)
     table = open_collection(arguments.store, arguments.collection)
     folders = files_of(table.documents())
     names = [name for name in (arguments.name, folder_name(arguments.name)) if name in folders]

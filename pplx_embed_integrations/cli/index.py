@@ -9,11 +9,10 @@ from __future__ import annotations
 import argparse
 import hashlib
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import InputError
-from .folder import LeftOut, Listing, list_folder, read_file
+from .folder import LeftOut, Listing, folder_name, list_folder, no_text, read_file
+from .interruption import INTERRUPTED
 from .job import Found, Job, Plan
 from .store import check_name, check_place, collections, local_path, make_collection, open_collection
 from .terminal import shown
@@ -23,10 +22,7 @@ if TYPE_CHECKING:
     from ..stores import ChunkTable
     from .recorded import Record
 
-__all__ = ["run"]
-
 _KEPT = 3
-_INTERRUPTED = 130
 _SHOWN = 20
 
 
@@ -60,7 +56,9 @@ def _opened(
         pair = pair_of(record)
         check_arithmetic(table.record.made_by, pair, arguments.collection)
         return pair, table, record
-    _refuse_nothing(files, listing, arguments)
+    if not files:
+        _list("Left out {}:", listing.left_out)
+        raise no_text(arguments.directory, arguments.include or ())
     record = requested(arguments, None)
     pair = pair_of(record)
     pair.document.load()  # a model that cannot be loaded, or downloaded, binds no store
@@ -77,13 +75,6 @@ def _opened(
     return pair, table, record
 
 
-def folder_name(directory: str, name: str | None = None) -> str:
-    """Return what a folder is called in a collection: the name that it was given, else its absolute path."""
-    return (
-        (name or str(Path(directory).resolve())).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    )
-
-
 def _survey(listing: Listing) -> list[Found]:
     """Read every file once, for its hash and its length; what is no text goes to what is left out."""
     found = []
@@ -94,16 +85,6 @@ def _survey(listing: Listing) -> list[Found]:
         else:
             found.append(Found(file, hashlib.sha256(content.text.encode()).hexdigest(), len(content.text)))
     return found
-
-
-def _refuse_nothing(files: list[Found], listing: Listing, arguments: argparse.Namespace) -> None:
-    if not files:
-        _list("Left out {}:", listing.left_out)
-        more = f", nor one of {' '.join(arguments.include)}" if arguments.include else ""
-        raise InputError(
-            f"{arguments.directory!r} holds no text or Markdown file (.txt, .text, .md, .markdown){more}; name other "
-            'kinds of text with --include, as in --include "*.rst" "*.html"'
-        )
 
 
 def _tell_of_other_folders(moved: list[str]) -> None:
@@ -134,7 +115,7 @@ def _report(plan: Plan, listing: Listing, done: int, arguments: argparse.Namespa
     print(f"{done} files indexed, {plan.unchanged} unchanged{removed}; collection {shown(arguments.collection)!r}.")
     if missing:
         print(f"Stopped before {missing} files were indexed. Run the same command again to go on.")
-        return _INTERRUPTED
+        return INTERRUPTED
     elsewhere = "" if arguments.collection == "documents" else f" --collection {shown(arguments.collection)}"
     print(f'Search it with: pplx-embed search "your question" --store {shown(arguments.store)}{elsewhere}')
     unread = any(entry.kind == "unread" for entry in listing.left_out)

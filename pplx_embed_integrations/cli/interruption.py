@@ -14,8 +14,6 @@ import time
 from contextlib import suppress
 from typing import NoReturn
 
-__all__ = ["INTERRUPTED", "end_now", "end_soon_after_ctrl_c", "leave_ctrl_c"]
-
 INTERRUPTED = 130
 _PATIENCE = 5.0
 """Seconds for the command to end by itself; what it stored is stored, as after a power cut."""

@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from ..stores import Chunk, ChunkTable, StoredDocument
     from ..vectors import Vectors
 
-__all__ = ["Found", "Job", "Plan", "files_of"]
-
 _TOGETHER = 64
 """Chunks that are embedded and stored in one go, unless one pass over a long file holds more."""
 _UNFINISHED = "unfinished"

@@ -17,8 +17,6 @@ from .arguments import parser
 from .interruption import INTERRUPTED, end_now, end_soon_after_ctrl_c
 from .terminal import guarded, shown
 
-__all__ = ["main"]
-
 _FAILED = 2
 
 

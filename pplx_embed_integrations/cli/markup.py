@@ -8,8 +8,6 @@ from __future__ import annotations
 import re
 from html.parser import HTMLParser
 
-__all__ = ["HTML", "html_text"]
-
 HTML = {".html", ".htm", ".xhtml"}
 """File suffixes."""
 

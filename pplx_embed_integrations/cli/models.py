@@ -10,8 +10,6 @@ import argparse
 from ..checkpoints import CheckpointSpec, list_checkpoints
 from .table import table
 
-__all__ = ["run"]
-
 _HEADER = ["name", "where", "dimension", "smallest", "longest input", "for", "revision"]
 
 

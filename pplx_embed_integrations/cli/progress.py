@@ -14,8 +14,6 @@ from typing import NoReturn
 
 from tqdm import tqdm
 
-__all__ = ["Progress", "progress"]
-
 _TICK, _LOGGED = 1.0, 15.0
 """Seconds between two looks at the clock, and between two lines in a log."""
 

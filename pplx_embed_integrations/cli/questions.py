@@ -20,12 +20,10 @@ from ..evaluation import named
 from ..evaluation.asking import question_for
 from ..evaluation.questions import Draft, Drawn
 from ..evaluation.results import Passage
-from .folder import MARKDOWN, TextFile, list_folder, read_file
+from .folder import MARKDOWN, folder_name, read_folder
 from .interruption import INTERRUPTED
 from .splitting import Splitter
 from .terminal import shown, terminal_width, wrapped
-
-__all__ = ["run"]
 
 _PASSAGE_TOKENS = 128
 _STOP = "q"
@@ -47,27 +45,19 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _begun(target: Path, arguments: argparse.Namespace) -> Draft:
-    listing = list_folder(arguments.directory, include=arguments.include or (), except_for=target.resolve())
-    found = [read_file(file) for file in listing.files]
-    files = [file for file in found if isinstance(file, TextFile)]
-    if not files:
-        raise InputError(
-            f"{arguments.directory!r} holds no text or Markdown file (.txt, .text, .md, .markdown); name other kinds "
-            'of text with --include, as in --include "*.rst" "*.html"'
-        )
-    left_out = len(listing.left_out) + len(found) - len(files)
-    print(f"{len(files)} documents" + (f", {left_out} files left out" if left_out else ""))
+    files, left_out = read_folder(arguments.directory, include=arguments.include or (), except_for=target.resolve())
+    print(f"{len(files)} documents" + (f", {len(left_out)} files left out" if left_out else ""))
     documents = {shown(file.source).strip(): file.text for file in files}  # a tab in a name would part two columns
     if len(documents) < len(files):
         raise InputError("the names of two files read alike once control characters are escaped; rename one of them")
-    drawn = Drawn(_source(arguments), arguments.passage_tokens or _PASSAGE_TOKENS, arguments.seed or 0)
+    drawn = Drawn(folder_name(arguments.directory), arguments.passage_tokens or _PASSAGE_TOKENS, arguments.seed or 0)
     return Draft.begin(target, documents, drawn)
 
 
 def _opened(target: Path, arguments: argparse.Namespace) -> Draft:
     draft = Draft(target)
     asked = {
-        "DIR": (_source(arguments), draft.drawn.source),
+        "DIR": (folder_name(arguments.directory), draft.drawn.source),
         "--passage-tokens": (arguments.passage_tokens, draft.drawn.passage_tokens),
         "--seed": (arguments.seed, draft.drawn.seed),
     }
@@ -81,10 +71,6 @@ def _opened(target: Path, arguments: argparse.Namespace) -> Draft:
     return draft
 
 
-def _source(arguments: argparse.Namespace) -> str:
-    return str(Path(arguments.directory).resolve()).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-
-
 class _Cut:
     """Where documents are cut, by the splitter of `index` and the tokens of the miniature, which needs no download."""
 
@@ -96,8 +82,7 @@ class _Cut:
         }
 
     def __call__(self, document: str, text: str) -> Iterable[tuple[int, int]]:
-        splitter = self._splitters[Path(document).suffix.lower() in MARKDOWN]
-        return [(chunk.start, chunk.start + len(chunk.text)) for chunk in splitter.split(text)]
+        return self._splitters[Path(document).suffix.lower() in MARKDOWN].spans(text)
 
 
 def _by_person(draft: Draft, wanted: int) -> int:

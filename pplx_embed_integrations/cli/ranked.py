@@ -12,8 +12,6 @@ from ..evaluation.results import Level
 from .table import table
 from .terminal import wrapped
 
-__all__ = ["ranked"]
-
 _WIDTH = 79
 _METRICS = ("hit@1", "hit@3", "recall@10", "nDCG@10")
 _ROW, _NUMBER, _BESIDE, _COUNTS = "searched with", "#", "nDCG@10 beside row 1", "won/lost/tied"

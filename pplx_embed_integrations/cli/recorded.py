@@ -17,8 +17,6 @@ from ..checkpoints import list_checkpoints
 from ..embedder import checkpoint_of, differences
 from ..errors import CheckpointError, InputError
 
-__all__ = ["Record", "check_arithmetic", "check_weights", "made_by", "pair_of", "requested"]
-
 _MODELS = ("query_model", "query_revision", "document_model", "document_revision")
 _DEFAULTS = {"dimensions": None, "quantization": "int8", "chunk_tokens": 256}
 

@@ -9,13 +9,11 @@ import argparse
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
-from .store import check_name, check_place, open_collection
+from .store import open_collection
 from .terminal import shown, terminal_width, wrapped
 
 if TYPE_CHECKING:
     from ..stores import Hit
-
-__all__ = ["run"]
 
 _LINES = 3
 
@@ -24,8 +22,6 @@ def run(arguments: argparse.Namespace) -> int:
     """Embed the query with the recorded model, search, print."""
     if not arguments.query.strip():
         raise InputError("the query is empty; type what you look for, in quotes")
-    check_name(arguments.collection)
-    check_place(arguments.store, create=False)
     table = open_collection(arguments.store, arguments.collection)
     from .recorded import check_weights, pair_of
 

@@ -20,8 +20,6 @@ from ..schema import options_of
 from .interruption import leave_ctrl_c
 from .terminal import shown
 
-__all__ = ["KEY_VARIABLE", "run"]
-
 KEY_VARIABLE = "PPLX_EMBED_API_KEY"
 """Where keys are that must not stand in a list of processes; several are separated by commas."""
 

@@ -10,8 +10,6 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate, pairwise
 from typing import NamedTuple
 
-__all__ = ["Chunk", "Splitter"]
-
 _SEGMENT = 1 << 20
 """Characters that are looked at in one go: bounds memory, and the time for which nothing else is heard."""
 _LONGEST_TOKENS = 4
@@ -73,6 +71,10 @@ class Splitter:
         """Yield the chunks of a text in reading order; together they hold all of it but white space."""
         for start, end in _segments(text):
             yield from self._checked(text, list(self._spans(text, start, end, _LINE, self._most)), self._most)
+
+    def spans(self, text: str) -> list[tuple[int, int]]:
+        """Return where each chunk of a text begins and ends."""
+        return [(chunk.start, chunk.start + len(chunk.text)) for chunk in self.split(text)]
 
     def _checked(self, text: str, spans: list[_Span], limit: int) -> Iterator[Chunk]:
         """Yield chunks of these spans, cut more closely where the whole has more tokens than its parts had."""

@@ -16,8 +16,6 @@ from ..errors import InputError, StoreError
 if TYPE_CHECKING:
     from ..stores import ChunkTable, Keep
 
-__all__ = ["check_name", "check_place", "collections", "local_path", "make_collection", "open_collection"]
-
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,200}", re.ASCII)
 _SCHEMES = ("s3", "s3+ddb", "gs", "az", "abfss", "hf", "file")
 
@@ -110,8 +108,11 @@ def open_collection(store: str, name: str) -> ChunkTable:
 
     Raises:
         MissingDependencyError: LanceDB is not installed.
+        InputError: There cannot be one of this name.
         StoreError: There is none of this name, it cannot be read, or something else made it.
     """
+    check_name(name)
+    check_place(store, create=False)
     from ..stores import ChunkTable
 
     names = collections(store)

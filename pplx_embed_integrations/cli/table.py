@@ -9,8 +9,6 @@ from collections.abc import Sequence
 
 from .terminal import text_width
 
-__all__ = ["table"]
-
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]], *, right: str = "") -> str:
     """Lay out rows under a header.

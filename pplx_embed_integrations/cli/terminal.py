@@ -15,8 +15,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import TextIO
 
-__all__ = ["filled", "guarded", "shown", "terminal_width", "text_width", "wrapped"]
-
 _NARROWEST, _WIDEST = 24, 120
 
 # Controls, what separates lines or turns the direction of writing, invisible tags, and halves of pairs.

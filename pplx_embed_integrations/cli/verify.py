@@ -24,8 +24,6 @@ from .table import table
 if TYPE_CHECKING:
     from ..backbone.encoder import PplxEncoder
 
-__all__ = ["Check", "check_documents", "check_pairs", "run"]
-
 FLOAT_TOLERANCE = 1e-3
 """Between float32 runs on different processors; one step of the int8 code is 8e-3."""
 CODE_TOLERANCE = 1
