@@ -1,32 +1,15 @@
 """Signs as packed bits: eight dimensions a byte, packed, unpacked and compared.
 
-Knows what a matrix is and in which order bits stand in a byte; must not know models, texts or how a sign came about.
+Knows numpy and in which order bits stand in a byte; must not know models, texts or how a sign came about.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from .errors import InputError, PrecisionWarning, warn
-
-
-def check_matrix(values: npt.ArrayLike) -> npt.NDArray[Any]:
-    """Return values as a matrix of one vector a row.
-
-    Raises:
-        InputError: They are none.
-
-    Example:
-        >>> check_matrix([[1, 2]]).shape
-        (1, 2)
-    """
-    matrix = np.asarray(values)
-    if matrix.ndim != 2:
-        raise InputError(f"a matrix of one vector a row is wanted, not an array of {matrix.ndim} dimensions")
-    return matrix
+from .inputs import check_matrix
 
 
 def pack_bits(signs: npt.ArrayLike) -> npt.NDArray[np.uint8]:

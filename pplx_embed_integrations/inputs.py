@@ -8,9 +8,12 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from numbers import Integral
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from .errors import InputError, InputTypeError
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 Role = Literal["query", "document"]
 """What a text is embedded as, where a model reads the two differently."""
@@ -219,6 +222,24 @@ def most_tokens(text: str) -> int:
     if text.isascii():
         return len(text)
     return len(unicodedata.normalize("NFC", text).encode("utf-8"))
+
+
+def check_matrix(values: npt.ArrayLike) -> npt.NDArray[Any]:
+    """Return values as a matrix of one vector a row.
+
+    Raises:
+        InputError: They are none.
+
+    Example:
+        >>> check_matrix([[1, 2]]).shape
+        (1, 2)
+    """
+    import numpy as np  # a tenth of a second that the help of a command does without
+
+    matrix = np.asarray(values)
+    if matrix.ndim != 2:
+        raise InputError(f"a matrix of one vector a row is wanted, not an array of {matrix.ndim} dimensions")
+    return matrix
 
 
 def _items(values: object, wanted: str) -> list[Any]:

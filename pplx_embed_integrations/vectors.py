@@ -11,8 +11,9 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from .bits import check_matrix, hamming_distance, pack_bits, unpack_bits
+from .bits import hamming_distance, pack_bits, unpack_bits
 from .errors import EncodingError, InputError, InputTypeError
+from .inputs import check_matrix
 from .options import Quantization, check_quantization
 
 __all__ = [
