@@ -162,6 +162,24 @@ def test_a_collection_on_object_storage(
         assert all(key.startswith("notes/documents.lance/") for key in objects.found)
 
 
+def test_a_ctrl_c_that_python_drops_in_a_callback_is_raised_again() -> None:
+    code = """
+import signal, time, weakref
+from pplx_embed_integrations.cli.interruption import end_soon_after_ctrl_c
+class Thing: pass
+end_soon_after_ctrl_c()
+thing = Thing()
+reference = weakref.ref(thing, lambda _: signal.raise_signal(signal.SIGINT))
+try:
+    del thing
+    time.sleep(60)
+except KeyboardInterrupt:
+    print("told")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout, done.stderr, done.returncode) == ("told\n", "", 0)
+
+
 def test_one_ctrl_c_ends_the_program_and_the_next_run_goes_on(
     notes: Path, replica_context_v1: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
