@@ -106,7 +106,7 @@ def test_driver_node_and_actor_are_killed_and_every_document_is_there_once(
     uri, count = str(tmp_path / "store"), 120
     ChunkTable(uri, made_by=json.loads(embedder.identity()), dimensions=DIMENSION)
     driver = [sys.executable, "-m", "tests.scale_jobs", cluster.address, str(tmp_path), uri, str(count)]
-    subprocess.run(driver, cwd=ROOT, capture_output=True, timeout=60)
+    subprocess.run(driver, cwd=ROOT, capture_output=True, timeout=200)
     there = ChunkTable(uri).documents()
     assert 0 < len(there) < count
     before = len(embedder.embedded())
